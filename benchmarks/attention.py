@@ -18,7 +18,7 @@ import torch
 import tyro
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.attention import ExplicitAttention
 
 # Side of the picture, side of a patch, width, heads, blocks.
 IMAGE_ENCODERS = {
@@ -44,7 +44,7 @@ class Attention:
 def seconds(encoder: CLIPVisionModel, pixels: torch.Tensor, *, written_out: bool) -> float:
     """Returns the time of a forward and a backward pass down to the pixels, as prompts in the first block need it."""
     started = time.perf_counter()
-    with torch.autocast("cpu", dtype=torch.bfloat16), WrittenOutAttention() if written_out else nullcontext():
+    with torch.autocast("cpu", dtype=torch.bfloat16), ExplicitAttention() if written_out else nullcontext():
         pooled = encoder(pixel_values=pixels).pooler_output
     pooled.float().sum().backward()
     return time.perf_counter() - started

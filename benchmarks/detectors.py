@@ -30,7 +30,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.provenance import versions, write_atomically, write_text
 from labelsieve.data.noise import inject
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.run import write_drawings
+from labelsieve.demo.run import write_sketches
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.training.settings import frozen_if_auto
@@ -104,7 +104,7 @@ class Comparison:
     def images(self, seed: int) -> ls.LabelledImages:
         """Returns the images of one seed with their truth."""
         if self.source == "drawings":
-            images = write_drawings(
+            images = write_sketches(
                 self.out.parent / f"drawings-{self.limit}-{seed}.parquet", count=self.limit or 2000, seed=seed
             )
             if self.noise is None and self.rate is None:

@@ -24,7 +24,7 @@ import tyro
 from torch import Tensor
 
 from labelsieve.core.engine import make_engine
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.deft.objective import DualObjective
 from labelsieve.detect.training.autoconfig import resolve
@@ -106,7 +106,7 @@ def run(options: FrozenMode) -> None:
     )
 
     def forward() -> Tensor:
-        with torch.no_grad(), engine.autocast(), keeping_room():
+        with torch.no_grad(), engine.autocast(), reuse_allocations():
             return vlm.pool(torch.rand(options.batch, 3, vlm.image_size, vlm.image_size, device=engine.device))
 
     forward()

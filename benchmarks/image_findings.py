@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 import labelsieve as ls
 from labelsieve.curation.findings import NEAR_DUPLICATE
-from labelsieve.curation.outliers import strangeness
+from labelsieve.curation.outliers import outlier_scores
 
 EACH = 50
 
@@ -103,16 +103,16 @@ def foreign(features: Path, others: Path) -> None:
     verdicts = ls.scan(loaded, detector=ls.Joint(), device="cpu")
     import torch
 
-    found = strangeness(
+    found = outlier_scores(
         points,
         labels,
         rows=np.arange(len(labels)),
-        believed=~verdicts.is_issue,
+        trusted=~verdicts.is_issue,
         classes=classes,
         generator=torch.Generator().manual_seed(0),
     )
     if found is None:
-        raise SystemExit("too few labels are believed")
+        raise SystemExit("too few labels are trusted")
     quality = roc_auc_score(strange, found.distance), roc_auc_score(strange, -verdicts.label_quality)
     print(f"AUROC {quality[0]:.3f} (1 - p_clean: {quality[1]:.3f}); ", end="")
     print(

@@ -22,7 +22,7 @@ from pathlib import Path
 import tyro
 
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.run import write_drawings
+from labelsieve.demo.run import write_sketches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def run(options: Processes) -> None:
     }
     print("| | seconds | epoch, s | times the first |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as made:
-        write_drawings(Path(made) / "drawings.parquet", count=options.count, seed=0)
+        write_sketches(Path(made) / "drawings.parquet", count=options.count, seed=0)
         first = 0.0
         for name, (start, threads, cores) in kinds.items():
             out = Path(made) / f"run-{len(name)}-{threads}"

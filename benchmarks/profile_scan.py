@@ -24,7 +24,7 @@ import tyro
 
 import labelsieve as ls
 from labelsieve.demo import MINI_CLIP
-from labelsieve.demo.run import write_drawings
+from labelsieve.demo.run import write_sketches
 from labelsieve.report.html import write_report
 
 # Module, name there, and what it is called in the table. A stage within another one counts there only.
@@ -80,7 +80,7 @@ def run(options: ProfileScan) -> None:
         source = options.source
         if source == "drawings":
             source = str(Path(made) / "drawings.parquet")
-            write_drawings(Path(source), count=2000, seed=0)
+            write_sketches(Path(source), count=2000, seed=0)
         images = timed("reading the data", ls.load_images)(
             source, label_column=options.label_column, limit=options.limit
         )

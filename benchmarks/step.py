@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from labelsieve.core.engine import make_engine
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.deft.objective import DualObjective
@@ -106,7 +106,7 @@ def ours(options: PhaseOneStep, pixels: Tensor, labels: Tensor) -> tuple[float, 
         optimizer.step()
 
     blocks = vlm.vision_layers if options.compile else ()
-    with learner.attached(), compiled(blocks, batch=options.batch), keeping_room():
+    with learner.attached(), compiled(blocks, batch=options.batch), reuse_allocations():
         timed(step, engine.device)
         best = min(timed(step, engine.device) for _ in range(options.rounds))
     return best, engine.precision + (", compiled" if options.compile else "")
@@ -126,7 +126,7 @@ def plainly(options: PhaseOneStep, pixels: Tensor) -> dict[str, float]:
             vlm.project(vlm.pool(part.to(engine.device))).square().sum().backward()
 
     def text(context: Tensor) -> None:
-        vlm._encode_alone(context, ids).square().sum().backward()
+        vlm._encode_unshared(context, ids).square().sum().backward()
 
     with learner.attached():
         timed(lambda: vlm.project(vlm.pool(pixels[: options.part].to(engine.device))).sum().backward(), engine.device)

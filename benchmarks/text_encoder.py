@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
 from labelsieve.core.engine import make_engine
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.demo import MINI_CLIP
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 
@@ -87,14 +87,14 @@ def measure(settings: TextEncoder, classes: int) -> dict[str, float]:
 
     def step(part: Tensor) -> None:
         if settings.one == "plain":
-            features = [vlm._encode_alone(context, part) for context in contexts]
+            features = [vlm._encode_unshared(context, part) for context in contexts]
         else:
             with engine.autocast():
                 features = [vlm.encode_prompts(context, part) for context in contexts]
         torch.stack(features).float().square().sum().backward()
 
     best = float("inf")
-    with keeping_room() if settings.one == "ours" else nullcontext():  # as training does
+    with reuse_allocations() if settings.one == "ours" else nullcontext():  # as training does
         for _ in range(settings.rounds if settings.one != "idle" else 0):
             started = time.perf_counter()
             for part in ids.split(settings.most if settings.one == "plain" else len(ids)):

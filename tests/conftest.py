@@ -33,7 +33,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 # How long an example takes says more of what else the machine does than of the code.
-settings.register_profile("quick", max_examples=60, deadline=None)
+settings.register_profile("quick", max_examples=30, deadline=None)
 settings.load_profile("quick")
 
 

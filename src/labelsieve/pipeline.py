@@ -1,4 +1,4 @@
-"""The main job: score, decide, diagnose, and keep the result with where it came from."""
+"""The path from images to verdicts: score, decide, diagnose, and save the result with its provenance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, versions
 from labelsieve.curation.defects import check_defects
-from labelsieve.curation.search import Search, find_in_images, inputs_of
+from labelsieve.curation.search import Search, comparison_inputs, find_in_images
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
@@ -35,10 +35,10 @@ from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import CLASSIFICATION, measure
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
 from labelsieve.review.earlier_review import EarlierReview, earlier_review_of, read_earlier_review
-from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint
+from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint
 from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.names import located
+from labelsieve.vlm.names import absolute_name
 
 
 def scan(
@@ -66,32 +66,31 @@ def scan(
             are any, serve the metrics alone.
         vlm: The model, from :func:`labelsieve.load_vlm`; not used with features.
         detector: How to score the labels; `DeFT()` if None.
-        test: Images with right labels, to measure what the detector has trained with, or the zero-shot model if it
-            trains nothing: how many of them s+ classifies rightly. Nothing is chosen by them, and the verdicts are the
-            same without. Classes are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin
-            can be tested.
-        reviewed: Folder of an earlier run whose reviews are facts about the same images, by their content: a label that
-            is right is not flagged, one that is wrong is, and the detector learns from the right ones. They go to the
-            log of `out`, too.
+        test: Images with correct labels, to evaluate the model that the detector has trained, or the zero-shot model if
+            it trains nothing: the accuracy of s+. They select nothing, and the verdicts are the same without. Classes
+            are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin can be tested.
+        reviewed: Folder of an earlier run whose reviews apply to the same images, matched by content: a label that a
+            reviewer found right is not flagged, a wrong one is, and the detector learns from the right ones. They are
+            copied to the log of `out`.
         false_flags: Flag labels such that at most this share of the flags is false, above 0 and below 1, on average
-            over audits, as the audit of the run `reviewed` says; None: where the detector does. The detector then
-            learns from the labels as they were before the answers.
-        against: Images of another split (features for features) that are only compared with: copies of them among
-            `images` are findings. The verdicts are the same without.
+            over audits, according to the audit of the run `reviewed`; None: the labels that the detector flags. The
+            detector then learns from the labels as they were before the answers.
+        against: Images of another split (features for features): copies of them among `images` are findings. The
+            verdicts are the same without.
         image_defects: Look for dark, blurred and other defective images with `cleanvision`, an extra. The verdicts are
             the same without.
-        seed: Every random choice is drawn from it.
+        seed: All random numbers derive from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
-        out: A run folder for verdicts and, while running, checkpoints; None keeps nothing on disk.
-        resume: Go on from the checkpoint in `out`; start again if there is none.
-        overwrite: Replace a finished run in `out`, once the new one is whole; with `resume` a checkpoint is kept.
-        progress: Where to show how far it is.
+        out: A run folder for verdicts and, while running, checkpoints; None writes nothing to disk.
+        resume: Resume from the checkpoint in `out`; start from scratch if there is none.
+        overwrite: Replace a finished run in `out` when the new one is complete; with `resume` a checkpoint is kept.
+        progress: Where to show progress.
 
     Returns:
         The verdicts, saved if there is an `out`. With test images `record["test"]` has their `accuracy`,
         `balanced_accuracy` and how many were `unreadable`, which do not count. `image_findings` has copies, leaks,
-        images of no class and, if asked for, defects.
+        images of no class and, on request, defects.
 
     Raises:
         LabelsieveError: See the classes in `labelsieve.core.errors`; the message says what to do.
@@ -122,30 +121,39 @@ def scan(
         )
     if image_defects:
         check_defects(images)
-    known, audit = _known(images, reviewed, false_flags, progress)
+    prior_reviews, audit = _earlier_reviews(images, reviewed, false_flags, progress)
     if isinstance(against, LabelledImages):
         against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
     check = partial(check_run_folder, overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
         verdicts = _scan(
-            images, vlm, detector, test, against, engine, known=known, audit=audit, defects=image_defects, out=out
+            images,
+            vlm,
+            detector,
+            test,
+            against,
+            engine,
+            prior_reviews=prior_reviews,
+            audit=audit,
+            defects=image_defects,
+            out=out,
         )
         if folder is not None and engine.accelerator.is_main_process:
-            if known is not None:
-                known.carry_to(folder)
+            if prior_reviews is not None:
+                prior_reviews.carry_to(folder)
             verdicts.save(folder)
             remove_checkpoint(folder)
     return verdicts
 
 
-def _known(
+def _earlier_reviews(
     images: LabelledImages | LabelledFeatures,
     reviewed: str | Path | None,
     false_flags: float | None,
     progress: Progress | None,
 ) -> tuple[EarlierReview | None, EarlierAudit | None]:
-    """Returns what is known from the reviews of an earlier run, and what its audit says if flags rest on that."""
+    """Returns the reviews of an earlier run, and its audit if `false_flags` needs one."""
     if reviewed is None:
         if false_flags is not None:
             raise SettingsError(
@@ -155,8 +163,8 @@ def _known(
     if false_flags is None:
         return read_earlier_review(reviewed, images, progress=progress), None
     verdicts, reviews = read_audit(reviewed, false_flags=false_flags, progress=progress)
-    known = earlier_review_of(reviews, images, run_folder=Path(reviewed))
-    return known, earlier_audit(known, images, verdicts, reviews, false_flags=false_flags)
+    prior_reviews = earlier_review_of(reviews, images, run_folder=Path(reviewed))
+    return prior_reviews, earlier_audit(prior_reviews, images, verdicts, reviews, false_flags=false_flags)
 
 
 def _scan(
@@ -167,42 +175,42 @@ def _scan(
     against: LabelledImages | LabelledFeatures | None,
     engine: Engine,
     *,
-    known: EarlierReview | None,
+    prior_reviews: EarlierReview | None,
     audit: EarlierAudit | None,
     defects: bool,
     out: str | Path | None,
 ) -> Verdicts:
-    started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
-    labels = known if audit is None else audit
-    taught = images if labels is None else images.with_labels(labels.labels)
-    inputs = detector_inputs(taught, vlm, engine=engine, test=test)
-    compared = None if against is None else (against, inputs_of(against, inputs))
+    started = time.perf_counter() - seconds_before(engine)  # includes the time before a resumed checkpoint
+    labels = prior_reviews if audit is None else audit
+    training_images = images if labels is None else images.with_labels(labels.labels)
+    inputs = detector_inputs(training_images, vlm, engine=engine, test=test)
+    comparison = None if against is None else (against, comparison_inputs(against, inputs))
     scores = detector.score(inputs)
     scores = scores if audit is None else audit.flag(scores)
-    scores = scores if known is None else known.on(scores, images.labels)
+    scores = scores if prior_reviews is None else prior_reviews.on(scores, images.labels)
     notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
     if vlm is not None and isinstance(images, LabelledImages):
-        # what is trained tells by itself which names are too long for its prompts
+        # detectors that train prompts report names that are too long themselves
         templates = () if "images" in detector.requires else template_notes(vlm, images.class_names)
         notes = (*class_text_notes(vlm, images.class_names), *templates, *notes)
     scores = dataclasses.replace(scores, notes=notes)
     for note in scores.notes:
         engine.progress.say(note)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
-    record |= {"test": None if test is None else _tested(test, scores)}
-    record |= {"reviewed": None if known is None else known.to_record()}
+    record |= {"test": None if test is None else _test_record(test, scores)}
+    record |= {"reviewed": None if prior_reviews is None else prior_reviews.to_record()}
     verdicts = decide(images, scores, record=record)
     findings = diagnose(images, scores, verdicts)
     record |= {"against": None if against is None else described(against), "image_defects": defects}
     record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
-    search = Search(data=images, inputs=inputs, flagged=verdicts.is_issue, against=compared, defects=defects)
+    search = Search(data=images, inputs=inputs, flagged=verdicts.is_issue, against=comparison, defects=defects)
     verdicts = dataclasses.replace(verdicts, image_findings=find_in_images(search))
     if images.annotations is None or scores.crowd is None:
         return dataclasses.replace(verdicts, record=record)
-    rated = annotator_records(images, images.annotations, scores.crowd)
-    record |= {"annotators": rated, "consensus": consensus_record(images, scores.crowd)}
+    records = annotator_records(images, images.annotations, scores.crowd)
+    record |= {"annotators": records, "consensus": consensus_record(images, scores.crowd)}
     table = consensus_table(images, images.annotations, scores.crowd)
-    return dataclasses.replace(verdicts, record=record, annotators=annotator_table(rated), consensus=table)
+    return dataclasses.replace(verdicts, record=record, annotators=annotator_table(records), consensus=table)
 
 
 def _record(
@@ -214,22 +222,22 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    recipe = next((name for name, known in RECIPES.items() if known == detector), None)
-    run = described_run(images, engine, detector, name=detector_name(detector), recipe=recipe, seconds=seconds)
-    run["detector"]["resolved"] = dict(scores.resolved)
+    recipe = next((name for name, settings in RECIPES.items() if settings == detector), None)
+    record = run_record(images, engine, detector, name=detector_name(detector), recipe=recipe, seconds=seconds)
+    record["detector"]["resolved"] = dict(scores.resolved)
     return {
-        **run,
-        "model": _model(images, vlm),
+        **record,
+        "model": _model_record(images, vlm),
         **scores.rule.to_record(),
         "zero_shot_agreement": scores.zero_shot_agreement,
-        "zero_shot_balanced_agreement": _balanced(scores),
-        "estimate": _estimated(scores),
+        "zero_shot_balanced_agreement": _balanced_agreement(scores),
+        "estimate": _estimate_record(scores),
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
     }
 
 
-def described_run(
+def run_record(
     images: Labelled | TaggedImages,
     engine: Engine,
     detector: object,
@@ -238,15 +246,15 @@ def described_run(
     recipe: str | None = None,
     seconds: float,
 ) -> dict[str, Any]:
-    """Returns what `run.json` says of any run: its data, detector, settings, machine and versions.
+    """Returns the entries of `run.json` that all runs have: data, detector, settings, machine and versions.
 
     Args:
-        images: What was scanned.
-        engine: What the run computed with.
-        detector: The settings.
-        name: What the detector is called.
-        recipe: The name of the settings, if they have one.
-        seconds: How long it took.
+        images: The scanned images.
+        engine: The engine of the run.
+        detector: Its settings.
+        name: Name of the detector.
+        recipe: Name of the settings, if they have one.
+        seconds: Duration of the run.
     """
     settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[arg-type]
     installed = versions()
@@ -266,28 +274,28 @@ def described_run(
     }
 
 
-def _balanced(scores: Scores) -> float | None:
-    """Returns the zero-shot agreement as a mean over the classes that have images."""
+def _balanced_agreement(scores: Scores) -> float | None:
+    """Returns the mean zero-shot agreement over the classes that have images."""
     shares = scores.zero_shot_per_class
     return None if shares is None or np.isnan(shares).all() else float(np.nanmean(shares))
 
 
-def _estimated(scores: Scores) -> dict[str, dict[str, float] | None] | None:
-    """Returns how many labels are wrong, which flags are right and what they miss, each with its interval."""
+def _estimate_record(scores: Scores) -> dict[str, dict[str, float] | None] | None:
+    """Returns the estimated noise rate, precision and recall of the flags, each with its interval."""
     if scores.estimate is None:
         return None
     return {name: each and each._asdict() for name, each in scores.estimate._asdict().items()}
 
 
-def _tested(test: LabelledImages, scores: Scores) -> dict[str, Any]:
-    """Returns what test images there were, and how well they are classified."""
+def _test_record(test: LabelledImages, scores: Scores) -> dict[str, Any]:
+    """Returns the description of the test images and the metrics on them."""
     if scores.test_predicted is None:
         raise SettingsError("the detector was given test images and predicted none; leave them out")
-    found = measure(scores.test_predicted, test.labels, test.class_names)
-    return {**described(test), **{name: found[name] for name in ("unreadable", *CLASSIFICATION)}}
+    metrics = measure(scores.test_predicted, test.labels, test.class_names)
+    return {**described(test), **{name: metrics[name] for name in ("unreadable", *CLASSIFICATION)}}
 
 
-def _model(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:
+def _model_record(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:
     if isinstance(images, LabelledFeatures):
         return {"name": None, "fingerprint": images.text_fingerprint}
-    return {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint}
+    return {} if vlm is None else {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint}

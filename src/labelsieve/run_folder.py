@@ -1,4 +1,4 @@
-"""The folder of a run: what may be in it before, who may use it meanwhile, and what unfinished runs leave there."""
+"""The folder of a run: checks before a run, exclusive access during it, and files that unfinished runs leave."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from labelsieve.core.checkpoints import CHECKPOINT
 from labelsieve.core.engine import Engine, Precision, make_engine
 from labelsieve.core.errors import RunError, shown
-from labelsieve.core.output_folders import alone_in, foreign, make_folder
+from labelsieve.core.output_folders import exclusive_folder, make_folder, unknown_files
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import parts_of, remove_parts, target_of
+from labelsieve.core.provenance import remove_leftovers, target_of, temporaries_of
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES, check_report
-from labelsieve.vlm.features import PASSING
+from labelsieve.vlm.features import TEMPORARY_PREFIX
 
 
 @contextmanager
-def opened_run(
+def open_run(
     out: str | Path | None,
     *,
     check: Callable[[str | Path], Path],
@@ -28,7 +28,7 @@ def opened_run(
     resume: bool,
     progress: Progress | None,
 ) -> Iterator[tuple[Path | None, Engine]]:
-    """Yields the folder of a run, which no other process may use meanwhile, and what the run computes with.
+    """Yields the folder of a run, locked against other processes, and the engine of the run.
 
     Args:
         out: The folder; None keeps nothing on disk.
@@ -39,7 +39,7 @@ def opened_run(
         resume: See :func:`labelsieve.scan`.
         progress: See :func:`labelsieve.scan`.
     """
-    with nullcontext() if out is None else alone_in(Path(out)):
+    with nullcontext() if out is None else exclusive_folder(Path(out)):
         folder = None if out is None else check(out)
         checkpoint = None if folder is None else folder / CHECKPOINT_FOLDER
         engine = make_engine(
@@ -64,65 +64,65 @@ def check_run_folder(
         out: The folder.
         overwrite: See :func:`labelsieve.scan`.
         resume: See :func:`labelsieve.scan`.
-        record: The file that a finished run has.
-        what: What to call a run in a message.
-        files: The files that will be written to it.
+        record: Name of a file that only finished runs have.
+        what: What messages call the run.
+        files: The files that the run will write.
 
     Raises:
-        RunError: There is something in the way, nothing to resume, or the folder cannot be made.
+        RunError: The folder contains other files, there is nothing to resume, or it cannot be created.
     """
     folder = make_folder(Path(out))
     _check_files(folder, files)
-    checkpoint, finished = bool(_own_checkpoint(folder)), (folder / record).is_file()
+    checkpoint, finished = bool(_checkpoint_files(folder)), (folder / record).is_file()
     if resume and finished and not checkpoint and not overwrite:
         raise RunError(f"{folder} holds a finished {what}: there is nothing to resume; make another with --overwrite")
-    # without a checkpoint there is nothing to go on with, and a run that was killed leaves only files of its own
-    resumes = resume and (checkpoint or finished or not foreign(folder, {CHECKPOINT_FOLDER, *files}))
+    # a run that was killed before its first checkpoint leaves only known files, and starts again
+    resumes = resume and (checkpoint or finished or not unknown_files(folder, {CHECKPOINT_FOLDER, *files}))
     if any(folder.iterdir()) and not (overwrite or resumes):
-        found = f"a finished {what}" if finished else f"an unfinished {what}" if checkpoint else "other files"
+        content = f"a finished {what}" if finished else f"an unfinished {what}" if checkpoint else "other files"
         advice = (
             "use --resume to go on with it or --overwrite to start again"
             if checkpoint
             else "use --overwrite to replace it, or choose another folder"
         )
-        raise RunError(f"{folder} already holds {found}; {advice}")
+        raise RunError(f"{folder} already holds {content}; {advice}")
     if overwrite and not resume:
         remove_checkpoint(folder)
     return folder
 
 
 def _check_files(folder: Path, files: Sequence[str]) -> None:
-    """Checks that nothing foreign stands where a run writes, and removes what killed processes left there.
+    """Checks that a run replaces only its own files, and removes temporary files of killed processes.
 
     Raises:
-        RunError: Something that is no file, a report of somebody else, or a checkpoint of another program.
+        RunError: A path is not a regular file, or the report or checkpoint was written by another program.
     """
     for name in files:
-        remove_parts(target_of(folder / name))
+        remove_leftovers(target_of(folder / name))
     if REPORT in files:
         check_report(folder / REPORT)
     checkpoint = folder / CHECKPOINT_FOLDER
     target_of(checkpoint / CHECKPOINT)
-    others = foreign(checkpoint, _own_checkpoint(folder)) if checkpoint.is_dir() else []
-    if others:
-        raise RunError(f"{checkpoint} holds other files, such as {shown(others[0])}; choose another folder")
+    unknown = unknown_files(checkpoint, _checkpoint_files(folder)) if checkpoint.is_dir() else []
+    if unknown:
+        raise RunError(f"{checkpoint} holds other files, such as {shown(unknown[0])}; choose another folder")
 
 
-def _own_checkpoint(folder: Path) -> list[str]:
-    """Returns the names of what runs leave in the checkpoint folder of a run."""
+def _checkpoint_files(folder: Path) -> list[str]:
+    """Returns the names of the files in the checkpoint folder that runs have written."""
     checkpoint = folder / CHECKPOINT_FOLDER
     if not checkpoint.is_dir():
         return []
-    parts = parts_of(checkpoint / CHECKPOINT)
-    passing = [path for path in checkpoint.glob(f"{PASSING}*") if path.is_dir() and not path.is_symlink()]
+    unfinished = temporaries_of(checkpoint / CHECKPOINT)
+    temporary = [path for path in checkpoint.glob(f"{TEMPORARY_PREFIX}*") if path.is_dir() and not path.is_symlink()]
     state = [CHECKPOINT] if (checkpoint / CHECKPOINT).is_file() else []
-    return [*state, *(path.name for path in (*parts, *passing))]
+    return [*state, *(path.name for path in (*unfinished, *temporary))]
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Removes the checkpoint of a run folder, and nothing else that may lie beside it."""
+    """Removes the checkpoint of a run folder, but no other files."""
     checkpoint = folder / CHECKPOINT_FOLDER
-    for name in _own_checkpoint(folder):
+    for name in _checkpoint_files(folder):
         with suppress(OSError):
             shutil.rmtree(checkpoint / name) if (checkpoint / name).is_dir() else (checkpoint / name).unlink()
     with suppress(OSError):

@@ -57,6 +57,23 @@ NAMED_SO = {
     ("review/status_lines.py", "found"): "the same",
 }
 
+REVISED = ["core", "vlm", "curation", "run_folder.py", "pipeline.py", "diagnosis", "finetune", "app", "demo", "bench"]
+"""Folders and modules of the package in which the two lists below hold as well."""
+
+BANNED_IN_REVISED = (
+    r"whoever|somebody|nobody|hand(?:s|ed)? out|at hand|stood|upon|spoken|speaks?|lying|none of ours|by itself|just now"
+    r"|takes? for|next to nothing|one another|far it is|its kin|nothing but|be it|gone|wanted|went on|strange(?:st|ly)?"
+)
+"""Words that have to be read twice, for which there is a plain verb, noun or number."""
+
+BANNED_NAMES_IN_REVISED = (
+    "found|mine|ours|asked|said|told|wanted|most|least|few|fewest|here|there|deal|dealt|hands?|liked|looks|squares|anew"
+    "|ahead|whole|apart|beside|room|gone|own|rest|somebody|Found|Given|Ahead|Wanted|Symptoms|Site|Way|Build|Looks|Dealt"
+)
+"""Names that do not say what they hold: verdicts, a path, a maximum, fold ids, ..."""
+
+EXCEPTIONS_IN_REVISED: dict[tuple[str, str], str] = {}
+
 EXCEPTIONS = {
     ("src/labelsieve/bench/experiment.py", "drawing"): "the source of experiments, which has results by that name",
     ("docs/bench.md", "drawing"): "the same",
@@ -202,3 +219,31 @@ def test_variables_say_what_they_hold() -> None:
     searched = {name: path for name, path in paths.items() if name.startswith(PLACES_OF_VARIABLES)}
     used = {(name, word) for name, path in searched.items() for word in names_as(BANNED_VARIABLES, path)}
     assert used == set(NAMED_SO)
+
+
+def revised(*kinds: str) -> Iterator[Path]:
+    """Yields the files of the revised folders."""
+    for name in REVISED:
+        place = ROOT / "src" / "labelsieve" / name
+        yield from (path for kind in kinds for path in place.rglob(kind)) if place.is_dir() else (place,)
+
+
+def test_prose_of_revised_folders_is_plain() -> None:
+    pattern = re.compile(rf"\b(?:{BANNED_IN_REVISED})\b", re.IGNORECASE)
+    used = {
+        (path.relative_to(ROOT).as_posix(), word)
+        for path in revised("*.py", "*.jinja")
+        for text in prose(path)
+        for word in pattern.findall(text)
+    }
+    assert used == set()
+
+
+def test_names_of_revised_folders_say_what_they_hold() -> None:
+    used = set()
+    for path in revised("*.py"):
+        with path.open("rb") as file:
+            names = {token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME}
+        relative = path.relative_to(ROOT / "src" / "labelsieve").as_posix()
+        used |= {(relative, name) for name in names if re.fullmatch(f"_*(?:{BANNED_NAMES_IN_REVISED})", name)}
+    assert used == set(EXCEPTIONS_IN_REVISED)

@@ -150,7 +150,7 @@ def test_changed_data_are_refused(photos: Path, finished: Path, run: Run, tmp_pa
 def test_control_c_says_how_to_go_on(finished: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["adapt", str(finished), "--out", str(tmp_path / "a model"), *QUICK, "--tune", "linear"]
     with monkeypatch.context() as patch:
-        break_off(patch, training, "_feed", epoch=2)
+        break_off(patch, training, "_batches", epoch=2)
         code, _, err = run(*words)
     assert code == 1 and err.startswith("labelsieve: stopped; to go on: labelsieve adapt ")
     code, out, _ = run(*shlex.split(err.partition("to go on: labelsieve ")[2]))

@@ -1,4 +1,4 @@
-"""The images of the other split, of which a run has leaks."""
+"""The images of the other split, which the leaks of a run refer to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from labelsieve.verdicts import Verdicts
 
 
 class OtherSplit:
-    """The images that the images of a run were compared with, to be shown beside their copies.
+    """The images that a run was compared with, to show them next to their copies.
 
     Args:
-        images: The images of the other split, as :func:`labelsieve.load_images` gives them.
-        like: The images of the run: what is black and what is white in them holds for the others too.
+        images: The images of the other split, from :func:`labelsieve.load_images`.
+        like: The images of the run, whose ranges of values apply to the others, too.
     """
 
     def __init__(self, images: LabelledImages, *, like: LabelledImages) -> None:
@@ -25,8 +25,8 @@ class OtherSplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def is_of(self, verdicts: Verdicts) -> bool:
-        """Returns whether a run was compared with these images, as they are now."""
+    def matches_run(self, verdicts: Verdicts) -> bool:
+        """Returns whether a run was compared with these images, unchanged."""
         against = verdicts.run.against
         return against is not None and against.fingerprint == self.images.fingerprint
 
@@ -35,5 +35,5 @@ class OtherSplit:
         return self._rows.get(name)
 
     def label(self, row: int) -> str:
-        """Returns the label that an image has in its split."""
+        """Returns the label of an image in its split."""
         return self.images.class_names[int(self.images.labels[row])]

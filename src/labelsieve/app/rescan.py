@@ -1,4 +1,4 @@
-"""A new scan with the answers known, in a process of its own, while the review goes on; and the step into its run."""
+"""A new scan that uses the answers, in a separate process during the review, and continuing the review in its run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 
 from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
-from labelsieve.core.output_folders import foreign
+from labelsieve.core.output_folders import unknown_files
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier_review import carry_late
 from labelsieve.review.log import LOG
@@ -24,24 +24,25 @@ from labelsieve.verdicts import CHECKPOINT_FOLDER, RUN_FILES, Verdicts
 
 PlanOf = Callable[[Verdicts, LabelledImages], Mapping[str, Any]]
 State = Literal["idle", "running", "stopping", "done", "failed"]
-# Seconds that a scan has to end by itself, before it is ended.
-_PATIENCE = 10.0
-# How a line begins that is meant for the user.
-_SAYS = "labelsieve: "
+# Seconds between terminating and killing the process of a scan.
+_TERMINATION_TIMEOUT = 10.0
+# Prefix of error messages for the user.
+_ERROR_PREFIX = "labelsieve: "
 _NEXT = re.compile(r"-again(-\d+)?$")
 
 
 class Rescan:
-    """The review that a server has, and the scan that may follow from its answers; all methods go with threads.
+    """The review of a server, and a new scan that uses its answers; all methods are thread-safe.
 
-    The run of the review is never changed: the scan writes a new folder beside it, which is removed again if the scan
-    does not come to its end.
+    The run of the review is never changed: the scan writes a new folder next to it, which is removed if the scan does
+    not finish.
 
     Args:
         session: The review.
-        plan_of: Returns what to scan again, or raises an error that says why that cannot be; None where it never can.
-        command: The words that start the scan. It takes the plan as a line of JSON with `out` and `reviewed`, and
-            tells lines of JSON: `say`, or `task`, `done`, `total` and `unit`.
+        plan_of: Returns the arguments of the scan, or raises an error with the reason if there can be none; None if a
+            scan is never possible.
+        command: The command line of the scan. It reads the plan as a line of JSON with `out` and `reviewed`, and
+            writes lines of JSON: `say`, or `task`, `done`, `total` and `unit`.
         say: Prints a line to the user.
     """
 
@@ -55,7 +56,7 @@ class Rescan:
     ) -> None:
         self.session, self._plan_of, self._command, self._say = session, plan_of, list(command), say
         self.number = 0
-        """How often the review went on in a new run: a page that knows another number is out of date."""
+        """How often the review continued in a new run: a page with another number is out of date."""
         self._lock = threading.RLock()
         self._state: State = "idle"
         self._latest: dict[str, Any] = {}
@@ -65,7 +66,7 @@ class Rescan:
         self._thread: threading.Thread | None = None
 
     def status(self) -> dict[str, Any]:
-        """Returns how far a scan is: `state`, `line`, `share` (None if unknown), `error`, the name of the new `run`."""
+        """Returns the status of a scan: `state`, `line`, `share` (None if unknown), `error`, name of the new `run`."""
         with self._lock:
             done, total = self._latest.get("done", 0), self._latest.get("total", 0)
             return {
@@ -77,9 +78,9 @@ class Rescan:
                 "flagged": self._flagged,
             }
 
-    def look(self) -> dict[str, Any]:
-        """Returns the status, how many images have answers `new` to the scan, and `why_not` where none can be made."""
-        new, why_not = self.session.new_facts(), ""
+    def preview(self) -> dict[str, Any]:
+        """Returns the status, the number of images with `new` answers, and `why_not` if no scan is possible."""
+        new, why_not = self.session.count_new_answers(), ""
         try:
             self._plan()
         except LabelsieveError as error:
@@ -92,15 +93,15 @@ class Rescan:
         return dict(self._plan_of(self.session.verdicts, self.session.images))
 
     def start(self) -> dict[str, Any]:
-        """Starts a scan, unless one runs or waits to be gone on with.
+        """Starts a scan, unless one is running or finished.
 
         Raises:
-            DataError: There are no answers that the scan did not know.
-            RunError: The record of the run does not say enough, or no folder can be made beside it.
+            DataError: There are no new answers.
+            RunError: The record of the run is incomplete, or the new folder cannot be created.
         """
         with self._lock:
             if self._state in ("idle", "failed"):
-                if not self.session.new_facts():
+                if not self.session.count_new_answers():
                     raise DataError("no answer says of a label what the scan did not know; answer first")
                 plan, run = self._plan(), Path(os.path.abspath(self.session.run_folder))
                 out = _new_folder(run)
@@ -123,14 +124,14 @@ class Rescan:
         )
         self._process, self._out, self._error = process, out, ""
         self._state, self._latest = "running", {"say": "starting"}
-        self._thread = threading.Thread(target=self._follow, args=(process, plan, errors), daemon=True)
+        self._thread = threading.Thread(target=self._follow_process, args=(process, plan, errors), daemon=True)
         self._thread.start()
 
-    def _follow(self, process: subprocess.Popen[str], plan: Mapping[str, Any], errors: IO[str]) -> None:
-        """Reads what a scan tells until it ends; its input stays open, since it ends with that."""
+    def _follow_process(self, process: subprocess.Popen[str], plan: Mapping[str, Any], errors: IO[str]) -> None:
+        """Reads the output of a scan until it ends. Its input stays open, since the scan stops when it is closed."""
         assert process.stdin is not None and process.stdout is not None
         with errors, process.stdout:
-            with suppress(OSError):  # it has ended already, and says why
+            with suppress(OSError):  # it has already ended with an error message
                 process.stdin.write(json.dumps(plan) + "\n")
                 process.stdin.flush()
             for line in process.stdout:
@@ -139,13 +140,13 @@ class Rescan:
                         self._latest = event
             code = process.wait()
             errors.seek(0)
-            said = errors.read()
+            messages = errors.read()
         try:
-            self._ended(code, said)
-        except LabelsieveError as error:  # what it wrote cannot be read
+            self._ended(code, messages)
+        except LabelsieveError as error:  # its verdicts cannot be read
             with self._lock:
                 self._state, self._error = "failed", str(error)
-        with suppress(OSError):  # what it did not read
+        with suppress(OSError):  # unread input
             process.stdin.close()
 
     def _ended(self, code: int, errors: str) -> None:
@@ -157,28 +158,28 @@ class Rescan:
                 self._state, self._flagged = "done", int(Verdicts.load(out).is_issue.sum())
                 return
             remove_unfinished(out)
-            self._out, stopped = None, self._state == "stopping"
-            self._state, self._error = ("idle", "") if stopped else ("failed", _reason(code, errors))
+            self._out, was_cancelled = None, self._state == "stopping"
+            self._state, self._error = ("idle", "") if was_cancelled else ("failed", _reason(code, errors))
 
     def cancel(self) -> dict[str, Any]:
-        """Ends a scan that runs, or forgets that one failed."""
+        """Terminates a running scan, or resets the state after a failure."""
         with self._lock:
             if self._state == "running" and self._process is not None:
                 self._state = "stopping"
                 self._process.terminate()
-                killing = threading.Timer(_PATIENCE, self._process.kill)
+                killing = threading.Timer(_TERMINATION_TIMEOUT, self._process.kill)
                 killing.daemon = True
                 killing.start()
             elif self._state == "failed":
                 self._state, self._error = "idle", ""
             return self.status()
 
-    def go_on(self) -> dict[str, Any]:
-        """Goes on with the review in the new run; answers that came to the old one meanwhile are there, too.
+    def continue_in_new_run(self) -> dict[str, Any]:
+        """Continues the review in the new run, with all answers to the old one.
 
         Raises:
             DataError: There is no new run.
-            RunError: It cannot be read; the review stays where it is.
+            RunError: It cannot be read; the review stays in the old run.
         """
         with self._lock:
             old, out = self.session, self._out
@@ -187,7 +188,7 @@ class Rescan:
             new = old.follow_up(out)
             with old.closed():
                 carry_late(os.path.abspath(old.run_folder), out, old.images)
-            new.count_from_here()
+            new.reset_new_answers()
             self._say(old.summary())
             self._say(f"the review goes on in {out}")
             self.session, self.number = new, self.number + 1
@@ -195,27 +196,27 @@ class Rescan:
             return self.status()
 
     def close(self) -> None:
-        """Ends what runs, as the server does, and says where a new run lies that nobody went on in."""
+        """Terminates a running scan when the server stops; prints the folder of a new run that was not used."""
         if self._state in ("running", "stopping"):
             self.cancel()
             self._say("the new scan was stopped, and its folder is removed")
         elif self._state == "done":
             self._say(f"go on in the new run with: labelsieve review {self._out}")
         if self._thread is not None:
-            self._thread.join(2 * _PATIENCE)
+            self._thread.join(2 * _TERMINATION_TIMEOUT)
 
 
 def remove_unfinished(out: Path) -> None:
-    """Removes the folder of a scan that did not come to its end, if nothing else lies in it."""
-    if out.is_dir() and not foreign(out, {CHECKPOINT_FOLDER, LOG, *RUN_FILES}):
+    """Removes the folder of an unfinished scan, if it has no other files."""
+    if out.is_dir() and not unknown_files(out, {CHECKPOINT_FOLDER, LOG, *RUN_FILES}):
         shutil.rmtree(out, ignore_errors=True)
 
 
 def _new_folder(run: Path) -> Path:
-    """Makes the folder of a new run beside that of a run: `photos-again`, then `photos-again-2` and so on.
+    """Creates the folder of a new run next to the old one: `photos-again`, then `photos-again-2` and so on.
 
     Raises:
-        RunError: It cannot be made.
+        RunError: It cannot be created.
     """
     stem = _NEXT.sub("", run.name)
     number = 1
@@ -238,7 +239,7 @@ def _line(event: Mapping[str, Any]) -> str:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """Returns what a line tells; None for a line of something else, such as a library."""
+    """Parses a line of JSON; None for other output, such as that of a library."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -247,11 +248,11 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def _reason(code: int, errors: str) -> str:
-    """Returns why a scan ended, in one line."""
+    """Returns the reason why a scan failed, in one line."""
     lines = [line for line in errors.splitlines() if line.strip()]
-    said = [line.removeprefix(_SAYS) for line in lines if line.startswith(_SAYS)]
-    if said:
-        return said[-1]
+    messages = [line.removeprefix(_ERROR_PREFIX) for line in lines if line.startswith(_ERROR_PREFIX)]
+    if messages:
+        return messages[-1]
     if code < 0:
         return "the scan was ended from outside, perhaps for want of memory"
     return f"the scan ended with {shown(lines[-1])}" if lines else f"the scan ended with exit code {code}"

@@ -1,4 +1,4 @@
-"""How far a review is: done, left, pace, and how often the flags were right so far."""
+"""Status of a review: progress, pace, and precision of the flags so far."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 from labelsieve.review.queue import Filters, ReviewQueue, Spec, State
 from labelsieve.verdicts import Verdicts
 
-# Answers that the pace is taken from, and seconds of one beyond which the person was away.
-_RECENT, _AWAY = 50, 300.0
+# Number of recent answers that determine the pace, and maximum seconds of one: longer ones are breaks.
+_RECENT, _MAX_SECONDS = 50, 300.0
 _BINS, _CLASSES = 10, 50
 
 
 def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, Any]:
     """Returns the numbers of the top bar, for one reviewer and one queue."""
-    left, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
+    remaining, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
     states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}
     return {
-        "left": left,
+        "left": remaining,
         "size": queue.size(spec),
         "answered": int(queue.is_answered.sum()),
         "flagged": int(queue.verdicts.is_issue.sum()),
         "flagged_answered": int((queue.is_answered & queue.verdicts.is_issue).sum()),
         "images": len(queue.verdicts),
         "seconds_each": pace,
-        "seconds_left": None if pace is None else pace * left,
+        "seconds_left": None if pace is None else pace * remaining,
         **states,
     }
 
@@ -40,13 +40,13 @@ def _all_in(state: State) -> Spec:
 
 
 def _pace(queue: ReviewQueue, reviewer: str) -> float | None:
-    """Returns the seconds of an answer of a reviewer, the median of the recent ones; None before the first."""
-    times = [each.seconds for each in queue.standing.recent(reviewer, _RECENT) if 0 < each.seconds < _AWAY]
+    """Returns the median seconds of the recent answers of a reviewer; None if there are none."""
+    times = [each.seconds for each in queue.standing.recent(reviewer, _RECENT) if 0 < each.seconds < _MAX_SECONDS]
     return float(np.median(times)) if times else None
 
 
 def precision_of(queue: ReviewQueue) -> dict[str, Any]:
-    """Returns how often labels were wrong among those that were answered: of the flags, by class and by p_clean."""
+    """Returns how many answered labels were wrong: of the flags, by class and by p_clean."""
     verdicts, outcome = queue.verdicts, queue.outcome
     known, wrong = outcome >= 0, outcome == 0
     flags = verdicts.is_issue & known
@@ -62,10 +62,10 @@ def pairs_of(verdicts: Verdicts, count: int) -> list[dict[str, int]]:
     """Returns the most frequent pairs of given and suggested label among the flagged images."""
     chosen = verdicts.is_issue & (verdicts.predicted != verdicts.given)
     size = len(verdicts.class_names)
-    found, counts = np.unique(verdicts.given[chosen] * size + verdicts.predicted[chosen], return_counts=True)
+    pairs, counts = np.unique(verdicts.given[chosen] * size + verdicts.predicted[chosen], return_counts=True)
     best = np.argsort(-counts, kind="stable")[:count]
     return [
-        {"given": int(found[each]) // size, "suggested": int(found[each]) % size, "count": int(counts[each])}
+        {"given": int(pairs[each]) // size, "suggested": int(pairs[each]) % size, "count": int(counts[each])}
         for each in best
     ]
 
@@ -82,7 +82,7 @@ def _by_p_clean(queue: ReviewQueue) -> list[dict[str, Any]]:
 
 
 def _by_class(queue: ReviewQueue) -> list[dict[str, Any]]:
-    """Returns for each given class the flagged labels that were answered, and how many were wrong; the most first."""
+    """Returns the number of answered flags of each class, and how many were wrong, in descending order."""
     flags = (queue.outcome >= 0) & queue.verdicts.is_issue
     given = queue.verdicts.given[flags]
     classes, answered = np.unique(given, return_counts=True)
@@ -95,9 +95,9 @@ def _by_class(queue: ReviewQueue) -> list[dict[str, Any]]:
 
 
 def _reviewers(queue: ReviewQueue) -> dict[str, Any]:
-    """Returns how many answers each reviewer gave, and how far they agree."""
+    """Returns the number of answers of each reviewer, and their agreement."""
     reviews = queue.standing.reviews()
-    counts = Counter(each.reviewer for found in reviews.by_key.values() for each in found.answers)
+    counts = Counter(each.reviewer for image in reviews.by_key.values() for each in image.answers)
     agreement = reviews.agreement()
     return {
         "answers": [{"name": name, "answers": count} for name, count in counts.most_common()],

@@ -1,4 +1,4 @@
-"""The server behind the pages: who may ask, and what is answered. What it does is in the session."""
+"""The HTTP server of a review: access control and endpoints. The logic is in the session."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from labelsieve.review.answers import MAX_NAME_LENGTH
 
 STATIC = Path(__file__).with_name("static")
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-# Only this machine, by its own names: a page of elsewhere that leads here by a name of its own is refused.
-_OWN_NAMES = ("127.0.0.1", "localhost")
+# Names of this machine only, against DNS rebinding by other sites.
+_ALLOWED_HOSTS = ("127.0.0.1", "localhost")
 _LARGEST_BODY = 4_000_000
 _PAIRS = 200
 _HEADERS = {
@@ -47,9 +47,9 @@ def make_app(rescan: Rescan, *, token: str, reviewer: str) -> ASGIApp:
     """Returns the server of a review.
 
     Args:
-        rescan: The review, and the scan that may follow from it.
-        token: What a browser has to know; it is in the address that is opened.
-        reviewer: Whose name a browser has that says none.
+        rescan: The review and its new scan.
+        token: The access token, which is part of the opened URL.
+        reviewer: Default name of the reviewer.
     """
     pages = _Pages(rescan, reviewer)
     routes = [
@@ -74,15 +74,15 @@ def make_app(rescan: Rescan, *, token: str, reviewer: str) -> ASGIApp:
             }.items()
         ),
     ]
-    return _Guard(Starlette(routes=routes), token)
+    return _TokenGuard(Starlette(routes=routes), token)
 
 
 class _OutOfDateError(LabelsieveError):
-    """A page that was opened before the review went on in a new run."""
+    """A page was opened before the review continued in a new run."""
 
 
-class _Guard:
-    """Lets in whoever knows the token and comes from a page of this server, and nobody else."""
+class _TokenGuard:
+    """Middleware that allows only requests with the token from pages of this server."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app, self.token = app, token
@@ -91,7 +91,7 @@ class _Guard:
         if scope["type"] != "http":
             return
         request = Request(scope)
-        reason = self._refused(request)
+        reason = self._refusal(request)
         if reason:
             await PlainTextResponse(f"{reason}\n", status_code=403, headers=_HEADERS)(scope, receive, send)
             return
@@ -105,10 +105,10 @@ class _Guard:
 
         await self.app(scope, receive, with_headers)
 
-    def _refused(self, request: Request) -> str:
-        """Returns why a request is refused; empty if it is not."""
+    def _refusal(self, request: Request) -> str:
+        """Returns the reason to refuse a request; empty if it is allowed."""
         host, headers = request.headers.get("host", ""), request.headers
-        if host.rpartition(":")[0] not in _OWN_NAMES and host not in _OWN_NAMES:
+        if host.rpartition(":")[0] not in _ALLOWED_HOSTS and host not in _ALLOWED_HOSTS:
             return f"expected a request to 127.0.0.1, got one to {shown(host) or 'no host'}"
         opens_page = request.method == "GET" and request.url.path == "/"
         origin = headers.get("origin")
@@ -122,9 +122,9 @@ class _Guard:
 
     def _knows_token(self, request: Request, opens_page: bool) -> bool:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        asked = request.query_params.get("token", "") if opens_page else ""
-        given = asked or bearer or request.cookies.get(_cookie(request), "")
-        return secrets.compare_digest(given.encode(), self.token.encode())
+        query_token = request.query_params.get("token", "") if opens_page else ""
+        token = query_token or bearer or request.cookies.get(_cookie(request), "")
+        return secrets.compare_digest(token.encode(), self.token.encode())
 
 
 def _cookie(request: Request) -> str:
@@ -138,11 +138,11 @@ class _Pages:
 
     @property
     def session(self) -> Session:
-        """The review of the run that is gone on in just now."""
+        """The review of the current run."""
         return self.rescan.session
 
     def up_to_date(self, work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
-        """Returns work that is refused to pages of a run before the one that is gone on in."""
+        """Wraps a function to refuse requests of pages of an earlier run."""
 
         def checked(body: Mapping[str, Any]) -> Any:
             if body.get("number", self.rescan.number) != self.rescan.number:
@@ -157,14 +157,16 @@ class _Pages:
         """Returns the page."""
         reviewer = request.query_params.get("reviewer", "").strip() or self.reviewer
         if len(reviewer) > MAX_NAME_LENGTH:
-            said = f"expected at most {MAX_NAME_LENGTH} characters for the reviewer, got {len(reviewer):,}; shorten it"
-            return PlainTextResponse(f"{said}\n", status_code=400)
+            message = (
+                f"expected at most {MAX_NAME_LENGTH} characters for the reviewer, got {len(reviewer):,}; shorten it"
+            )
+            return PlainTextResponse(f"{message}\n", status_code=400)
         data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start()}
         page = _environment().get_template("review.html.jinja").render(data=data)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
     def classes(self, _request: Request) -> Response:
-        """Returns the names of the classes and the confused pairs, which may be many and are asked for once."""
+        """Returns class names and confused pairs, which may be many and are requested once."""
         verdicts = self.session.verdicts
         return JSONResponse({"names": verdicts.class_names, "pairs": pairs_of(verdicts, _PAIRS)})
 
@@ -176,69 +178,69 @@ class _Pages:
         return _image(lambda: self.session.thumbnails.get(row, side))
 
     def original(self, request: Request) -> Response:
-        """Returns an image as it is, of a box the whole image with the box outlined."""
+        """Returns the original image, for a box the whole image with the box outlined."""
         row = request.path_params["row"]
         if row >= len(self.session.verdicts):
             return PlainTextResponse("no such image", status_code=404)
         return _image(lambda: self.session.thumbnails.original(row))
 
     def of_other_split(self, request: Request) -> Response:
-        """Returns an image of the other split as it is, a box as on its own card."""
+        """Returns the original image of the other split, for a box the view of its card."""
         row, other = request.path_params["row"], self.session.other_split
         if other is None or row >= len(other):
             return PlainTextResponse("no such image", status_code=404)
-        made, is_box = other.thumbnails, other.images.boxes is not None
-        return _image(lambda: made.get(row, "large") if is_box else made.original(row))
+        thumbnails, is_box = other.thumbnails, other.images.boxes is not None
+        return _image(lambda: thumbnails.get(row, "large") if is_box else thumbnails.original(row))
 
-    # what a page asks for
+    # JSON endpoints
 
     def cards(self, body: Mapping[str, Any]) -> Any:
-        """Returns the next cards; of a page that has just been opened, the cards of the one before are given back."""
+        """Returns the next cards; a new page releases the cards of the page that it replaces."""
         viewer = self._viewer(body)
         if body.get("instead_of"):
             self.session.release(str(body["instead_of"]))
         after, count = body.get("after"), body.get("count", 1)
         if not isinstance(count, int) or not (after is None or isinstance(after, int)):
             raise DataError(f'expected integers as "count" and "after", got {shown(count)} and {shown(after)}')
-        return {"cards": self.session.deal(viewer, spec_of(body), count=count, after=after)}
+        return {"cards": self.session.next_cards(viewer, spec_of(body), count=count, after=after)}
 
     def answers(self, body: Mapping[str, Any]) -> Any:
-        """Keeps answers; the reply says that they are on the disk."""
-        given, back = body.get("answers"), body.get("back") or []
-        if not isinstance(given, list) or not given or not all(isinstance(each, dict) for each in given):
-            raise DataError(f'expected a list of objects as "answers", got {shown(given)}')
-        if not isinstance(back, list):
-            raise DataError(f'expected a list of cards as "back", got {shown(back)}')
-        return {"kept": self.session.answer(self._viewer(body), given, [str(each) for each in back])}
+        """Stores answers; they are on disk when the response is sent."""
+        answers, returned = body.get("answers"), body.get("back") or []
+        if not isinstance(answers, list) or not answers or not all(isinstance(each, dict) for each in answers):
+            raise DataError(f'expected a list of objects as "answers", got {shown(answers)}')
+        if not isinstance(returned, list):
+            raise DataError(f'expected a list of cards as "back", got {shown(returned)}')
+        return {"kept": self.session.answer(self._viewer(body), answers, [str(each) for each in returned])}
 
     def undo(self, body: Mapping[str, Any]) -> Any:
-        """Takes the last answer back."""
+        """Undoes the last answer."""
         token = body.get("token")
         if not isinstance(token, str) or not token:
             raise DataError(f'expected a text as "token", got {shown(token)}')
         return {"cards": self.session.undo(self._viewer(body), token=token)}
 
     def alive(self, body: Mapping[str, Any]) -> Any:
-        """Returns how far the review is, and a new scan if one runs."""
+        """Returns the progress of the review and of the new scan; keeps the cards of the page reserved."""
         return {**self.session.alive(self._viewer(body), spec_of(body)), "rescan": self.rescan.status()}
 
     def scan_again(self, body: Mapping[str, Any]) -> Any:
-        """Starts or ends a new scan, goes on in its run, or returns how far it is."""
-        what = {
+        """Starts or cancels a new scan, continues in its run, or returns its status."""
+        actions = {
             "start": self.rescan.start,
             "cancel": self.rescan.cancel,
-            "go-on": self.rescan.go_on,
-            "look": self.rescan.look,
+            "go-on": self.rescan.continue_in_new_run,
+            "look": self.rescan.preview,
             "status": self.rescan.status,
         }
-        return look_up(what, str(body.get("do")), what='"do"')()
+        return look_up(actions, str(body.get("do")), what='"do"')()
 
     def precision(self, _body: Mapping[str, Any]) -> Any:
-        """Returns how often the flags were right so far."""
+        """Returns the precision of the flags so far."""
         return self.session.precision()
 
     def guarantees(self, _body: Mapping[str, Any]) -> Any:
-        """Returns what the audit proves so far."""
+        """Returns the guarantees of the audit so far."""
         return {"sentences": self.session.guarantees()}
 
     def near(self, body: Mapping[str, Any]) -> Any:
@@ -250,7 +252,7 @@ class _Pages:
         return {"near": self.session.near(int(row or 0), labels)}
 
     def release(self, body: Mapping[str, Any]) -> Any:
-        """Gives the cards of a page back that is closed."""
+        """Releases the cards of a closed page."""
         self.session.release(str(body.get("client")))
         return {}
 
@@ -265,7 +267,7 @@ class _Pages:
         return Viewer(client=client, reviewer=reviewer.strip())
 
 
-@functools.cache  # it keeps the compiled page
+@functools.cache  # caches the compiled template
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("labelsieve.app"),
@@ -284,7 +286,7 @@ def _static(request: Request) -> Response:
 
 
 def _image(read: Callable[[], tuple[str, bytes]]) -> Response:
-    """Returns an image, which the browser may keep: another image has another content, and the page asks by row."""
+    """Returns an image, which the browser may cache."""
     try:
         kind, data = read()
     except UnreadableImageError as error:
@@ -293,7 +295,7 @@ def _image(read: Callable[[], tuple[str, bytes]]) -> Response:
 
 
 def _json(work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request], Any]:
-    """Returns an endpoint that takes and returns JSON objects; what the user can fix is one line in "error"."""
+    """Returns an endpoint of JSON objects; a LabelsieveError becomes one line in "error"."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -301,7 +303,7 @@ def _json(work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request], Any]:
             return JSONResponse(await run_in_threadpool(work, body))
         except _OutOfDateError as error:
             return JSONResponse({"error": str(error)}, status_code=409)
-        except RunError as error:  # the disk: the same may go well later
+        except RunError as error:  # such as a full disk: a retry may succeed
             return JSONResponse({"error": str(error)}, status_code=503)
         except LabelsieveError as error:
             return JSONResponse({"error": str(error)}, status_code=400)

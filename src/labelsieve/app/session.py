@@ -1,4 +1,4 @@
-"""A review of one run: deals cards, takes answers, and keeps in step with whoever else reviews the run."""
+"""A review of one run: issues cards, stores answers, and synchronises with other reviewers of the run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelsieve.app.cards import CardMaker, Dealt, Hand, bundled, joined
+from labelsieve.app.cards import CardBatch, CardMaker, IssuedCard, as_group, merge_batches
 from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.review_status import precision_of, progress_of
-from labelsieve.app.similar_images import Looks, kept_features
+from labelsieve.app.similar_images import SimilarityIndex, cached_features
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.core.progress import Progress
@@ -27,16 +27,16 @@ from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
 from labelsieve.verdicts import Verdicts
 
-# Images that are answered at once, and cards that a browser may ask for at a time.
-GROUP, MOST_CARDS = 12, 32
+# Maximum number of images in a group, and of cards in a request.
+GROUP_SIZE, MAX_CARDS = 12, 32
 _NEAR = 8
-# The page says how many more images to audit until at most this share of the labels is wrong.
-_WANTED = 0.01
+# The page shows how many more audits are needed to prove that at most this share of the labels is wrong.
+_TARGET_NOISE_RATE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Viewer:
-    """Who asks: a browser, and the name of the person before it."""
+    """A browser and its reviewer."""
 
     client: str
     reviewer: str
@@ -48,11 +48,11 @@ class Session:
     Args:
         verdicts: The run.
         images: Its images.
-        run_folder: Where the answers are kept.
-        overlap: Share of the images that two reviewers look at.
-        audit: Whether one card in five is drawn for the audit.
-        other_split: The images that the run was compared with, to show them beside leaks.
-        progress: Where to say what a user has to know.
+        run_folder: Folder of the run and its log of answers.
+        overlap: Share of the images that two reviewers answer.
+        audit: Whether one card in five is an audit.
+        other_split: The images that the run was compared with, to show them for leaks.
+        progress: Where to print notes.
 
     Raises:
         RunError: The answers cannot be read or written, or the images are not those of the run.
@@ -78,31 +78,32 @@ class Session:
             "other_split": other_split,
             "progress": progress,
         }
-        self.other_split = other_split if other_split and other_split.is_of(verdicts) else None
+        self.other_split = other_split if other_split and other_split.matches_run(verdicts) else None
         self._say = (progress or Progress()).say
         self.log = AnswerLog(run_folder, progress=progress)
         self.log.prepare()
         self.queue = ReviewQueue(verdicts, images.contents, overlap=overlap)
         self.thumbnails = Thumbnails(images)
-        features = kept_features(images, verdicts)
+        features = cached_features(images, verdicts)
         self.has_features = features is not None
-        self.looks = Looks(verdicts, features)
-        self._maker = CardMaker(queue=self.queue, looks=self.looks, images=images, other_split=self.other_split)
+        self.similarity = SimilarityIndex(verdicts, features)
+        self._maker = CardMaker(
+            queue=self.queue, similarity=self.similarity, images=images, other_split=self.other_split
+        )
         self._lock = threading.RLock()
-        self._dealt: dict[str, Dealt] = {}
+        self._issued: dict[str, IssuedCard] = {}
         self._undone: dict[str, list[Answer]] = {}
-        # cards and audits among them, of each reviewer since the start
-        self._turns: dict[str, tuple[int, int]] = {}
+        self._turns: dict[str, tuple[int, int]] = {}  # cards of each reviewer since the start, and audits among them
         self._is_open = True
-        self._follow()
-        self._tell()
-        self.count_from_here()
+        self._sync()
+        self._print_notes()
+        self.reset_new_answers()
 
     def follow_up(self, run_folder: Path) -> Session:
         """Returns the review of another run on the same images, with the options of this one.
 
         Raises:
-            RunError: The run cannot be read, or is one of other images.
+            RunError: The run cannot be read, or is for other images.
         """
         verdicts = Verdicts.load(run_folder)
         if verdicts.run.data.fingerprint != self.images.fingerprint:
@@ -111,7 +112,7 @@ class Session:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Takes no more answers from here on, unless the block fails: what the log holds by then is all."""
+        """Rejects further answers, unless the block fails, so that the log is complete."""
         with self._lock:
             self._is_open = False
         try:
@@ -124,61 +125,61 @@ class Session:
         if not self._is_open:
             raise RunError("the review goes on in the new run; reload the page")
 
-    def count_from_here(self) -> None:
-        """Counts the answers as new that come from here on."""
-        self._before = len(self.log.answers())
+    def reset_new_answers(self) -> None:
+        """Resets the number of new answers to 0."""
+        self._initial_answers = len(self.log.answers())
 
     def summary(self) -> str:
-        """Says how many answers there are, and where."""
+        """Returns a summary with the number of answers and their file."""
         answers = len(self.log.answers())
-        return f"{answers - self._before:,} new answers, {answers:,} in all, in {self.log.path}"
+        return f"{answers - self._initial_answers:,} new answers, {answers:,} in all, in {self.log.path}"
 
-    def new_facts(self) -> int:
-        """Returns how many images have answers that the scan did not know."""
+    def count_new_answers(self) -> int:
+        """Returns the number of images with answers that the scan did not use."""
         with self._lock:
-            self._follow()
+            self._sync()
             return unknown_to_scan(self.queue.standing.reviews())
 
-    def _follow(self) -> None:
+    def _sync(self) -> None:
         self.queue.add(self.log.follow())
 
-    def _tell(self) -> None:
+    def _print_notes(self) -> None:
         if not self.has_features:
             self._say("note: no features of this run are cached; classes are ranked by how often they are confused")
         answers = self.log.answers()
-        foreign = sum(self.queue.group_of(each.key) is None for each in answers)
-        if foreign:
-            self._say(f"note: {foreign:,} of {len(answers):,} answers in {self.log.path} are on images of other data")
+        unmatched = sum(self.queue.group_of(each.key) is None for each in answers)
+        if unmatched:
+            self._say(f"note: {unmatched:,} of {len(answers):,} answers in {self.log.path} are on images of other data")
 
     # cards
 
-    def deal(self, viewer: Viewer, spec: Spec, *, count: int, after: int | None = None) -> list[dict[str, Any]]:
-        """Returns the next cards for a browser and keeps them for it.
+    def next_cards(self, viewer: Viewer, spec: Spec, *, count: int, after: int | None = None) -> list[dict[str, Any]]:
+        """Returns the next cards for a browser and reserves them.
 
         Args:
-            viewer: Who asks.
+            viewer: The browser.
             spec: The queue.
-            count: How many at most, 1 to 32.
-            after: Row of the last card, where images that were answered are looked through.
+            count: Maximum number of cards, 1 to 32.
+            after: Row of the last card, when browsing answered images.
         """
-        count = max(1, min(count, MOST_CARDS))
+        count = max(1, min(count, MAX_CARDS))
         with self._lock:
-            self._follow()
+            self._sync()
             self.queue.renew(viewer.client)
-            hands = self._hands(viewer, spec, count, after)
-        # what cards show takes longest, and answers need not wait for it
-        made = [self._cards(each, answers=spec.filters.state != "open") for each in hands]
+            batches = self._card_batches(viewer, spec, count, after)
+        # outside of the lock, since making cards takes longest
+        cards_of_batches = [self._cards(each, answers=spec.filters.state != "open") for each in batches]
         if spec.queue == "group" and spec.filters.state == "open":
-            return [card for cards in made for card in bundled(cards)]
-        return [card for cards in made for card in cards]
+            return [card for cards in cards_of_batches for card in as_group(cards)]
+        return [card for cards in cards_of_batches for card in cards]
 
-    def _hands(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[Hand]:
+    def _card_batches(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[CardBatch]:
         if spec.queue == "audit":
-            return [Hand(self._take(viewer, spec, count), "audit", "audit")]
+            return [CardBatch(self._take(viewer, spec, count), "audit", "audit")]
         if spec.filters.state != "open":
-            return [Hand(self._take(viewer, spec, count, after), "review", spec.queue)]
-        if spec.is_of_findings:  # no audit is drawn here: its images would be looked at with copies in mind
-            return [Hand(self._take(viewer, spec, count), "review", spec.queue)]
+            return [CardBatch(self._take(viewer, spec, count, after), "review", spec.queue)]
+        if spec.is_of_findings:  # no audits here: reviewers who are looking for copies would be biased
+            return [CardBatch(self._take(viewer, spec, count), "review", spec.queue)]
         if spec.queue == "group":
             return self._group(viewer, spec)
         return self._mixed(viewer, spec, count)
@@ -187,22 +188,22 @@ class Session:
         taken = self.queue.take(spec, client=viewer.client, reviewer=viewer.reviewer, count=count, after=after)
         return [int(row) for row in taken]
 
-    def _mixed(self, viewer: Viewer, spec: Spec, count: int) -> list[Hand]:
-        """Returns images of a queue, of which one in five is drawn for the audit."""
+    def _mixed(self, viewer: Viewer, spec: Spec, count: int) -> list[CardBatch]:
+        """Returns images of a queue, with one audit in five."""
         turns = [self._is_audit_turn(viewer) for _ in range(count)]
         audits = self._take(viewer, Spec(queue="audit"), sum(turns))
         reviews = self._take(viewer, spec, count - len(audits))
         is_empty = len(audits) < count or not self.queue.left(spec, reviewer=viewer.reviewer)
-        if not reviews and is_empty:  # an audit goes with a review and is no end in itself
+        if not reviews and is_empty:  # audits are only mixed into reviews
             self.queue.release(viewer.client, audits)
             return []
-        hands = []
+        batches = []
         for turn in turns:
             rows = (audits or reviews) if turn else (reviews or audits)
             if rows:
                 is_audit = rows is audits
-                hands.append(Hand([rows.pop(0)], *(("audit", "audit") if is_audit else ("review", spec.queue))))
-        return joined(hands)
+                batches.append(CardBatch([rows.pop(0)], *(("audit", "audit") if is_audit else ("review", spec.queue))))
+        return merge_batches(batches)
 
     def _is_audit_turn(self, viewer: Viewer) -> bool:
         cards, audits = self._turns.get(viewer.reviewer, (0, 0))
@@ -210,87 +211,88 @@ class Session:
         self._turns[viewer.reviewer] = (cards + 1, audits + turn)
         return turn
 
-    def _group(self, viewer: Viewer, spec: Spec) -> list[Hand]:
-        """Returns images that look alike and have the same given and suggested label; or one for the audit."""
+    def _group(self, viewer: Viewer, spec: Spec) -> list[CardBatch]:
+        """Returns similar images with the same given and suggested label; or one for the audit."""
         if self._is_audit_turn(viewer):
             drawn = self._take(viewer, Spec(queue="audit"), 1)
             if drawn and self.queue.left(spec, reviewer=viewer.reviewer):
-                return [Hand(drawn, "audit", "audit")]
+                return [CardBatch(drawn, "audit", "audit")]
             self.queue.release(viewer.client, drawn)
         first = self._take(viewer, spec, 1)
         if not first:
             return []
         others = self.queue.alike(spec, first[0], reviewer=viewer.reviewer)
-        rows = [first[0], *map(int, self.looks.nearest(first[0], others, GROUP - 1))]
+        rows = [first[0], *map(int, self.similarity.nearest(first[0], others, GROUP_SIZE - 1))]
         self.queue.lease(rows, viewer.client)
         cards, audits = self._turns[viewer.reviewer]
         self._turns[viewer.reviewer] = (cards + len(rows) - 1, audits)
-        return [Hand(rows, "review", "group")]
+        return [CardBatch(rows, "review", "group")]
 
-    def _cards(self, hand: Hand, *, answers: bool = False) -> list[dict[str, Any]]:
-        # what others answered is shown to whoever looks for it, and to nobody else
-        cards = self._maker.cards(hand.rows, mode=hand.mode, queue=hand.queue, answers=answers)
-        for row, card in zip(hand.rows, cards, strict=True):
+    def _cards(self, batch: CardBatch, *, answers: bool = False) -> list[dict[str, Any]]:
+        # existing answers are only shown on request
+        cards = self._maker.cards(batch.rows, mode=batch.mode, queue=batch.queue, answers=answers)
+        for row, card in zip(batch.rows, cards, strict=True):
             card["card"] = secrets.token_hex(8)
-            self._dealt[card["card"]] = Dealt(row, hand.mode, self._maker.shown(row, mode=hand.mode, queue=hand.queue))
+            shown = self._maker.shown(row, mode=batch.mode, queue=batch.queue)
+            self._issued[card["card"]] = IssuedCard(row, batch.mode, shown)
         return cards
 
     def near(self, row: int, labels: Sequence[int]) -> list[dict[str, Any]]:
-        """Returns the nearest images of some classes beside an image."""
+        """Returns the nearest images of some classes to an image."""
         classes = [label for label in labels if 0 <= label < len(self.verdicts.class_names)]
-        return [{"label": label, "examples": self.looks.examples(row, label, _NEAR)} for label in classes]
+        return [{"label": label, "examples": self.similarity.examples(row, label, _NEAR)} for label in classes]
 
     # answers
 
-    def answer(self, viewer: Viewer, given: Sequence[Mapping[str, Any]], back: Sequence[str] = ()) -> int:
-        """Keeps answers, all or none: they are on the disk when this returns.
+    def answer(self, viewer: Viewer, entries: Sequence[Mapping[str, Any]], returned: Sequence[str] = ()) -> int:
+        """Stores answers, all or none; they are on disk when this returns.
 
         Args:
-            viewer: Who answers.
-            given: Each with `card`, `token`, `kind` and, as they apply, `labels`, `note` and `seconds`.
-            back: Cards that are given back without an answer, since they do not belong to a group.
+            viewer: The browser.
+            entries: Each with `card`, `token`, `kind` and, as they apply, `labels`, `note` and `seconds`.
+            returned: Cards that are released without an answer, since they do not belong to the group.
 
         Returns:
-            How many of them are new; those that were sent before are passed over.
+            The number of new answers; repeated requests are ignored.
 
         Raises:
-            DataError: An answer makes no sense; none of them is kept.
+            DataError: An answer is invalid; none of them is stored.
             RunError: They cannot be written.
         """
-        group = secrets.token_hex(4) if len(given) > 1 else ""
-        answers = [self._answer(viewer, each, group) for each in given]
+        group = secrets.token_hex(4) if len(entries) > 1 else ""
+        answers = [self._answer(viewer, each, group) for each in entries]
         with self._lock:
             self._check_open()
-            kept = self.log.append_all(answers)
-            self._follow()
-            done = [*(str(each["card"]) for each in given), *(each for each in back if each in self._dealt)]
-            self.queue.release(viewer.client, [self._dealt[each].row for each in done])
+            count = self.log.append_all(answers)
+            self._sync()
+            card_ids = [*(str(each["card"]) for each in entries), *(each for each in returned if each in self._issued)]
+            self.queue.release(viewer.client, [self._issued[each].row for each in card_ids])
             self.queue.renew(viewer.client)
-        return kept
+        return count
 
-    def _answer(self, viewer: Viewer, given: Mapping[str, Any], group: str) -> Answer:
-        dealt = self._dealt.get(str(given.get("card")))
-        if dealt is None:
+    def _answer(self, viewer: Viewer, entry: Mapping[str, Any], group: str) -> Answer:
+        issued = self._issued.get(str(entry.get("card")))
+        if issued is None:
             raise DataError("this card is from an earlier start of the server; reload the page")
-        if dealt.mode == "audit" and given.get("kind") == "skip":
+        if issued.mode == "audit" and entry.get("kind") == "skip":
             raise DataError("an audit cannot skip an image, which would bias it; answer with unsure")
-        if given.get("kind") in DROPPED and given.get("kind") != dealt.shown.get("drop"):
+        if entry.get("kind") in DROPPED and entry.get("kind") != issued.shown.get("drop"):
             raise DataError("only a copy or a leak can be left out as such; answer with none of the classes")
-        labels = given.get("labels") or []
+        labels = entry.get("labels") or []
         self._check_labels(labels)
         return Answer.from_mapping(
             {
                 "labels": [],
                 "note": "",
                 "seconds": 0.0,
-                **{name: given[name] for name in ("token", "kind", "labels", "note", "seconds") if name in given},
-                "key": self.queue.key(dealt.row),
-                "id": self.images.ids[dealt.row],
-                "given_label": self.queue.given_label(dealt.row),
+                **{name: entry[name] for name in ("token", "kind", "labels", "note", "seconds") if name in entry},
+                "key": self.queue.key(issued.row),
+                "id": self.images.ids[issued.row],
+                "given_label": self.queue.given_label(issued.row),
                 "reviewer": viewer.reviewer,
                 "time": now(),
-                "mode": dealt.mode,
-                "shown": {**dealt.shown, **({"group": group} if group else {})},
+                "mode": issued.mode,
+                "shown": {**issued.shown, **({"group": group} if group else {})},
             }
         )
 
@@ -301,76 +303,76 @@ class Session:
                 raise DataError(f'expected a class of the run, got "{shown(label)}"{hint}')
 
     def undo(self, viewer: Viewer, *, token: str) -> list[dict[str, Any]]:
-        """Takes the last answer of a reviewer back, or the last group as a whole, and returns its cards again.
+        """Undoes the last answer or group of answers of a reviewer, and returns its cards.
 
         Args:
-            viewer: Who asks.
-            token: Of this request: one that is sent again takes nothing more back.
+            viewer: The browser.
+            token: Token of the request: a repeated request has no effect.
 
         Raises:
-            RunError: That cannot be written.
+            RunError: The log cannot be written.
         """
         with self._lock:
             self._check_open()
-            self._follow()
+            self._sync()
             undone = self._undone.get(token)
             if undone is None:
                 undone = self.queue.standing.last(viewer.reviewer)
                 self.log.append_all([undo_of(each, reviewer=viewer.reviewer) for each in undone])
                 self._undone[token] = undone
-                self._follow()
-            return self._again(viewer, undone)
+                self._sync()
+            return self._reissue(viewer, undone)
 
-    def _again(self, viewer: Viewer, undone: Sequence[Answer]) -> list[dict[str, Any]]:
+    def _reissue(self, viewer: Viewer, undone: Sequence[Answer]) -> list[dict[str, Any]]:
         places = [(each, self.queue.group_of(each.key)) for each in undone]
-        known = [(each, self._row_of(each, group)) for each, group in places if group is not None]
-        if not known:
+        rows_of_answers = [(each, self._row_of(each, group)) for each, group in places if group is not None]
+        if not rows_of_answers:
             return []
-        rows = [row for _, row in known]
+        rows = [row for _, row in rows_of_answers]
         self.queue.lease(rows, viewer.client)
         queue = str(undone[0].shown.get("queue", "suspicious"))
-        cards = self._cards(Hand(rows, undone[0].mode, queue))
-        return bundled([{**card, "note": each.note} for card, (each, _) in zip(cards, known, strict=True)])
+        cards = self._cards(CardBatch(rows, undone[0].mode, queue))
+        return as_group([{**card, "note": each.note} for card, (each, _) in zip(cards, rows_of_answers, strict=True)])
 
     def _row_of(self, answer: Answer, group: int) -> int:
-        """Returns the row that an answer was given on, or the first of its copies if the id is another one now."""
+        """Returns the row of an answer, or that of its first copy if the id has changed."""
         rows = self.queue.copies(group)
         ids = [self.images.ids[row] for row in rows]
         return int(rows[ids.index(answer.id) if answer.id in ids else 0])
 
-    # the rest
+    # other requests
 
     def alive(self, viewer: Viewer, spec: Spec) -> dict[str, Any]:
-        """Keeps the cards of a browser for longer, and returns how far the review is."""
+        """Extends the reservation of the cards of a browser, and returns the progress."""
         with self._lock:
-            self._follow()
+            self._sync()
             self.queue.renew(viewer.client)
             return progress_of(self.queue, spec, reviewer=viewer.reviewer)
 
     def precision(self) -> dict[str, Any]:
-        """Returns how often the flags were right so far."""
+        """Returns the precision of the flags so far."""
         with self._lock:
-            self._follow()
+            self._sync()
             return precision_of(self.queue)
 
     def guarantees(self) -> list[dict[str, str]]:
-        """Returns what the audit proves so far, each sentence with its assumption; `labelsieve audit` says the same."""
+        """Returns the guarantees of the audit so far, each with its assumption, as `labelsieve audit` does."""
         with self._lock:
-            self._follow()
+            self._sync()
             reviews = self.queue.standing.reviews()
         try:
-            found = statement(self.verdicts, reviews, contents=self.images.contents, at_most=_WANTED)
+            result = statement(self.verdicts, reviews, contents=self.images.contents, at_most=_TARGET_NOISE_RATE)
         except RunError as error:  # the log has answers on other images only
             return [{"text": str(error), "assumption": ""}]
-        return [each._asdict() for each in found.sentences]
+        return [each._asdict() for each in result.sentences]
 
     def release(self, client: str) -> None:
-        """Gives the cards of a browser back that is closed."""
+        """Releases the cards of a closed browser."""
         with self._lock:
             self.queue.release(client)
 
     def start(self) -> dict[str, Any]:
-        """Returns what a page has to know of the run before its first card."""
+        """Returns the information on the run that a page needs at its start."""
         issues = self.verdicts.is_issue
         return {
             "source": self.verdicts.run.source or "labelled images",
@@ -386,10 +388,10 @@ class Session:
 
 
 def spec_of(values: Mapping[str, Any]) -> Spec:
-    """Returns the queue that a page asks for.
+    """Returns the queue that a page requests.
 
     Raises:
-        SettingsError: It asks for something unknown.
+        SettingsError: The queue or a filter is unknown.
     """
     filters = values.get("filters") or {}
     if not isinstance(filters, Mapping):

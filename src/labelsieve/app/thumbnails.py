@@ -1,8 +1,8 @@
-"""Small versions of images, made once and kept in the cache from one review to the next.
+"""Thumbnails of images, cached on disk for all reviews.
 
-Where rows are boxes, the large version of one shows it outlined in its surroundings, the small one what is cut out of
-its image, and the original the whole image with the box outlined: browsers then have nothing to draw, whatever the
-format and orientation of the file.
+If rows are boxes, the large thumbnail shows the outlined box with its context, the small one the crop, and the original
+the whole image with the box outlined, so that the browser draws nothing, whatever the format and orientation of the
+file.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from labelsieve.report.box_views import DRAWN, in_context, in_full_image
 from labelsieve.report.thumbnails import TINY, encode
 from labelsieve.review.answers import key_of
 
-# Longest sides in pixels: of a card, and of the small images beside it.
+# Longest sides in pixels: of a card, and of the small example images.
 SIDES = {"large": 720, "small": 160}
 _QUALITY = 82
-# Of whole images with a box in them: no more is lost than an eye sees, and large photos are encoded in a moment.
+# JPEG quality of whole images with an outlined box: visually lossless, and fast also for large photos.
 _WHOLE_QUALITY = 92
-# Goes up when the same image gives another thumbnail.
-_MADE = 1
-# What every browser shows by itself, by Pillow's names.
-_SHOWN_BY_BROWSERS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+# Increased when the thumbnail of the same image changes.
+_VERSION = 1
+# Formats that all browsers display, by their names in Pillow.
+_BROWSER_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 class Thumbnails:
-    """The thumbnails of images; where the cache cannot be written, they are made again each time.
+    """The thumbnails of images; if the cache is not writable, they are made each time.
 
     Args:
         images: The images.
@@ -44,9 +44,9 @@ class Thumbnails:
 
     def __init__(self, images: LabelledImages) -> None:
         self.images = images
-        # how values become black and white changes what an image looks like
-        look = fingerprint(_MADE, sorted(SIDES.items()), sorted(images.ranges.items()), *_look_of_boxes(images))
-        self.folder = cache_folder() / "thumbnails" / look
+        # the ranges of values change how an image looks
+        version = fingerprint(_VERSION, sorted(SIDES.items()), sorted(images.ranges.items()), *_box_style(images))
+        self.folder = cache_folder() / "thumbnails" / version
 
     def get(self, row: int, side: str) -> tuple[str, bytes]:
         """Returns the media type and the bytes of a thumbnail, `large` or `small`.
@@ -54,16 +54,16 @@ class Thumbnails:
         Raises:
             UnreadableImageError: The image cannot be read.
         """
-        kept = self._kept(row, side)
-        if kept is None:
-            kept = self._make(row, SIDES[side])
-            self._keep(row, side, kept)
-        return f"image/{_kind_of(kept)}", kept
+        data = self._read_cache(row, side)
+        if data is None:
+            data = self._make(row, SIDES[side])
+            self._write_cache(row, side, data)
+        return f"image/{_kind_of(data)}", data
 
     def original(self, row: int) -> tuple[str, bytes]:
-        """Returns the media type and the bytes of an image itself, as a PNG where browsers do not show its format.
+        """Returns the media type and the bytes of the original image, as PNG if browsers do not display its format.
 
-        Of a box that is the whole image with the box outlined.
+        For a box this is the whole image with the box outlined.
 
         Raises:
             UnreadableImageError: The image cannot be read.
@@ -75,9 +75,9 @@ class Thumbnails:
             kind = reading(data, lambda image: image.format)
         except DataError as error:
             raise UnreadableImageError(f"{self.images.ids[row]}: {error}") from None
-        is_plain = reading(data, lambda image: image.mode in ("1", "L", "LA", "P", "RGB", "RGBA"))
-        if kind in _SHOWN_BY_BROWSERS and is_plain:
-            return _SHOWN_BY_BROWSERS[kind], data
+        is_displayable = reading(data, lambda image: image.mode in ("1", "L", "LA", "P", "RGB", "RGBA"))
+        if kind in _BROWSER_FORMATS and is_displayable:
+            return _BROWSER_FORMATS[kind], data
         kind, data = encode(self.images.open(row), quality=None)
         return f"image/{kind}", data
 
@@ -85,7 +85,7 @@ class Thumbnails:
         key = key_of(int(self.images.contents[row]))
         return self.folder / key[:2] / f"{key}-{side}"
 
-    def _kept(self, row: int, side: str) -> bytes | None:
+    def _read_cache(self, row: int, side: str) -> bytes | None:
         try:
             return self._path(row, side).read_bytes() or None
         except OSError:
@@ -100,13 +100,13 @@ class Thumbnails:
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
         return encode(image, quality=quality)[1]
 
-    def _keep(self, row: int, side: str, data: bytes) -> None:
+    def _write_cache(self, row: int, side: str, data: bytes) -> None:
         path = self._path(row, side)
-        with suppress(OSError):  # the cache is full or cannot be written to
+        with suppress(OSError):  # the cache is full or not writable
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            part.write_bytes(data)
-            os.replace(part, path)
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
 
 
 def _kind_of(data: bytes) -> str:
@@ -115,8 +115,8 @@ def _kind_of(data: bytes) -> str:
     return "jpeg" if data.startswith(b"\xff\xd8") else "webp"
 
 
-def _look_of_boxes(images: LabelledImages) -> list[Any]:
-    """Returns what boxes look like apart from where they are, which is in their contents; nothing without boxes."""
+def _box_style(images: LabelledImages) -> list[Any]:
+    """Returns the settings of drawing boxes; empty without boxes."""
     return [] if images.boxes is None else [DRAWN, images.boxes.margin, images.boxes.is_relative]
 
 

@@ -1,1 +1,1 @@
-"""Experiments: a TOML file in, every cell of its tables measured, kept and never measured again."""
+"""Experiments: measures and stores the cells of the tables that a TOML file defines."""

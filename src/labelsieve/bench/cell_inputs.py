@@ -1,4 +1,4 @@
-"""What a cell is measured on, and the scan with its detector."""
+"""The inputs of a cell, and the scan with its detector."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ NO_IMAGES = "a classifier is trained on images, which features come without; use
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What a cell is measured on.
+class CellInputs:
+    """The inputs of a cell.
 
     Attributes:
         method: The row of the table.
-        images: Images, or rows of features, with their noisy labels or tags and the truth.
+        images: Images, or rows of features, with noisy labels or tags and the truth.
         vlm: The model, None with features.
-        seed: Of training.
-        test: Clean images to test on, None where the experiment names none.
-        runs: Folder that keeps the verdicts of every scan.
-        progress: Where to show how far it is.
+        seed: Seed of training.
+        test: Clean test images, None if the experiment has none.
+        runs: Folder of the verdicts of all scans.
+        progress: Where to show progress.
     """
 
     method: Method
@@ -55,10 +55,10 @@ class Given:
 
     @property
     def only_images(self) -> LabelledImages:
-        """The images, for what trains a classifier.
+        """The images, for training a classifier.
 
         Raises:
-            SettingsError: There are features alone.
+            SettingsError: The data are features without images.
         """
         from labelsieve.data.images import LabelledImages
 
@@ -68,7 +68,7 @@ class Given:
 
     @property
     def labelled(self) -> LabelledImages | LabelledFeatures:
-        """The images or features, for what reads one label of each."""
+        """The images or features with single labels."""
         from labelsieve.data.features import LabelledFeatures
 
         images = self.images
@@ -76,10 +76,10 @@ class Given:
 
     @property
     def tagged(self) -> TaggedImages:
-        """The images, for what reads several labels of each.
+        """The images with tags.
 
         Raises:
-            SettingsError: They have one.
+            SettingsError: They have single labels.
         """
         from labelsieve.data.tags.records import TaggedImages
 
@@ -94,15 +94,15 @@ class Given:
 
     @property
     def model_fingerprint(self) -> str | None:
-        """Fingerprint of the model, or of class text features; None where there are neither."""
+        """Fingerprint of the model, or of class text features; None if there are neither."""
         return getattr(self.images, "text_fingerprint", None) if self.vlm is None else self.vlm.fingerprint
 
 
 def one_label(images: LabelledImages | TaggedImages) -> LabelledImages:
-    """Returns images with one label each.
+    """Returns images with single labels.
 
     Raises:
-        SettingsError: They have several.
+        SettingsError: They have tags.
     """
     from labelsieve.data.tags.records import TaggedImages
 
@@ -112,17 +112,17 @@ def one_label(images: LabelledImages | TaggedImages) -> LabelledImages:
 
 
 def true_labels(images: Labelled) -> NDArray[np.int64]:
-    """Returns the true labels, (N,); the given ones where the truth is not known."""
+    """Returns the true labels, (N,); the given ones if the truth is unknown."""
     return images.labels if images.truth is None else images.truth
 
 
-def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
-    """Scans with the detector of a method, or loads the verdicts if the same scan was made before.
+def scan_once(inputs: CellInputs, *, tests: bool) -> tuple[Verdicts, bool]:
+    """Scans with the detector of a method, or loads the verdicts of an earlier identical scan.
 
     Args:
-        given: What to scan.
-        tests: Whether to test what was trained, if there are test images and the detector can be tested. Where this is
-            not asked for, a scan that was tested serves as well: its verdicts are the same.
+        inputs: The inputs of the cell.
+        tests: Whether to evaluate the trained model, if there are test images and the detector supports it. Without it,
+            an earlier scan with an evaluation is used, too: its verdicts are the same.
 
     Returns:
         The verdicts, and whether they are new.
@@ -132,47 +132,56 @@ def scan_once(given: Given, *, tests: bool) -> tuple[Verdicts, bool]:
     from labelsieve.verdicts import RECORD, Verdicts
     from labelsieve.vlm.features import image_features
 
-    detector = given.method.make_detector(noise_rate=given.noise_rate)
-    test = given.test if detector.predicts_test else None
-    tested = _run_folder(given, detector, test)
-    folder = tested if tests else _run_folder(given, detector, None)
-    for each in dict.fromkeys((folder, tested)):
-        if (each / RECORD).is_file():
+    detector = inputs.method.make_detector(noise_rate=inputs.noise_rate)
+    test = inputs.test if detector.predicts_test else None
+    test_folder = _run_folder(inputs, detector, test)
+    folder = test_folder if tests else _run_folder(inputs, detector, None)
+    for path in dict.fromkeys((folder, test_folder)):
+        if (path / RECORD).is_file():
             with suppress(RunError):  # damaged: made again
-                return Verdicts.load(each), False
-    if tests and test is not None and given.vlm is not None and getattr(detector, "peft", "none") == "none":
-        # seen once, so that no method is timed with that; an adapted image encoder has to look at them itself
-        engine = make_engine(progress=given.progress)
-        image_features(test, given.vlm.to(engine.device), engine=engine)
+                return Verdicts.load(path), False
+    if tests and test is not None and inputs.vlm is not None and getattr(detector, "peft", "none") == "none":
+        # cached, so that no method is timed with extracting them; an adapted image encoder has to encode them itself
+        engine = make_engine(progress=inputs.progress)
+        image_features(test, inputs.vlm.to(engine.device), engine=engine)
 
     def scanned(*, resume: bool) -> Verdicts:
         return scan(
-            given.labelled,
-            given.vlm,
+            inputs.labelled,
+            inputs.vlm,
             detector=detector,
             test=test if tests else None,
-            seed=given.seed,
+            seed=inputs.seed,
             out=folder,
             overwrite=True,
             resume=resume,
-            progress=given.progress,
+            progress=inputs.progress,
         )
 
     try:
         return scanned(resume=True), True
-    except CheckpointError:  # of another version or precision: nothing is lost but its few epochs
+    except CheckpointError:  # of another version or precision: only a few epochs are lost
         return scanned(resume=False), True
 
 
-# Settings that came later, as they were before there was a choice: scans and cells of before have to hold.
-LATER = {"context_learns": True, "learns_from": "all", "negative_prompts": True, "negative_weight": 1.0}
+# Settings that were added later, with their earlier fixed values, so that older scans and cells remain valid.
+DEFAULTS_OF_NEW_SETTINGS = {
+    "context_learns": True,
+    "learns_from": "all",
+    "negative_prompts": True,
+    "negative_weight": 1.0,
+}
 
 
-def _run_folder(given: Given, detector: Any, test: LabelledImages | None) -> Path:
-    """Returns where the verdicts of a scan are kept."""
-    told = {key: value for key, value in vars(detector).items() if key not in LATER or value != LATER[key]}
-    settings = [given.method.detector, told, given.seed]
-    tested = () if test is None else (test.fingerprint,)
-    # on features alone, detectors that use no text find the same in each text regime
-    model = given.model_fingerprint if given.vlm is not None or detector.uses_text else None
-    return given.runs / fingerprint(given.images.fingerprint, model, settings, *tested)
+def _run_folder(inputs: CellInputs, detector: Any, test: LabelledImages | None) -> Path:
+    """Returns the folder of the verdicts of a scan."""
+    settings_of_detector = {
+        key: value
+        for key, value in vars(detector).items()
+        if key not in DEFAULTS_OF_NEW_SETTINGS or value != DEFAULTS_OF_NEW_SETTINGS[key]
+    }
+    settings = [inputs.method.detector, settings_of_detector, inputs.seed]
+    test_fingerprint = () if test is None else (test.fingerprint,)
+    # on features, detectors without text have the same verdicts in each text regime
+    model = inputs.model_fingerprint if inputs.vlm is not None or detector.uses_text else None
+    return inputs.runs / fingerprint(inputs.images.fingerprint, model, settings, *test_fingerprint)

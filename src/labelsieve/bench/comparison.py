@@ -1,4 +1,4 @@
-"""One method against the best of all others: in how many cells it is ahead, and how far behind at worst."""
+"""Comparison of one method with the best of all others: number of wins, and the worst difference."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from labelsieve.bench.config import Against
 from labelsieve.bench.experiment import Cell, Experiment
-from labelsieve.bench.series import Column, Records, columns, values
+from labelsieve.bench.table_values import Column, Records, columns, values
 from labelsieve.metrics import METRICS
 
-# A difference of just the margin counts, however its mean was rounded.
+# Differences are rounded, so that one of exactly the margin counts.
 _DIGITS = 9
 
 
 class Difference(NamedTuple):
-    """How far the method is ahead of its best rival in one cell, and who that is."""
+    """Difference to the best rival in one cell, and the name of the rival."""
 
     difference: float
     data: str
@@ -26,85 +26,97 @@ class Difference(NamedTuple):
     rival: str
 
 
-class Ahead(NamedTuple):
-    """Of one metric: where the method is ahead or near enough, of how many cells, and where it is worst."""
+class MetricComparison(NamedTuple):
+    """Results for one metric: number of cells in which the method wins or is close enough, of all, and the worst."""
 
-    reached: int
-    of: int
+    wins: int
+    cells: int
     worst: Difference | None
 
 
-class Flagged(NamedTuple):
-    """Share of right labels that are flagged, over the cells without wrong ones: mean and most."""
+class FlaggedRate(NamedTuple):
+    """Mean and maximum share of flagged labels over the cells without wrong ones."""
 
     mean: float
-    most: float
+    maximum: float
 
 
 class Summary(NamedTuple):
-    """One text regime, or all of them.
+    """Results for one text regime, or for all.
 
     Attributes:
         text: Its name.
-        cells: How many cells with wrong labels all methods were measured on.
-        all_cells: How many such cells there are; those that are not measured yet may have right labels alone.
-        ahead: For each metric, in the order of the experiment.
-        near: In how many cells the estimated noise rate is near enough to the true one.
-        estimated: In how many it is estimated.
-        flagged: None without a cell of right labels.
+        cells: Number of cells with wrong labels that all methods were measured on.
+        all_cells: Number of all such cells; those that are not measured yet may have no wrong labels.
+        comparisons: For each metric, in the order of the experiment.
+        close_rates: Number of cells whose estimated noise rate is close enough to the true one.
+        estimated_rates: Number of cells with an estimate.
+        flagged: None without cells of right labels only.
     """
 
     text: str
     cells: int
     all_cells: int
-    ahead: tuple[Ahead, ...]
-    near: int
-    estimated: int
-    flagged: Flagged | None
+    comparisons: tuple[MetricComparison, ...]
+    close_rates: int
+    estimated_rates: int
+    flagged: FlaggedRate | None
 
 
 def summary(experiment: Experiment, records: Records, against: Against) -> list[Summary]:
-    """Sums up a method against its rivals: all other methods that are not given the noise rate.
+    """Compares a method with its rivals: all other methods that are not given the noise rate.
 
-    A cell is a column of the tables, and its values are means over those seeds that all methods were measured for. In
-    a text regime that the method is not measured in, there are none.
+    A cell is a column of the tables, and its values are means over the seeds that all methods were measured with.
 
     Returns:
-        One row for each text regime and, of several, one for all.
+        One row for each text regime and, if there are several, one for all.
     """
-    every = {text: columns(experiment, text) for text in experiment.texts}
-    rows = [_row(experiment, records, against, found, text or "all") for text, found in every.items()]
+    columns_of_texts = {text: columns(experiment, text) for text in experiment.texts}
+    rows = [
+        _row(experiment, records, against, text_columns, text or "all")
+        for text, text_columns in columns_of_texts.items()
+    ]
     if len(rows) > 1:
-        rows.append(_row(experiment, records, against, [each for found in every.values() for each in found], "all"))
+        rows.append(
+            _row(
+                experiment,
+                records,
+                against,
+                [each for text_columns in columns_of_texts.values() for each in text_columns],
+                "all",
+            )
+        )
     return rows
 
 
-def _row(experiment: Experiment, records: Records, against: Against, found: Sequence[Column], text: str) -> Summary:
-    cells = [_Compared(experiment, records, against.method, column) for column in found]
-    right = [cell for cell in cells if cell.mean("noise_rate") == 0]
-    wrong = [cell for cell in cells if cell.seeds and cell not in right]
-    errors = [error for cell in wrong if (error := cell.mean("noise_rate_error")) is not None]
-    flagged = [share for cell in right if (share := cell.mean("flagged_rate")) is not None]
+def _row(
+    experiment: Experiment, records: Records, against: Against, text_columns: Sequence[Column], text: str
+) -> Summary:
+    cells = [_ColumnComparison(experiment, records, against.method, column) for column in text_columns]
+    clean_cells = [cell for cell in cells if cell.mean("noise_rate") == 0]
+    noisy_cells = [cell for cell in cells if cell.seeds and cell not in clean_cells]
+    errors = [error for cell in noisy_cells if (error := cell.mean("noise_rate_error")) is not None]
+    flagged = [share for cell in clean_cells if (share := cell.mean("flagged_rate")) is not None]
     return Summary(
         text=text,
-        cells=len(wrong),
-        all_cells=len(cells) - len(right),
-        ahead=tuple(_ahead(wrong, metric, margin) for metric, margin in against.within.items()),
-        near=sum(round(error, _DIGITS) <= against.rate_within for error in errors),
-        estimated=len(errors),
-        flagged=Flagged(mean(flagged), max(flagged)) if flagged else None,
+        cells=len(noisy_cells),
+        all_cells=len(cells) - len(clean_cells),
+        comparisons=tuple(_compare_metric(noisy_cells, metric, margin) for metric, margin in against.within.items()),
+        close_rates=sum(round(error, _DIGITS) <= against.rate_within for error in errors),
+        estimated_rates=len(errors),
+        flagged=FlaggedRate(mean(flagged), max(flagged)) if flagged else None,
     )
 
 
-def _ahead(cells: Sequence[_Compared], metric: str, margin: float) -> Ahead:
-    found = [each for cell in cells if (each := cell.difference(metric)) is not None]
-    reached = sum(round(each.difference, _DIGITS) >= -margin for each in found)
-    return Ahead(reached, len(found), min(found, key=lambda each: each.difference, default=None))
+def _compare_metric(cells: Sequence[_ColumnComparison], metric: str, margin: float) -> MetricComparison:
+    differences = [each for cell in cells if (each := cell.difference(metric)) is not None]
+    wins = sum(round(each.difference, _DIGITS) >= -margin for each in differences)
+    return MetricComparison(wins, len(differences), min(differences, key=lambda each: each.difference, default=None))
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """One column of the tables, with all methods that have what they need in its text regime."""
+class _ColumnComparison:
+    """One column of the tables, with all methods that work in its text regime."""
 
     experiment: Experiment
     records: Records
@@ -117,7 +129,7 @@ class _Compared:
 
     @cached_property
     def seeds(self) -> list[int]:
-        """The seeds for which all methods were measured, and the one in question is among them."""
+        """The seeds that all methods, including the compared one, were measured with."""
         if self.method not in self.methods:
             return []
         return [seed for seed in self.experiment.seeds if all(self._has(name, seed) for name in self.methods)]
@@ -127,18 +139,18 @@ class _Compared:
         return self.experiment.key(cell) in self.records
 
     def mean(self, metric: str, method: str | None = None) -> float | None:
-        """Returns the mean over the seeds, of the method in question if no other is named."""
-        found = values(self.experiment, self.records, self.column, method or self.method, metric, self.seeds)
-        return mean(found) if found else None
+        """Returns the mean over the seeds, of the compared method if no other is given."""
+        values_of_seeds = values(self.experiment, self.records, self.column, method or self.method, metric, self.seeds)
+        return mean(values_of_seeds) if values_of_seeds else None
 
     def difference(self, metric: str) -> Difference | None:
-        """Returns how far the method is ahead of its best rival; None where either has no such metric."""
-        told = {name for name, method in self.experiment.method.items() if method.knows_rate}
-        names = [name for name in self.methods if name != self.method and name not in told]
-        rivals = {name: value for name in names if (value := self.mean(metric, name)) is not None}
-        ours = self.mean(metric)
-        if ours is None or not rivals:
+        """Returns the difference to the best rival; None if either lacks the metric."""
+        given_rate = {name for name, method in self.experiment.method.items() if method.gets_noise_rate}
+        names = [name for name in self.methods if name != self.method and name not in given_rate]
+        rivals = {name: rival for name in names if (rival := self.mean(metric, name)) is not None}
+        value = self.mean(metric)
+        if value is None or not rivals:
             return None
         merit = METRICS[metric].merit
         best = max(rivals, key=lambda name: merit(rivals[name]))
-        return Difference(merit(ours) - merit(rivals[best]), self.column.data, self.column.noise, best)
+        return Difference(merit(value) - merit(rivals[best]), self.column.data, self.column.noise, best)

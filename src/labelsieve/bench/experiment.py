@@ -1,4 +1,4 @@
-"""What an experiment is: the data, noises, models and methods whose every combination is one cell, for some seeds.
+"""Experiments: all combinations of data sets, noises, models, methods and seeds, each of which is a cell.
 
 An experiment is a TOML file::
 
@@ -22,9 +22,9 @@ An experiment is a TOML file::
     detector = "deft"
     settings = { epochs = 10 }
 
-What several tables of one kind have in common may stand once, under `[defaults.data]`, `[defaults.noise]` or
-`[defaults.method]`. With `extends = "paper/table8"` a file takes from a shipped experiment whatever it does not say
-itself. Everything is checked when the file is read, before anything is measured.
+Common entries of several tables of one kind may be in `[defaults.data]`, `[defaults.noise]` or `[defaults.method]`.
+With `extends = "paper/table8"` a file inherits missing keys from a shipped experiment. Everything is checked when the
+file is read, before anything is measured.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from labelsieve.bench import toml_files
 from labelsieve.bench.config import BUNDLED, FEATURES, Against, Data, Method, Noise
-from labelsieve.bench.published import Published, read_rivals, read_values
-from labelsieve.bench.synthetic import DRAWN
+from labelsieve.bench.published import Published, read_published_methods, read_values
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint
@@ -54,7 +54,7 @@ _TableT = TypeVar("_TableT")
 
 
 class Cell(NamedTuple):
-    """One combination: the names of its parts, the seed, and the text regime where the experiment has several."""
+    """One combination: the names of its parts, the seed, and the text regime if the experiment has several."""
 
     model: str
     data: str
@@ -65,30 +65,29 @@ class Cell(NamedTuple):
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What its record holds; the text regime only where there is one."""
+        """Its entries in a record; the text regime only if there is one."""
         return {name: value for name, value in self._asdict().items() if name != "text" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything of one experiment.
+    """One experiment.
 
     Attributes:
-        name: Of the file, without its ending; of one that comes with the package, with its folder: `paper/table1`.
-        title: One line on what it shows.
-        task: What is measured in each cell: `detect` scans, `adapt` trains a classifier and tests it, `tags` scans
-            several labels an image.
-        seeds: Each draws subset, noise and training.
-        tables: The metrics of each table; those of one table stand side by side in its cells.
-        text: Text regimes, for detectors on features alone: names of arrays of class text features, or `none`. Of
-            images a model makes `text`, by its text encoder, and `text_of_images`, the class means of the test images.
-            Empty: what the source or the model has, without a choice.
-        model: Name to Hub id or folder, or `bundled`; `features` alone where all data are files of features.
+        name: Name of the file without suffix; of a shipped experiment, with its folder: `paper/table1`.
+        title: One line on its purpose.
+        task: The task of each cell: `detect` scans, `adapt` trains and evaluates a classifier, `tags` scans tags.
+        seeds: Seeds of subset, noise and training.
+        tables: The metrics of each table; those of one table are shown in the same cell.
+        text: Text regimes, for detectors on features: names of arrays of class text features, or `none`. For images:
+            `text`, from the text encoder, and `text_of_images`, the class means of the test images. Empty: the text of
+            the source or the model.
+        model: Name to Hub id or folder, or `bundled`; only `features` if all data are files of features.
         data: Name to data set.
         noise: Name to noise.
         method: Name to method.
-        published: Numbers of a paper to set beside the measured ones.
-        against: What to sum up of one method against all others.
+        published: Numbers of a paper to compare with.
+        against: Comparison of one method with all others.
     """
 
     name: str
@@ -106,7 +105,7 @@ class Experiment:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The text regimes, an empty name where there is no choice."""
+        """The text regimes, or one empty name."""
         return self.text or ("",)
 
     @property
@@ -120,11 +119,11 @@ class Experiment:
         return only is None or data in only
 
     def methods(self, text: str) -> list[str]:
-        """Returns the names of the methods that have what they need in a text regime."""
-        return [name for name, method in self.method.items() if method.works_with(text)]
+        """Returns the names of the methods that work in a text regime."""
+        return [name for name, method in self.method.items() if method.supports_text(text)]
 
     def cells(self) -> Iterator[Cell]:
-        """Yields every cell, those that share images one after another."""
+        """Yields all cells, grouped by their images."""
         methods = {text: self.methods(text) for text in self.texts}
         for model, data, noise, seed in product(self.model, self.data, self.noise, self.seeds):
             if self.has(data=data, noise=noise):
@@ -132,12 +131,12 @@ class Experiment:
                     yield from (Cell(model, data, noise, method, seed, text) for method in methods[text])
 
     def group(self, cell: Cell) -> str:
-        """Returns a fingerprint of what the methods of a cell share; where data and model lie is not part of it."""
+        """Returns a fingerprint of the inputs of the methods of a cell, without locations of data and model."""
         data = {**vars(self.data[cell.data]), "source": cell.data, "test": None}
-        if data["test_split"] is None:  # came later, and keys of before have to hold
+        if data["test_split"] is None:  # added later; older keys have to remain valid
             del data["test_split"]
         noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name not in ("file", "data")}
-        if noise["column"] is None:  # came later, too
+        if noise["column"] is None:  # added later, too
             del noise["column"]
         for name in ("omit", "add"):  # the same
             if name not in self.noise[cell.noise].takes:
@@ -145,17 +144,17 @@ class Experiment:
         return fingerprint(cell.model, data, noise, cell.seed, *([cell.text] if cell.text else []))
 
     def key(self, cell: Cell) -> str:
-        """Returns a fingerprint of all settings of a cell. Names of methods may change."""
+        """Returns a fingerprint of all settings of a cell, which does not depend on names of methods."""
         if cell not in self._keys:
             self._keys[cell] = fingerprint(self.task, self.group(cell), vars(self.method[cell.method]))
         return self._keys[cell]
 
     @cached_property
     def _keys(self) -> dict[Cell, str]:
-        """Keys that were asked for: the tables, which are written after each cell, ask for all of them."""
+        """Cached keys, since the tables, which are written after each cell, need all of them."""
         return {}
 
-    def place(
+    def with_locations(
         self,
         *,
         sources: Mapping[str, str],
@@ -164,27 +163,27 @@ class Experiment:
         noises: Mapping[str, str] | None = None,
         folder: str | None = None,
     ) -> Experiment:
-        """Returns the experiment with other places for data, test data, models and files of noise, by name.
+        """Returns the experiment with other locations of data, test data, models and files of noise, by name.
 
         Args:
-            sources: Places of data sets.
-            tests: Places of their test images.
-            models: Places of models.
-            noises: Places of files of noise.
-            folder: Where those data sets lie whose source is the bare name of a file.
+            sources: Locations of data sets.
+            tests: Locations of their test images.
+            models: Locations of models.
+            noises: Locations of files of noise.
+            folder: Folder of data sets whose source is a file name without a folder.
 
         Raises:
-            SettingsError: There is no such name or folder, or no data set that would lie in it.
+            SettingsError: A name or the folder does not exist, or no data set has a source without a folder.
         """
-        for what, given, known in (
+        for what, locations, known in (
             ("--source", sources, self.data),
             ("--test", tests, self.data),
             ("--model", models, self.model),
             ("--noise", noises or {}, {name: each for name, each in self.noise.items() if each.kind == "file"}),
         ):
-            if given and not known:  # of noises alone
+            if locations and not known:  # only possible for noises
                 raise SettingsError(f"{what} goes with noises of kind file, {self.name} has none; leave it out")
-            for name in given:
+            for name in locations:
                 look_up(known, name, what=f"NAME in {what} NAME=PLACE")
         sources = {**self._in_folder(folder), **sources}
         data = {
@@ -246,16 +245,16 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
             raise SettingsError(f"expected a table [defaults.{key}], got {shown(value)}")
     parts: dict[str, Any] = {
         key: {
-            each: _build(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
+            each: _from_table(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
             for each, value in _tables(table[key], key).items()
         }
         for key, kind in kinds.items()
     }
     for each, noise in parts["noise"].items():
-        if noise.puts_in and "rate" not in _merged(defaults.get("noise", {}), table["noise"][each]):
-            raise SettingsError(f"[noise.{each}]: expected rate, found none")  # 0 would be clean labels
+        if noise.injects_noise and "rate" not in _merged(defaults.get("noise", {}), table["noise"][each]):
+            raise SettingsError(f"[noise.{each}]: expected rate, found none")  # the default 0 would mean clean labels
     for each, method in parts["method"].items():
-        with within(f"method.{each}"):
+        with error_context(f"method.{each}"):
             task.check(method)
     models = _tables(table.get("model") or {FEATURES: FEATURES}, "model")
     for each, model in models.items():
@@ -277,35 +276,37 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         for name in noise.data or []:
             look_up(parts["data"], name, what=f"[noise.{each}]: a name in data")
     _check_tags(experiment)
-    more: dict[str, Any] = {}
+    optional: dict[str, Any] = {}
     if "published" in table:
-        more["published"] = _published(table["published"], experiment)
+        optional["published"] = _published(table["published"], experiment)
     if "against" in table:
-        more["against"] = _build(Against, table["against"], "against")
-        look_up(parts["method"], more["against"].method, what="[against]: method")
-    return replace(experiment, **more)
+        optional["against"] = _from_table(Against, table["against"], "against")
+        look_up(parts["method"], optional["against"].method, what="[against]: method")
+    return replace(experiment, **optional)
 
 
 def _check_tags(experiment: Experiment) -> None:
-    """Checks that data and noise are of as many labels an image as the task."""
-    task, several = experiment.task, experiment.has_tags
+    """Checks that data, noise and task all have single labels, or all have tags."""
+    task, has_tags = experiment.task, experiment.has_tags
     kinds = ("given", "none", *kinds_for(tags=True))
     for name, noise in experiment.noise.items():
-        if several and noise.kind not in kinds:
+        if has_tags and noise.kind not in kinds:
             raise SettingsError(f"[noise.{name}]: task {task} takes noise of kind {', '.join(kinds)}, got {noise.kind}")
-        if noise.for_tags and not several:
+        if noise.for_tags and not has_tags:
             raise SettingsError(f"[noise.{name}]: kind {noise.kind} goes with task tags only, got task {task}")
     for name, data in experiment.data.items():
-        if several and data.test_source is not None:
+        if has_tags and data.test_source is not None:
             raise SettingsError(f"[data.{name}]: task {task} tests nothing; leave the test images out")
         for source in (data.source, data.test):
-            if source in DRAWN and DRAWN[source].has_tags != several:
-                fitting = [str(each) for each, drawn in DRAWN.items() if drawn.has_tags == several]
-                raise SettingsError(f"[data.{name}]: {source} does not go with task {task}; use {', '.join(fitting)}")
+            if source in SYNTHETIC_SOURCES and SYNTHETIC_SOURCES[source].has_tags != has_tags:
+                alternatives = [str(each) for each, drawn in SYNTHETIC_SOURCES.items() if drawn.has_tags == has_tags]
+                raise SettingsError(
+                    f"[data.{name}]: {source} does not go with task {task}; use {', '.join(alternatives)}"
+                )
 
 
 def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, ...]:
-    """Checks the text regimes, in which detectors work on features alone."""
+    """Checks the text regimes, which need detectors that work on features."""
     if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
         raise SettingsError(f"expected text to be a list of names of class text features, got {shown(value)}")
     if len(set(value)) != len(value):
@@ -323,39 +324,39 @@ def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, .
     return tuple(value)
 
 
-def _published(given: Any, experiment: Experiment) -> Published:
-    with within("published"):
+def _published(table: Any, experiment: Experiment) -> Published:
+    with error_context("published"):
         if len(experiment.model) > 1:
             raise SettingsError(f"expected one model beside published numbers, got {len(experiment.model)}")
         if len(experiment.text) > 1:
             raise SettingsError(f"expected one text regime beside published numbers, got {listed(experiment.text)}")
-        if not isinstance(given, dict):
-            raise SettingsError(f"expected a table, got {shown(given)}")
-        rivals = read_rivals(given.get("only_published", []), experiment.method)
-        values = read_values(given.get("values", {}), experiment.data, [*experiment.method, *rivals], experiment.noise)
-    found = _build(Published, {**given, "only_published": rivals, "values": values}, "published")
-    with within("published"):
-        # seconds and gigabytes are no percentages
+        if not isinstance(table, dict):
+            raise SettingsError(f"expected a table, got {shown(table)}")
+        rivals = read_published_methods(table.get("only_published", []), experiment.method)
+        values = read_values(table.get("values", {}), experiment.data, [*experiment.method, *rivals], experiment.noise)
+    published = _from_table(Published, {**table, "only_published": rivals, "values": values}, "published")
+    with error_context("published"):
+        # not seconds and gigabytes
         shares = [name for name in TASKS[experiment.task]().metrics if METRICS[name].is_share]
-        for name in found.metrics:
+        for name in published.metrics:
             look_up(dict.fromkeys(shares), name, what="a metric")
-    return replace(found, metrics=tuple(found.metrics))
+    return replace(published, metrics=tuple(published.metrics))
 
 
 @contextmanager
-def within(where: str) -> Iterator[None]:
-    """Says of an error in which table of the file it is."""
+def error_context(where: str) -> Iterator[None]:
+    """Prefixes errors with the table of the file."""
     try:
         yield
     except LabelsieveError as error:
         raise type(error)(f"[{where}]: {error}") from error
 
 
-def _merged(default: Any, own: Any) -> Any:
-    """Returns a table over its defaults; what is a table in both, such as settings, is merged in the same way."""
-    if not (isinstance(default, dict) and isinstance(own, dict)):
-        return own
-    return {**default, **{key: _merged(default.get(key), value) for key, value in own.items()}}
+def _merged(default: Any, table: Any) -> Any:
+    """Merges a table with its defaults; tables in both, such as settings, are merged recursively."""
+    if not (isinstance(default, dict) and isinstance(table, dict)):
+        return table
+    return {**default, **{key: _merged(default.get(key), value) for key, value in table.items()}}
 
 
 def _tables(value: Any, where: str) -> Mapping[str, Any]:
@@ -364,17 +365,17 @@ def _tables(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _build(kind: type[_TableT], given: Any, where: str) -> _TableT:
-    """Makes a dataclass of a TOML table, which checks the values."""
-    with within(where):
-        if not isinstance(given, dict):
-            raise SettingsError(f"expected a table, got {shown(given)}")
-        check_keys(given, field_names(kind), what="it")
+def _from_table(kind: type[_TableT], table: Any, where: str) -> _TableT:
+    """Creates a dataclass from a TOML table, which checks the values."""
+    with error_context(where):
+        if not isinstance(table, dict):
+            raise SettingsError(f"expected a table, got {shown(table)}")
+        check_keys(table, field_names(kind), what="it")
         parameters = inspect.signature(kind).parameters.values()
-        missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
-        if missing:
-            raise SettingsError(f"expected {missing[0]}, found none")
-        return kind(**given)
+        missing_keys = [each.name for each in parameters if each.default is each.empty and each.name not in table]
+        if missing_keys:
+            raise SettingsError(f"expected {missing_keys[0]}, found none")
+        return kind(**table)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

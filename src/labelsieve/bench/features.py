@@ -1,6 +1,6 @@
-"""Cells on features: those of a file, with named columns of labels, or those that a model makes of images.
+"""Features as the data of cells: from a file with columns of labels, or from images and a model.
 
-Each has a text regime, which says what class text features go with them.
+Each has a text regime, which selects the class text features.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from labelsieve.data.test_sets import with_class_names
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.vlm.base import VisionLanguageModel
 
-OF_MODEL = "text"
-OF_IMAGES = "text_of_images"
+TEXT_ENCODER = "text"
+IMAGE_CLASS_MEANS = "text_of_images"
 """The text regimes of images: the text encoder of the model, and class means of test images."""
 _TRUTH = "truth"
-_OF_IMAGES_ALONE = ("image_column", "split", "test", "test_split", "test_label_column", "test_limit")
+_IMAGE_ONLY_SETTINGS = ("image_column", "split", "test", "test_split", "test_label_column", "test_limit")
 
 
 def load_rows(data: Data, noise: Noise, *, seed: int, texts: Sequence[str]) -> LabelledFeatures:
@@ -37,41 +37,41 @@ def load_rows(data: Data, noise: Noise, *, seed: int, texts: Sequence[str]) -> L
 
     Args:
         data: Its source is the file.
-        noise: Of kind `column`, the labels are those of its column; of kind `given`, the given ones; else the true ones
-            where they are known.
-        seed: Of the cell: it is part of the names of columns, and draws the subset.
-        texts: The text regimes; with none the file's own text features are loaded.
+        noise: With kind `column`, the labels are those of its column; with kind `given`, the given ones; else the true
+            ones if they are known.
+        seed: Seed of the cell, which selects columns and the subset.
+        texts: The text regimes; if empty, the text features of the file are loaded.
 
     Raises:
-        DataError: A column or an array is missing, of another length or width, or the truth is not known.
-        SettingsError: Data or noise ask for what only images have.
+        DataError: A column or an array is missing or has another length or width, or the truth is unknown.
+        SettingsError: A setting of data or noise is for images only.
     """
     _check(data, noise)
     path = Path(data.source).expanduser()
     names = stored_names(path)
     truth = data.truth_column or (_TRUTH if _TRUTH in names else None)
-    if truth is None and not noise.puts_in:
+    if truth is None and not noise.injects_noise:
         raise DataError(
             f"expected the true labels in {path}, to measure against, found {listed(names, quoted=True) or 'none'}; "
             'add them as "truth" or name them: truth_column = "..."'
         )
-    named = next((text for text in texts if text != NO_TEXT), None)
+    text_name = next((text for text in texts if text != NO_TEXT), None)
     return load_features(
         path,
         label_column=_label_column(data, noise, seed, names, truth=truth),
         truth_column=truth,
         class_names=data.class_names,
-        text=None if named is None else _text(path, named, names),
+        text=None if text_name is None else _text(path, text_name, names),
         limit=data.limit,
         seed=seed,
     )
 
 
 def _check(data: Data, noise: Noise) -> None:
-    for name in _OF_IMAGES_ALONE:
+    for name in _IMAGE_ONLY_SETTINGS:
         if getattr(data, name) is not None:
             raise SettingsError(f"{name} goes with images, and {data.source} holds features; leave it out")
-    if noise.kind == "file" or (noise.puts_in and noise.kind not in kinds_for_features()):
+    if noise.kind == "file" or (noise.injects_noise and noise.kind not in kinds_for_features()):
         raise SettingsError(
             f"noise of kind {noise.kind} goes with images, and {data.source} holds features; use "
             f'{", ".join(kinds_for_features())}, or a column of the file: kind = "column"'
@@ -102,8 +102,8 @@ def _text(path: Path, name: str, names: Sequence[str]) -> NDArray[Any]:
     return read_text_file(path, name=name)
 
 
-def of_file(rows: LabelledFeatures, data: Data, texts: Sequence[str]) -> dict[str, LabelledFeatures]:
-    """Returns the rows of a file in each text regime; without a choice with the text that they come with.
+def features_of_file(rows: LabelledFeatures, data: Data, texts: Sequence[str]) -> dict[str, LabelledFeatures]:
+    """Returns the rows of a file in each text regime; without regimes, with the text features of the file.
 
     Raises:
         DataError: The file has no such array, or it does not match the features.
@@ -111,17 +111,17 @@ def of_file(rows: LabelledFeatures, data: Data, texts: Sequence[str]) -> dict[st
     if not texts:
         return {"": rows}
     path = Path(data.source).expanduser()
-    names, found = stored_names(path), dict[str, LabelledFeatures]()
+    names, features_by_text = stored_names(path), dict[str, LabelledFeatures]()
     for text in texts:
         values = None if text == NO_TEXT else _text(path, text, names)
         try:
-            found[text] = rows.with_text(values, logit_scale=None if values is None else rows.logit_scale)
+            features_by_text[text] = rows.with_text(values, logit_scale=None if values is None else rows.logit_scale)
         except DataError as error:
             raise DataError(f'"{text}" of {path}: {error}') from error
-    return found
+    return features_by_text
 
 
-def of_images(
+def features_of_images(
     images: LabelledImages,
     vlm: VisionLanguageModel,
     texts: Sequence[str],
@@ -129,38 +129,43 @@ def of_images(
     test: LabelledImages | None,
     engine: Engine,
 ) -> dict[str, LabelledFeatures]:
-    """Returns what a model makes of images in each text regime. Images that cannot be read are left out.
+    """Returns the features of images in each text regime. Unreadable images are left out.
 
     Args:
         images: N images with noise.
         vlm: The model.
         texts: The text regimes.
-        test: Other images of the same classes, for the class means.
+        test: Test images of the same classes, for the class means.
         engine: Device and progress.
 
     Raises:
-        SettingsError: There is no such regime, or there are no test images for it.
+        SettingsError: A regime is unknown, or needs test images.
         DataError: A class has no test image.
     """
     check_texts(texts, has_test=test is not None)
     rows, text = _features(images, vlm, engine=engine)
-    found: dict[str, NDArray[np.float32] | None] = {NO_TEXT: None, OF_MODEL: text}
-    if test is not None and OF_IMAGES in texts:
-        found[OF_IMAGES] = _class_means(_features(with_class_names(test, images.class_names), vlm, engine=engine)[0])
+    text_features: dict[str, NDArray[np.float32] | None] = {NO_TEXT: None, TEXT_ENCODER: text}
+    if test is not None and IMAGE_CLASS_MEANS in texts:
+        text_features[IMAGE_CLASS_MEANS] = _class_means(
+            _features(with_class_names(test, images.class_names), vlm, engine=engine)[0]
+        )
     scale = float(vlm.logit_scale)
-    return {each: rows.with_text(found[each], logit_scale=None if found[each] is None else scale) for each in texts}
+    return {
+        each: rows.with_text(text_features[each], logit_scale=None if text_features[each] is None else scale)
+        for each in texts
+    }
 
 
 def check_texts(texts: Sequence[str], *, has_test: bool) -> None:
-    """Checks that a model can make the text regimes of images.
+    """Checks the text regimes of images.
 
     Raises:
-        SettingsError: It cannot.
+        SettingsError: A regime is unknown, or needs test images.
     """
     for text in texts:
-        look_up(dict.fromkeys((OF_MODEL, OF_IMAGES, NO_TEXT)), text, what="text of images")
-    if OF_IMAGES in texts and not has_test:
-        raise SettingsError(f"{OF_IMAGES} are class means of test images, found none; name them: test = ...")
+        look_up(dict.fromkeys((TEXT_ENCODER, IMAGE_CLASS_MEANS, NO_TEXT)), text, what="text of images")
+    if IMAGE_CLASS_MEANS in texts and not has_test:
+        raise SettingsError(f"{IMAGE_CLASS_MEANS} are class means of test images, found none; name them: test = ...")
 
 
 def _features(
@@ -168,15 +173,15 @@ def _features(
 ) -> tuple[LabelledFeatures, NDArray[np.float32]]:
     """Returns the features of the readable images in the joint space, and the text features of the classes."""
     inputs = detector_inputs(images, vlm, engine=engine)
-    read = images.take(inputs.rows)
+    readable = images.take(inputs.rows)
     rows = LabelledFeatures(
         features=_array(inputs.all_joint()),
-        ids=read.ids,
-        labels=read.labels,
-        class_names=read.class_names,
-        contents=read.contents,
-        truth=read.truth,
-        notes=read.notes,
+        ids=readable.ids,
+        labels=readable.labels,
+        class_names=readable.class_names,
+        contents=readable.contents,
+        truth=readable.truth,
+        notes=readable.notes,
     )
     return rows, _array(torch.as_tensor(inputs.text))
 
@@ -190,7 +195,7 @@ def _class_means(test: LabelledFeatures) -> NDArray[np.float32]:
     counts = np.bincount(test.labels, minlength=len(test.class_names))
     if not counts.all():
         name = test.class_names[int(counts.argmin())]
-        raise DataError(f'{OF_IMAGES} are class means of test images, and "{name}" has none; take more')
+        raise DataError(f'{IMAGE_CLASS_MEANS} are class means of test images, and "{name}" has none; take more')
     means = np.zeros((len(counts), test.features.shape[1]), dtype=np.float64)
     np.add.at(means, test.labels, test.features)
     return _array(normalize(torch.from_numpy(means / counts[:, None]), dim=-1))

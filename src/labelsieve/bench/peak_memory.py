@@ -1,4 +1,4 @@
-"""What is measured of a cell beside its verdicts: the memory that it takes."""
+"""Peak memory of a cell."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Self
 import psutil
 import torch
 
-_PAUSE = 0.02  # seconds between two looks at the memory
+_INTERVAL = 0.02  # seconds between two samples
 
 
 class PeakMemory:
-    """Watches, for the time of a block, the most memory that this process has at once.
+    """Measures the peak memory of this process within a block.
 
     Attributes:
-        gigabytes: The most that was resident, in 10^9 bytes; processes that decode images are not part of it.
-        on_device: The most that tensors took on the GPU; None without one.
+        gigabytes: Peak resident memory, in 10^9 bytes, without worker processes.
+        on_device: Peak memory of tensors on the GPU; None without one.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class PeakMemory:
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
-        self._look()
+        self._sample()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self._watcher.start()
@@ -38,13 +38,13 @@ class PeakMemory:
     ) -> None:
         self._done.set()
         self._watcher.join()
-        self._look()
+        self._sample()
         if torch.cuda.is_available():
             self.on_device = torch.cuda.max_memory_allocated() / 1e9
 
     def _watch(self) -> None:
-        while not self._done.wait(_PAUSE):
-            self._look()
+        while not self._done.wait(_INTERVAL):
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self.gigabytes = max(self.gigabytes, psutil.Process().memory_info().rss / 1e9)

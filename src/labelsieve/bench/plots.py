@@ -1,4 +1,4 @@
-"""One plot for each table of a single metric: SVG through matplotlib, which is an extra."""
+"""SVG plots of tables with one metric, by matplotlib, an extra."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from labelsieve.core.provenance import write_atomically
 
-LONG = 10  # names of more characters would run into each other
-_MARKS = "osD^v<>PX*hp"
+MAX_NAME_LENGTH = 10  # longer names would overlap
+_MARKERS = "osD^v<>PX*hp"
 
 
 def can_plot() -> bool:
@@ -23,7 +23,7 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
 
     Args:
         series: For each method one :class:`labelsieve.bench.tables.Spread` for each column, None where there is none.
-        title: Of the vertical axis.
+        title: Title of the vertical axis.
         columns: Names of the columns.
         path: SVG file to write.
     """
@@ -33,34 +33,34 @@ def plot(series: Mapping[str, Sequence[Any]], *, title: str, columns: Sequence[s
 
     figure = Figure(figsize=(max(6.0, 1.1 * len(columns) + 3.5), 4.2), layout="constrained")
     axes = figure.add_subplot()
-    step = 0.6 / max(1, len(series) - 1)  # side by side, so that the error bars do not cover each other
+    step = 0.6 / max(1, len(series) - 1)  # offsets, so that error bars do not overlap
     for number, (name, values) in enumerate(series.items()):
-        there = [(place, value) for place, value in enumerate(values) if value is not None]
+        points = [(position, value) for position, value in enumerate(values) if value is not None]
         axes.errorbar(
-            [place - 0.3 + number * step if len(series) > 1 else place for place, _ in there],
-            [value.mean for _, value in there],
-            [value.deviation or 0.0 for _, value in there],
-            fmt=_MARKS[number % len(_MARKS)],
+            [position - 0.3 + number * step if len(series) > 1 else position for position, _ in points],
+            [value.mean for _, value in points],
+            [value.deviation or 0.0 for _, value in points],
+            fmt=_MARKERS[number % len(_MARKERS)],
             markersize=5,
             capsize=2,
             linewidth=1,
             label=name,
         )
-    tilt: dict[str, Any] = {"rotation": 20, "ha": "right"} if max(map(len, columns)) > LONG else {}
-    axes.set_xticks(range(len(columns)), columns, **tilt)
+    tick_options: dict[str, Any] = {"rotation": 20, "ha": "right"} if max(map(len, columns)) > MAX_NAME_LENGTH else {}
+    axes.set_xticks(range(len(columns)), columns, **tick_options)
     axes.set_ylabel(title)
     axes.grid(axis="y", alpha=0.3)
-    for place in range(1, len(columns)):
-        axes.axvline(place - 0.5, color="black", alpha=0.12, linewidth=0.8)
+    for position in range(1, len(columns)):
+        axes.axvline(position - 0.5, color="black", alpha=0.12, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 
 def plot_reliability(bins: Mapping[str, Sequence[Sequence[float]]], *, path: Path) -> None:
-    """Draws the share of right labels over the probability that was given for it; does nothing without matplotlib.
+    """Draws a reliability diagram of the predicted probability of right labels; does nothing without matplotlib.
 
     Args:
-        bins: For each method its bins: number of images, sum of their probabilities, how many are right.
+        bins: Bins of each method: number of images, sum of their probabilities, number of right labels.
         path: SVG file to write.
     """
     if not can_plot() or not bins:
@@ -71,11 +71,11 @@ def plot_reliability(bins: Mapping[str, Sequence[Sequence[float]]], *, path: Pat
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="black", alpha=0.3, linewidth=0.8)
     for number, (name, rows) in enumerate(bins.items()):
-        there = [row for row in rows if row[0]]
+        occupied = [row for row in rows if row[0]]
         axes.plot(
-            [expected / count for count, expected, _ in there],
-            [found / count for count, _, found in there],
-            marker=_MARKS[number % len(_MARKS)],
+            [expected / count for count, expected, _ in occupied],
+            [right / count for count, _, right in occupied],
+            marker=_MARKERS[number % len(_MARKERS)],
             markersize=5,
             linewidth=1,
             label=name,
@@ -92,5 +92,5 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     figure.legend(loc="outside right upper", frameon=False)
-    with write_atomically(path) as part, rc_context({"svg.hashsalt": path.name}):  # else the ids differ each time
+    with write_atomically(path) as part, rc_context({"svg.hashsalt": path.name}):  # for reproducible ids
         FigureCanvasSVG(figure).print_svg(part, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""The numbers of a paper, in the file of the experiment that measures them again.
+"""Published numbers of a paper, in the file of the experiment that reproduces them.
 
-They stand as the paper prints them, in percent::
+They are given as in the paper, in percent::
 
     [published]
     source = "Wei et al., NeurIPS 2024, Table 1"
@@ -9,7 +9,7 @@ They stand as the paper prints them, in percent::
     [published.values.cifar-100]
     deft = { sym-20 = [99.51, 97.77] }
 
-A method of the paper that the experiment does not measure is named in `only_published`; its numbers stand alone.
+Methods of the paper that the experiment does not measure are listed in `only_published`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Values = Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What a paper reports of the cells of an experiment.
+    """The numbers of a paper for the cells of an experiment.
 
     Attributes:
         source: The paper and its table.
-        metrics: What the numbers of each cell are, in their order.
-        only_published: Names of methods that the paper measures and the experiment does not.
-        values: Name of the data to method to noise to the numbers, in percent.
+        metrics: The metrics of the numbers of each cell, in order.
+        only_published: Names of methods that only the paper measures.
+        values: Data to method to noise to the numbers, in percent.
     """
 
     source: str
@@ -50,53 +50,57 @@ class Published:
                 raise SettingsError(f"expected {expected}, got {len(numbers)} for {', '.join(where)}")
 
     def cells(self) -> Iterable[tuple[tuple[str, str, str], tuple[float, ...]]]:
-        """Yields data, noise and method of each cell that has numbers, and these."""
+        """Yields data, noise and method of each cell with numbers, and the numbers."""
         for data, methods in self.values.items():
             for method, noises in methods.items():
                 for noise, numbers in noises.items():
                     yield (data, noise, method), numbers
 
 
-def read_rivals(given: Any, methods: Iterable[str]) -> tuple[str, ...]:
+def read_published_methods(names: Any, methods: Iterable[str]) -> tuple[str, ...]:
     """Checks the names of the methods that only the paper measures.
 
     Raises:
-        SettingsError: They are no names, or the experiment has a method of one of them.
+        SettingsError: They are not names, or the experiment has a method with one of them.
     """
-    if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
-        raise SettingsError(f"expected only_published to be a list of names of methods, got {shown(given)}")
-    if both := [name for name in given if name in methods]:
-        raise SettingsError(f"only_published names methods that are measured here, {listed(both)}; leave them out")
-    return tuple(given)
+    if not isinstance(names, list | tuple) or not all(isinstance(each, str) and each for each in names):
+        raise SettingsError(f"expected only_published to be a list of names of methods, got {shown(names)}")
+    if duplicates := [name for name in names if name in methods]:
+        raise SettingsError(
+            f"only_published names methods that are measured here, {listed(duplicates)}; leave them out"
+        )
+    return tuple(names)
 
 
 def read_values(
-    given: Any, data: Iterable[str], methods: Iterable[str], noises: Iterable[str]
+    table: Any, data: Iterable[str], methods: Iterable[str], noises: Iterable[str]
 ) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
-    """Checks that the numbers are numbers, and belong to cells of the experiment.
+    """Checks that the values are numbers for cells of the experiment.
 
     Raises:
-        SettingsError: Names the first that does not.
+        SettingsError: Names the first invalid one.
     """
-    found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
-    for one, rows in _entries(given, data, "published.values.DATA"):
-        found[one] = {}
-        for method, row in _entries(rows, methods, f"METHOD in published.values.{one}"):
-            cells = _entries(row, noises, f"NOISE in published.values.{one}.{method}")
-            found[one][method] = {noise: _numbers(value, f"{one}, {noise}, {method}") for noise, value in cells}
-    return found
+    values: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
+    for data_name, rows in _entries(table, data, "published.values.DATA"):
+        values[data_name] = {}
+        for method, row in _entries(rows, methods, f"METHOD in published.values.{data_name}"):
+            cells = _entries(row, noises, f"NOISE in published.values.{data_name}.{method}")
+            values[data_name][method] = {
+                noise: _numbers(value, f"{data_name}, {noise}, {method}") for noise, value in cells
+            }
+    return values
 
 
-def _entries(given: Any, known: Iterable[str], what: str) -> Iterable[tuple[str, Any]]:
-    if not isinstance(given, dict):
-        raise SettingsError(f"expected a table of {what}, got {shown(given)}")
-    for name, value in given.items():
+def _entries(table: Any, known: Iterable[str], what: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(table, dict):
+        raise SettingsError(f"expected a table of {what}, got {shown(table)}")
+    for name, value in table.items():
         look_up(dict.fromkeys(known), name, what=what)
         yield name, value
 
 
-def _numbers(given: Any, where: str) -> tuple[float, ...]:
-    numbers = given if isinstance(given, list) else [given]
+def _numbers(value: Any, where: str) -> tuple[float, ...]:
+    numbers = value if isinstance(value, list) else [value]
     if not all(type(each) in (int, float) and 0 <= each <= 100 for each in numbers):
-        raise SettingsError(f"expected numbers in percent, from 0 to 100, for {where}, got {shown(given)}")
+        raise SettingsError(f"expected numbers in percent, from 0 to 100, for {where}, got {shown(value)}")
     return tuple(map(float, numbers))

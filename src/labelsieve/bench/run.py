@@ -1,4 +1,4 @@
-"""Measures what is missing of an experiment, cell by cell, and writes its tables."""
+"""Measures the missing cells of an experiment, and writes its tables."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labelsieve.bench.cell_inputs import NO_IMAGES, Given, one_label, true_labels
+from labelsieve.bench.cell_inputs import NO_IMAGES, CellInputs, one_label, true_labels
+from labelsieve.bench.changed_defaults import without_changed_defaults
 from labelsieve.bench.config import BUNDLED, FEATURES, Data, Noise
-from labelsieve.bench.experiment import Cell, Experiment, within
-from labelsieve.bench.features import check_texts, load_rows, of_file, of_images
-from labelsieve.bench.outdated import up_to_date
+from labelsieve.bench.experiment import Cell, Experiment, error_context
+from labelsieve.bench.features import check_texts, features_of_file, features_of_images, load_rows
 from labelsieve.bench.store import RUNS, Store
-from labelsieve.bench.synthetic import DRAWN
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, RunError, SettingsError
-from labelsieve.core.output_folders import alone_in
+from labelsieve.core.output_folders import exclusive_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json, versions
 from labelsieve.data.features import LabelledFeatures
@@ -42,54 +42,55 @@ from labelsieve.vlm.features import image_features
 from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.names import without_folders
 
-# Test sketches are of seeds that no training sketches have.
+# Seed of synthetic test images, which no training images have.
 TEST_SEED = 1_000_000
-# So many times the seconds that the tables took have to pass before they are written again.
-_PAUSES = 20
+# Minimum interval between writing the tables, as a multiple of the time that it takes.
+_MIN_INTERVAL = 20
 AnyImages = LabelledImages | TaggedImages
+_Drawn = dict[tuple[str, int, int], AnyImages]  # by source, count and seed
 RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures, TaggedImages, LabelledImages | TaggedImages)
 
 
 def run_experiment(experiment: Experiment, out: str | Path, *, progress: Progress | None = None) -> Path:
-    """Measures every cell that is missing, and writes `results.csv`, `results.md` and the plots.
+    """Measures all missing cells, and writes `results.csv`, `results.md` and the plots.
 
     Args:
         experiment: From :func:`labelsieve.bench.experiment.read_experiment`.
-        out: Folder of the experiment, a new one or one that was begun before.
-        progress: Where to show how far it is.
+        out: Folder of the experiment, new or from an earlier run.
+        progress: Where to show progress.
 
     Returns:
         The folder.
 
     Raises:
-        RunError: The folder holds something else, or its cells were measured on other data or another model.
-        LabelsieveError: A cell cannot be measured; those before it are kept.
+        RunError: The folder has other files, or its cells were measured on other data or another model.
+        LabelsieveError: A cell cannot be measured; earlier cells are saved.
     """
     store, progress = Store.open(Path(out), name=experiment.name), progress or Progress()
-    records = up_to_date(experiment, store.read(), progress=progress)
-    _open_once(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
-    with alone_in(store.folder):
+    records = without_changed_defaults(experiment, store.read(), progress=progress)
+    _check_inputs(experiment, [cell for cell in experiment.cells() if experiment.key(cell) not in records])
+    with exclusive_folder(store.folder):
         return _measure_missing(experiment, store, progress)
 
 
 def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -> Path:
     store.begin(_without_folders(experiment))
-    records = up_to_date(experiment, store.read())  # again: another process may have been at it until a moment ago
+    records = without_changed_defaults(experiment, store.read())  # again, since another process may have just finished
     groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
-    total, done, drawn = len(list(experiment.cells())), 0, dict[tuple[str, int, int], AnyImages]()
+    total, number, synthetic_images = len(list(experiment.cells())), 0, _Drawn()
     tables = _Tables(experiment, records, store.folder)
     try:
         for _, cells in groups:
             shared = None
             for cell in cells:
-                done += 1
+                number += 1
                 key = experiment.key(cell)
                 if key in records:
                     continue
-                shared = shared or Shared(experiment, cell, store, progress, drawn)
-                progress.say(f"cell {done} of {total}: {_spoken(cell)}")
+                shared = shared or SharedInputs(experiment, cell, store, progress, synthetic_images)
+                progress.say(f"cell {number} of {total}: {_describe(cell)}")
                 records[key] = store.add(_measure(shared, cell, key, records))
-                tables.keep_up()
+                tables.write_if_due()
     finally:
         tables.write()
     write_plots(experiment, records, store.folder)
@@ -97,17 +98,17 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
 
 
 class _Tables:
-    """The tables of a run, written after each cell unless that would take more than a small part of the time.
+    """The tables of a run, written after each cell unless this would take too large a share of the time.
 
-    Of a thousand cells and more they take longer than a fast detector.
+    With more than a thousand cells, writing them takes longer than a fast detector.
     """
 
     def __init__(self, experiment: Experiment, records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         self.experiment, self.records, self.folder = experiment, records, folder
         self.seconds, self.ended = 0.0, time.perf_counter()
 
-    def keep_up(self) -> None:
-        if time.perf_counter() - self.ended >= _PAUSES * self.seconds:
+    def write_if_due(self) -> None:
+        if time.perf_counter() - self.ended >= _MIN_INTERVAL * self.seconds:
             self.write()
 
     def write(self) -> None:
@@ -117,8 +118,8 @@ class _Tables:
         self.seconds = self.ended - started
 
 
-def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Opens what some cells need, so that a wrong place is reported before hours are spent on others."""
+def _check_inputs(experiment: Experiment, cells: Sequence[Cell]) -> None:
+    """Opens data and models of cells, so that errors are reported before hours are spent on other cells."""
     check_models(experiment, cells)
     check_test(experiment, cells)
     _open_features(experiment, cells)
@@ -127,25 +128,25 @@ def _open_once(experiment: Experiment, cells: Sequence[Cell]) -> None:
     for noise in files:
         read_noise(str(noise.file))
     for data in (experiment.data[name] for name in dict.fromkeys(cell.data for cell in cells)):
-        if data.source not in DRAWN and not data.is_features:
+        if data.source not in SYNTHETIC_SOURCES and not data.is_features:
             images = load_data(data, seed=0, has_tags=experiment.has_tags)
-            for noise in files:  # which may be of other images
+            for noise in files:  # the file may be for other images
                 with_noise(images, noise, seed=0)
-        if data.test_source is not None and data.test not in DRAWN:
+        if data.test_source is not None and data.test not in SYNTHETIC_SOURCES:
             load_test(data, data.test_source)
     for model in dict.fromkeys(experiment.model[cell.model] for cell in cells):
         if model not in (BUNDLED, FEATURES):
             load_vlm(model)
     for backbone in dict.fromkeys(experiment.method[cell.method].backbone for cell in cells):
         if backbone is not None:
-            load_backbone(backbone, ("one", "other"))  # its head is new, whatever the classes
+            load_backbone(backbone, ("one", "other"))  # any classes, since the head is new
 
 
 def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
-    """Checks that data of images have a model and noise for images, and data of features no model.
+    """Checks that images have a model and noise for images, and features have no model.
 
     Raises:
-        SettingsError: Names the first that have not, or whose text regimes no model can make.
+        SettingsError: Names the first invalid data set, noise or text regime.
     """
     cells = list(cells)
     for name, noise in dict.fromkeys((cell.data, cell.noise) for cell in cells):
@@ -169,30 +170,30 @@ def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
         if data.is_features and trains:
             raise SettingsError(f"[data.{name}]: {NO_IMAGES}")
         if not data.is_features:
-            with within(f"data.{name}"):
+            with error_context(f"data.{name}"):
                 check_texts(experiment.text, has_test=data.test_source is not None)
 
 
 def _open_features(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Opens the files of features with the label columns of all seeds, and checks what detectors need."""
-    asked = dict.fromkeys((cell.data, cell.noise, cell.seed) for cell in cells)
-    for name, noise, seed in asked:
+    """Opens the files of features with the label columns of all seeds, and checks the detectors."""
+    combinations = dict.fromkeys((cell.data, cell.noise, cell.seed) for cell in cells)
+    for name, noise, seed in combinations:
         data = experiment.data[name]
         if not data.is_features:
             continue
-        with within(f"data.{name}"):
+        with error_context(f"data.{name}"):
             rows = load_rows(data, experiment.noise[noise], seed=seed, texts=experiment.text)
-            regimes = of_file(rows, data, experiment.text)
+            regimes = features_of_file(rows, data, experiment.text)
         for text, method in dict.fromkeys((cell.text, cell.method) for cell in cells if cell.data == name):
-            with within(f"method.{method}"):
+            with error_context(f"method.{method}"):
                 check_input(experiment.method[method].make_detector(noise_rate=0.5), regimes[text], None)
 
 
 def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
-    """Checks that the data of some cells have test images if nothing can be measured without.
+    """Checks that the data of cells have test images if the task needs them.
 
     Raises:
-        SettingsError: Names the first that have none.
+        SettingsError: Names the first data set without test images.
     """
     for cell in cells:
         if TASKS[experiment.task]().needs_test and experiment.data[cell.data].test_source is None:
@@ -200,7 +201,7 @@ def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
 
 
 def _without_folders(experiment: Experiment) -> Experiment:
-    """Returns the experiment as it may be published: without the folders in which data and models lie here."""
+    """Returns the experiment without local folders of data and models, which are private."""
     data = {
         name: dataclasses.replace(
             each,
@@ -218,24 +219,17 @@ def _without_folders(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, data=data, noise=noise, model=models)
 
 
-def _spoken(cell: Cell) -> str:
+def _describe(cell: Cell) -> str:
     text = f"text: {cell.text}, " if cell.text else ""
     return f"{cell.method} on {cell.data}, {cell.noise}, {cell.model}, {text}seed {cell.seed}"
 
 
-class Shared:
-    """Images, model and device that the methods of one group of cells share, loaded when they are first needed."""
+class SharedInputs:
+    """Images, model and device that a group of cells shares, loaded on first use."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        cell: Cell,
-        store: Store,
-        progress: Progress,
-        drawn: dict[tuple[str, int, int], AnyImages],
-    ) -> None:
+    def __init__(self, experiment: Experiment, cell: Cell, store: Store, progress: Progress, drawn: _Drawn) -> None:
         self.experiment, self.cell, self.store, self.progress = experiment, cell, store, progress
-        self.drawn = drawn  # of all groups, since drawing takes longer than most detectors
+        self.drawn = drawn  # for all groups, since drawing takes longer than most detectors
         self.data, self.noise = experiment.data[cell.data], experiment.noise[cell.noise]
         self.engine = make_engine(progress=progress)
 
@@ -247,46 +241,46 @@ class Shared:
 
     @cached_property
     def images(self) -> AnyImages:
-        """The images with noise, of which the model has made features, so that no method is timed with that."""
+        """The images with noise and cached features, so that no method is timed with extracting them."""
         data, seed = self.data, self.cell.seed
-        kind = DRAWN.get(data.source)
-        given = (
-            self._draw(data.source, data.limit or kind.count, seed)
-            if kind
-            else load_data(data, seed=seed, has_tags=self.experiment.has_tags)
-        )
-        images = with_noise(given, self.noise, seed=seed, progress=self.progress)
+        if (kind := SYNTHETIC_SOURCES.get(data.source)) is None:
+            loaded = load_data(data, seed=seed, has_tags=self.experiment.has_tags)
+        else:
+            loaded = self._draw(data.source, data.limit or kind.count, seed)
+        images = with_noise(loaded, self.noise, seed=seed, progress=self.progress)
         image_features(images, self.vlm.to(self.engine.device), engine=self.engine)
         return images
 
     @cached_property
     def regimes(self) -> Mapping[str, LabelledFeatures]:
-        """The features with noise in each text regime; empty where detectors are shown images."""
+        """The features with noise in each text regime; empty if detectors get images."""
         data, texts = self.data, self.experiment.text
         if data.is_features:
             rows = load_rows(data, self.noise, seed=self.cell.seed, texts=texts)
-            return of_file(with_noise(rows, self.noise, seed=self.cell.seed), data, texts)
-        return of_images(one_label(self.images), self.vlm, texts, test=self.test, engine=self.engine) if texts else {}
+            return features_of_file(with_noise(rows, self.noise, seed=self.cell.seed), data, texts)
+        if not texts:
+            return {}
+        return features_of_images(one_label(self.images), self.vlm, texts, test=self.test, engine=self.engine)
 
     @cached_property
     def test(self) -> LabelledImages | None:
-        """The test images, None where the experiment names none."""
+        """The test images, None if the experiment has none."""
         data = self.data
-        if data.test is not None and data.test in DRAWN:
-            images = one_label(self._draw(data.test, data.test_limit or DRAWN[data.test].test_count, TEST_SEED))
+        if data.test is not None and (kind := SYNTHETIC_SOURCES.get(data.test)) is not None:
+            images = one_label(self._draw(data.test, data.test_limit or kind.test_count, TEST_SEED))
             return images.with_labels(true_labels(images))
         return None if data.test_source is None else load_test(data, data.test_source)
 
     def _draw(self, source: str, count: int, seed: int) -> AnyImages:
         key = source, count, seed
         if key not in self.drawn:
-            self.drawn[key] = DRAWN[source].draw(self.store.folder / RUNS, count, seed)
+            self.drawn[key] = SYNTHETIC_SOURCES[source].draw(self.store.folder / RUNS, count, seed)
         return self.drawn[key]
 
-    def given(self, cell: Cell) -> Given:
-        """Returns what a cell of this group is measured on."""
+    def inputs(self, cell: Cell) -> CellInputs:
+        """Returns the inputs of a cell of this group."""
         features = self.regimes.get(cell.text)
-        return Given(
+        return CellInputs(
             method=self.experiment.method[cell.method],
             images=self.images if features is None else features,
             vlm=self.vlm if features is None else None,
@@ -300,10 +294,10 @@ class Shared:
 def load_data(data: Data, *, seed: int, has_tags: bool = False) -> AnyImages:
     """Loads the images of a data set, with one label each or with tags; the seed draws its subset."""
     names = ("image_column", "truth_column", "class_names", "split")
-    told: dict[str, Any] = {"limit": data.limit, "seed": seed, **{name: getattr(data, name) for name in names}}
+    options: dict[str, Any] = {"limit": data.limit, "seed": seed, **{name: getattr(data, name) for name in names}}
     if has_tags:
-        return load_tags(data.source, tag_column=data.label_column, **told)
-    return load_images(data.source, label_column=data.label_column, **told)
+        return load_tags(data.source, tag_column=data.label_column, **options)
+    return load_images(data.source, label_column=data.label_column, **options)
 
 
 def load_test(data: Data, source: str) -> LabelledImages:
@@ -318,9 +312,9 @@ def load_test(data: Data, source: str) -> LabelledImages:
 
 
 def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | None = None) -> RowsT:
-    """Puts noise into the true labels or tags, or into the given ones where the truth is not known.
+    """Injects noise into the true labels or tags, or into the given ones if the truth is unknown.
 
-    Those that stay as they are given count as right where the truth is not known.
+    If the truth is unknown, unchanged labels count as right.
     """
     if isinstance(images, TaggedImages):
         return _with_tag_noise(images, noise, seed=seed, progress=progress)
@@ -347,29 +341,29 @@ def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: 
     return with_tag_noise(clean, kind=noise.kind, seed=seed, progress=progress, **shares)
 
 
-def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    experiment, given = shared.experiment, shared.given(cell)
-    belongs = {
-        "data_fingerprint": given.images.fingerprint,
-        "model_fingerprint": given.model_fingerprint,
-        "test_fingerprint": None if given.test is None else given.test.fingerprint,
+def _measure(shared: SharedInputs, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    experiment, inputs = shared.experiment, shared.inputs(cell)
+    fingerprints = {
+        "data_fingerprint": inputs.images.fingerprint,
+        "model_fingerprint": inputs.model_fingerprint,
+        "test_fingerprint": None if inputs.test is None else inputs.test.fingerprint,
     }
     group = experiment.group(cell)
-    _check_same(group, belongs, records, shared.store.folder)
+    _check_same(group, fingerprints, records, shared.store.folder)
     started = time.perf_counter()
     try:
-        found = TASKS[experiment.task]().measure(given)
+        metrics = TASKS[experiment.task]().measure(inputs)
     except LabelsieveError as error:
-        raise type(error)(f"{_spoken(cell)}: {error}") from error
+        raise type(error)(f"{_describe(cell)}: {error}") from error
     return {
         "key": key,
         "group": group,
         **cell.parts,
-        **{name: value.item() if hasattr(value, "item") else value for name, value in found.items()},
-        "images": len(given.images),
-        "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(given.method)]),
-        "resolved": to_json(TASKS[experiment.task]().resolved(given.method)),
-        **belongs,
+        **{name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()},
+        "images": len(inputs.images),
+        "settings": to_json([dataclasses.asdict(experiment.noise[cell.noise]), dataclasses.asdict(inputs.method)]),
+        "resolved": to_json(TASKS[experiment.task]().resolved(inputs.method)),
+        **fingerprints,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": f"{os.cpu_count()} cores {platform.machine()}, {shared.engine.device.type}",
@@ -378,23 +372,23 @@ def _measure(shared: Shared, cell: Cell, key: str, records: Mapping[str, Mapping
 
 
 def _check_same(
-    group: str, belongs: Mapping[str, str | None], records: Mapping[str, Mapping[str, Any]], folder: Path
+    group: str, fingerprints: Mapping[str, str | None], records: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> None:
     """Checks that the cells of one group were measured on the same images and model.
 
     Raises:
-        RunError: They were not: their numbers must not stand side by side.
+        RunError: They were not, so that their numbers cannot be compared.
     """
     for record in records.values():
-        for name, value in belongs.items():
+        for name, value in fingerprints.items():
             if record["group"] == group and record.get(name) != value:
                 raise RunError(
                     f"{folder} holds cells of {record['data']}, {record['noise']}, seed {record['seed']} that were "
-                    f"measured with {_OTHER[name]}; choose another --out or bring back those of before"
+                    f"measured with {_MISMATCHES[name]}; choose another --out or bring back those of before"
                 )
 
 
-_OTHER = {
+_MISMATCHES = {
     "data_fingerprint": "other images",
     "model_fingerprint": "another model",
     "test_fingerprint": "other test images",

@@ -1,9 +1,9 @@
-"""Experiments end to end within minutes and without network: does each of them still run?
+"""Smoke tests: runs experiments end to end within minutes and without network.
 
-Tiny look-alikes of the data, in the same layout, stand in their place, and the bundled model in that of all models and
-backbones. Every method is measured on the first data set with the first noise, for one seed and hardly any epochs; one
-that several experiments have is tried with the first of them. Other kinds of noise and other data sets, which no method
-knows of, are tried with the first method alone. The numbers mean nothing.
+Tiny look-alikes in the same layout replace the data, and the bundled model replaces all models and backbones. Every
+method is measured on the first data set with the first noise, for one seed and very few epochs; methods of several
+experiments run only in the first of them. Other kinds of noise and other data sets run with the first method only. The
+numbers have no meaning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.detect.training.settings import Training
 
 LOOKALIKES = "look-alikes"
-"""Folder of the data, among those of the results."""
+"""Name of the folder of the data, next to those of the results."""
 
 _EPOCHS = 2
 _PartT = TypeVar("_PartT")
@@ -35,13 +35,12 @@ def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | 
     """Runs the miniatures of each experiment.
 
     Args:
-        experiments: What to run.
-        out: Folder for the look-alikes of the data and for the results, a folder of each experiment and one of each
-            further data set.
-        progress: Where to show how far it is.
+        experiments: The experiments.
+        out: Folder for the look-alikes and the results, with a folder for each experiment and further data set.
+        progress: Where to show progress.
 
     Raises:
-        RunError: One or more failed; the others were run all the same.
+        RunError: One or more failed; the others were still run.
     """
     progress, failed, tried = progress or Progress(), dict[str, str](), set[str]()
     stand_ins = StandIns(out / LOOKALIKES)
@@ -56,94 +55,94 @@ def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | 
 
 
 def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set[str]) -> Iterator[str]:
-    """Runs the miniatures of an experiment, and yields why some fail; adds its methods to those that were tried."""
+    """Runs the miniatures of an experiment, and yields their errors; adds its methods to the tried ones."""
     from labelsieve.bench.run import run_experiment
 
-    done = set[Data]()
+    seen = set[Data]()
     for name, data in experiment.data.items():
         try:
-            small = _stand_in(experiment, data, stand_ins)
-            if small in done:  # several sizes of the same data are one here
+            stand_in = _stand_in(experiment, data, stand_ins)
+            if stand_in in seen:  # several sizes of the same data have the same stand-in
                 continue
-            whole = not done
-            done.add(small)
-            for place, each in miniatures(experiment, {name: small}, whole=whole, tried=tried).items():
-                run_experiment(each, out / place)
-                tried |= {_kind(experiment, experiment.method[method]) for method in each.method}
-        except Exception as error:  # whatever it is, the others are to be run, too
+            all_methods = not seen
+            seen.add(stand_in)
+            for folder, each in miniatures(experiment, {name: stand_in}, all_methods=all_methods, tried=tried).items():
+                run_experiment(each, out / folder)
+                tried |= {_method_key(experiment, experiment.method[method]) for method in each.method}
+        except Exception as error:  # any error: the others still have to run
             yield f"{type(error).__name__}: {error} (data {name})"
 
 
 def _stand_in(experiment: Experiment, data: Data, stand_ins: StandIns) -> Data:
-    """Returns what stands in the place of a data set; for tags that are scenes, whatever they are read from."""
+    """Returns the stand-in of a data set; scenes for tags, whatever their format."""
     if experiment.has_tags:
         return Data(source=SCENE_TAGS, limit=IMAGES)
     return stand_ins.of(data, columns=_columns(experiment), texts=experiment.text)
 
 
 def miniatures(
-    experiment: Experiment, data: Mapping[str, Data], *, whole: bool = True, tried: Collection[str] = ()
+    experiment: Experiment, data: Mapping[str, Data], *, all_methods: bool = True, tried: Collection[str] = ()
 ) -> dict[str, Experiment]:
-    """Returns what is tried of an experiment, by the names of the folders.
+    """Returns the miniatures of an experiment, by the names of their folders.
 
     Args:
         experiment: The experiment.
-        data: What stands in the place of one of its data sets, by the name of that one.
-        whole: Whether to try all methods and, with the first of them, one noise of each kind; else there is one cell.
-        tried: Methods that were tried before, and need not be again; of none but those the first is.
+        data: The stand-in of one of its data sets, by name.
+        all_methods: Whether to run all methods and, with the first of them, one noise of each kind; else one cell.
+        tried: Methods that have already run and are skipped; if all have, the first is run.
     """
-    first, *others = _one_of_each_kind(experiment, data).items()
-    # one table, since most of the time of so small a run would go into drawing the others
+    first, *other_noises = _one_noise_per_kind(experiment, data).items()
+    # one table, since plots would take most of the time of such a small run
     single = replace(experiment, method=_first(experiment.method), tables=experiment.tables[:1], against=None)
-    if not whole:
+    if not all_methods:
         return {f"{experiment.name}-{next(iter(data))}": _miniature(single, data, dict([first]))}
-    methods = {name: each for name, each in experiment.method.items() if _kind(experiment, each) not in tried}
+    methods = {name: each for name, each in experiment.method.items() if _method_key(experiment, each) not in tried}
     against = experiment.against if experiment.against and experiment.against.method in methods else None
     new = replace(experiment, method=methods, against=against) if methods else single
-    found = {experiment.name: _miniature(new, data, dict([first]))}
-    if others:
-        found[f"{experiment.name}-noises"] = _miniature(single, data, dict(others))
-    return found
+    experiments = {experiment.name: _miniature(new, data, dict([first]))}
+    if other_noises:
+        experiments[f"{experiment.name}-noises"] = _miniature(single, data, dict(other_noises))
+    return experiments
 
 
 def _miniature(experiment: Experiment, data: Mapping[str, Data], noises: Mapping[str, Noise]) -> Experiment:
-    """Returns an experiment on next to nothing, with the methods of another one and some of its noises."""
+    """Returns a tiny experiment with the methods and some noises of another one."""
     return replace(
         experiment,
-        name=f"smoke-{experiment.name}",  # so that no folder of results is taken for its own
-        title=f"{experiment.title}: tried on next to nothing, so that the numbers mean nothing",
+        name=f"smoke-{experiment.name}",  # so that it cannot write to a folder of real results
+        title=f"{experiment.title}: a smoke test on tiny data, so that the numbers have no meaning",
         seeds=experiment.seeds[:1],
         model={name: each if each == FEATURES else BUNDLED for name, each in _first(experiment.model).items()},
         data=data,
         noise={name: replace(noise, data=None) for name, noise in noises.items()},
-        method={each: _brief(method, task=experiment.task) for each, method in experiment.method.items()},
-        published=_only(experiment.published, data, experiment.method, noises),
+        method={each: _shortened(method, task=experiment.task) for each, method in experiment.method.items()},
+        published=_published_subset(experiment.published, data, experiment.method, noises),
     )
 
 
-def _kind(experiment: Experiment, method: Method) -> str:
-    """Returns a fingerprint of all that makes a run of the method differ from another one here."""
+def _method_key(experiment: Experiment, method: Method) -> str:
+    """Returns a fingerprint of all settings that change a run of the method here."""
     on_features = bool(experiment.text) or any(data.is_features for data in experiment.data.values())
-    return fingerprint(experiment.task, on_features, vars(_brief(method, task=experiment.task)))
+    return fingerprint(experiment.task, on_features, vars(_shortened(method, task=experiment.task)))
 
 
 def _columns(experiment: Experiment) -> list[str]:
-    """Returns the label columns that the noises ask for with the one seed of a miniature."""
-    found = (noise.column_of(experiment.seeds[0]) for noise in experiment.noise.values())
-    return sorted({column for column in found if column is not None})
+    """Returns the label columns of the noises for the first seed."""
+    columns = (noise.column_of(experiment.seeds[0]) for noise in experiment.noise.values())
+    return sorted({column for column in columns if column is not None})
 
 
 def _first(parts: Mapping[str, _PartT]) -> dict[str, _PartT]:
     return dict([next(iter(parts.items()))])
 
 
-def _only(
+def _published_subset(
     published: Published | None, data: Collection[str], methods: Collection[str], noises: Collection[str]
 ) -> Published | None:
     """Returns the published numbers of some data, methods and noises."""
     if published is None:
         return None
-    kept = {
+    values = {
         name: {
             method: {noise: row[noise] for noise in noises if noise in row}
             for method, row in published.values.get(name, {}).items()
@@ -151,24 +150,26 @@ def _only(
         }
         for name in data
     }
-    return replace(published, values=kept)
+    return replace(published, values=values)
 
 
-def _one_of_each_kind(experiment: Experiment, data: Collection[str]) -> dict[str, Noise]:
-    """Returns noises of some data, one of each kind; for a file, which is of other images, the labels as drawn."""
-    found: dict[str, tuple[str, Noise]] = {}
+def _one_noise_per_kind(experiment: Experiment, data: Collection[str]) -> dict[str, Noise]:
+    """Returns one noise of each kind; given labels instead of a file, which is for other images."""
+    noises: dict[str, tuple[str, Noise]] = {}
 
-    def every(name: str) -> bool:
+    def has_all_data(name: str) -> bool:
         return all(experiment.has(data=each, noise=name) for each in data)
 
     for name, noise in experiment.noise.items():
-        if every(name) and (noise.rate or not noise.puts_in):
-            found.setdefault(noise.kind, (name, Noise(kind="given") if noise.kind == "file" else noise))
-    return dict(found.values()) or _first({name: each for name, each in experiment.noise.items() if every(name)})
+        if has_all_data(name) and (noise.rate or not noise.injects_noise):
+            noises.setdefault(noise.kind, (name, Noise(kind="given") if noise.kind == "file" else noise))
+    return dict(noises.values()) or _first(
+        {name: each for name, each in experiment.noise.items() if has_all_data(name)}
+    )
 
 
-def _brief(method: Method, *, task: str) -> Method:
-    """Returns a method with hardly any epochs, of which those that were warm-up altogether stay so."""
+def _shortened(method: Method, *, task: str) -> Method:
+    """Returns a method with very few epochs, all of them warm-up if they were before."""
     changes: dict[str, Any] = {"backbone": None}
     if task == "adapt" or method.detector is None:
         changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}

@@ -1,4 +1,4 @@
-"""Where the cells of an experiment are kept: one line of JSON each, appended when it is measured."""
+"""Storage of the cells of an experiment: one line of JSON each, appended when it is measured."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Store:
     """The folder of one experiment.
 
     Attributes:
-        folder: Where its files lie.
+        folder: Path of the folder.
     """
 
     folder: Path
 
     @classmethod
     def open(cls, folder: Path, *, name: str) -> Store:
-        """Opens a folder for an experiment, a new one or one that was begun before.
+        """Opens the folder of an experiment, new or from an earlier run.
 
         Raises:
-            RunError: It holds another experiment or other files, or cannot be made.
+            RunError: It has another experiment or other files, or cannot be created.
         """
         if folder.exists() and not folder.is_dir():
             raise RunError(f"expected --out to be a folder, {folder} is a file; choose another name")
@@ -42,24 +42,26 @@ class Store:
         return cls(folder)
 
     def begin(self, experiment: Any) -> None:
-        """Writes what the experiment is, and ends a last line that has no end, or takes it back if it is cut off."""
+        """Writes the experiment, and terminates the last line of cells, or removes it if it is truncated."""
         write_json(self.folder / EXPERIMENT, experiment)
         path = self.folder / CELLS
         content = path.read_bytes() if path.is_file() else b""
-        begin = content.rfind(b"\n") + 1
-        if last := content[begin:]:
+        start = content.rfind(b"\n") + 1
+        if last_line := content[start:]:
             with path.open("rb+") as file:
-                file.seek(len(content) if _is_json(last) else begin)
-                file.write(b"\n" if _is_json(last) else b"")
+                file.seek(len(content) if _is_json(last_line) else start)
+                file.write(b"\n" if _is_json(last_line) else b"")
                 file.truncate()
 
     def read(self) -> dict[str, Mapping[str, Any]]:
-        """Returns the record of every cell by its key; lines that a crash cut off are left out."""
+        """Returns the record of every cell by its key; lines truncated by a crash are skipped."""
         path = self.folder / CELLS
         if not path.is_file():
             return {}
         records = {}
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a text may hold other ends
+        for line in path.read_text(encoding="utf-8", errors="replace").split(
+            "\n"
+        ):  # splitlines() would split at other characters, too
             try:
                 record = json.loads(line)
                 records[record["key"]] = record
@@ -71,8 +73,7 @@ class Store:
         """Appends the record of one cell.
 
         Returns:
-            The record as :meth:`read` gives it, so that the tables are the same whether it was measured just now or
-            before a crash.
+            The record as :meth:`read` returns it, so that the tables do not depend on when it was measured.
 
         Raises:
             RunError: The disk is full or read-only.

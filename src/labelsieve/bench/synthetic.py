@@ -1,6 +1,6 @@
-"""Data that an experiment draws: sketches, scenes of them with boxes or with tags, and the shapes of scenes.
+"""Synthetic data of experiments: sketches, scenes of them with boxes or with tags, and the shapes of scenes.
 
-All labels of scenes and their shapes are right; of the sketches of the demonstration 30 % are not.
+All labels of scenes and their shapes are right; 30 % of those of the sketches are wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.validation import FewDrawings, Scenes
+from labelsieve.core.validation import SceneCount, SketchCount
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
@@ -21,16 +21,16 @@ SCENE_TAGS = "scene-tags"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A source of data that are drawn.
+class SyntheticSource:
+    """A source of synthetic data.
 
     Attributes:
-        draw: Draws so many of them with a seed, and loads them; what has to be written goes into a folder.
+        draw: Draws and loads them, given a folder for files, their number and a seed.
         limits: Type and range of their number.
-        count: How many there are by default.
-        test_count: How many there are by default to test on.
-        images: How many images, or boxes, each of them brings on average.
-        has_tags: Whether images have several labels each.
+        count: Default number.
+        test_count: Default number of test data.
+        images: Mean number of images, or boxes, of each.
+        has_tags: Whether images have tags.
     """
 
     draw: Callable[[Path, int, int], LabelledImages | TaggedImages]
@@ -41,14 +41,14 @@ class Drawn:
     has_tags: bool = False
 
     def count_for(self, images: float) -> int:
-        """Returns how many bring so many images on average."""
+        """Returns the number that has a given mean number of images."""
         return math.ceil(images / self.images)
 
 
 def _sketches(folder: Path, count: int, seed: int) -> LabelledImages:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
-    return write_drawings(folder / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
+    return write_sketches(folder / f"drawings-{count}-{seed}.parquet", count=count, seed=seed)
 
 
 def _scenes(folder: Path, count: int, seed: int) -> LabelledImages:
@@ -78,10 +78,10 @@ def _scene_tags(folder: Path, count: int, seed: int) -> TaggedImages:
     return load_tags(write_tags(path, scenes(count, seed=seed)), class_names=CLASS_NAMES)
 
 
-DRAWN: Mapping[str | None, Drawn] = {
-    "drawings": Drawn(draw=_sketches, limits=FewDrawings, count=2000, test_count=1000),
-    "scenes": Drawn(draw=_scenes, limits=Scenes, count=400, test_count=200, images=5.5),
-    "scene-shapes": Drawn(draw=_scene_shapes, limits=Scenes, count=400, test_count=200, images=5.5),
-    SCENE_TAGS: Drawn(draw=_scene_tags, limits=Scenes, count=400, test_count=200, has_tags=True),
+SYNTHETIC_SOURCES: Mapping[str | None, SyntheticSource] = {
+    "drawings": SyntheticSource(draw=_sketches, limits=SketchCount, count=2000, test_count=1000),
+    "scenes": SyntheticSource(draw=_scenes, limits=SceneCount, count=400, test_count=200, images=5.5),
+    "scene-shapes": SyntheticSource(draw=_scene_shapes, limits=SceneCount, count=400, test_count=200, images=5.5),
+    SCENE_TAGS: SyntheticSource(draw=_scene_tags, limits=SceneCount, count=400, test_count=200, has_tags=True),
 }
-"""What is drawn, by the name that stands for it as a source."""
+"""Synthetic sources by name."""

@@ -1,4 +1,4 @@
-"""The tables of an experiment: methods as rows, data and noises as columns, mean and spread over the seeds."""
+"""The tables of an experiment: methods as rows, data and noises as columns, mean and deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelsieve.bench.comparison import Ahead, summary
+from labelsieve.bench.comparison import MetricComparison, summary
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
-from labelsieve.bench.series import Column, Records, Spread, column_names, columns, series, spread, values
+from labelsieve.bench.table_values import Column, Records, Spread, column_names, columns, series, spread, values
 from labelsieve.core.provenance import write_atomically, write_text
 from labelsieve.core.spreadsheets import escaped
 from labelsieve.metrics import METRICS
@@ -25,13 +25,13 @@ _MISSING = "\N{EN DASH}"
 
 def write_tables(experiment: Experiment, records: Records, folder: Path) -> None:
     """Writes `results.csv` with every cell of the experiment, and `results.md` with its tables."""
-    own = {key: records[key] for key in map(experiment.key, experiment.cells()) if key in records}
-    _write_csv(experiment, own, folder / RESULTS_CSV)
-    write_text(folder / RESULTS_MD, "\n".join(_markdown(experiment, own)) + "\n")
+    cell_records = {key: records[key] for key in map(experiment.key, experiment.cells()) if key in records}
+    _write_csv(experiment, cell_records, folder / RESULTS_CSV)
+    write_text(folder / RESULTS_MD, "\n".join(_markdown(experiment, cell_records)) + "\n")
 
 
 def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
-    """Draws a plot of each table of one metric, and of the reliability where the calibration error is in a table."""
+    """Draws a plot of each table with one metric, and a reliability diagram if a table has the calibration error."""
     for metrics in experiment.tables:
         for text in experiment.texts if len(metrics) == 1 else ():
             plot(
@@ -45,16 +45,16 @@ def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
 
 
 def reliability(experiment: Experiment, records: Records) -> dict[str, list[list[float]]]:
-    """Returns for each method its bins, see :func:`labelsieve.metrics.calibration`, summed over all cells."""
-    found: dict[str, list[list[float]]] = {}
+    """Returns the bins of each method, see :func:`labelsieve.metrics.calibration`, summed over all cells."""
+    bins_of_methods: dict[str, list[list[float]]] = {}
     for cell in experiment.cells():
         bins = records.get(experiment.key(cell), {}).get("reliability")
         if bins:
-            before = found.get(cell.method, [[0.0] * 3] * len(bins))
-            found[cell.method] = [
-                [a + b for a, b in zip(*pair, strict=True)] for pair in zip(before, bins, strict=True)
+            total = bins_of_methods.get(cell.method, [[0.0] * 3] * len(bins))
+            bins_of_methods[cell.method] = [
+                [a + b for a, b in zip(*pair, strict=True)] for pair in zip(total, bins, strict=True)
             ]
-    return found
+    return bins_of_methods
 
 
 def _write_csv(experiment: Experiment, records: Records, path: Path) -> None:
@@ -75,7 +75,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
     yield f"# {experiment.title}"
     yield ""
     yield f"{done} of {len(cells)} cells measured; seeds {', '.join(map(str, experiment.seeds))}."
-    yield _circumstances(records)
+    yield _environment(records)
     yield "Shares and scores in %, mean ± sample standard deviation over the seeds; the best of one metric is bold."
     for metrics in experiment.tables:
         for text in experiment.texts:
@@ -86,46 +86,48 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
             yield "|---|" + "---:|" * len(columns(experiment))
             yield from _rows(experiment, records, metrics, text)
     if experiment.against is not None:
-        yield from _summed_up(experiment, experiment.against, records)
+        yield from _rival_table(experiment, experiment.against, records)
     if experiment.published is not None:
         yield ""
         yield f"## Beside {experiment.published.source}"
         yield ""
         yield "The mean over our seeds, the paper, and ours less the paper, in %."
         yield ""
-        yield from compared(experiment, experiment.published, records)
+        yield from published_table(experiment, experiment.published, records)
 
 
-def compared(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
-    """Yields the lines of a table with ours, the paper's number and the difference in points, a row for each cell."""
+def published_table(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
+    """Yields a table of measured and published numbers and their difference in points, with a row for each cell."""
     titles = (f"{METRICS[metric].title}: ours | paper | difference" for metric in published.metrics)
     yield f"| data | noise | method | {' | '.join(titles)} |"
     yield "|---|---|---|" + "---:|---:|---:|" * len(published.metrics)
     for (data, noise, method), numbers in published.cells():
-        ours = [_ours(experiment, published, records, data, noise, method, metric) for metric in published.metrics]
-        parts = [_beside(mean, number) for mean, number in zip(ours, numbers, strict=True)]
+        means = [
+            _measured_mean(experiment, published, records, data, noise, method, metric) for metric in published.metrics
+        ]
+        parts = [_comparison_cells(mean, number) for mean, number in zip(means, numbers, strict=True)]
         yield f"| {' | '.join([*map(_cell_text, (data, noise, method)), *parts])} |"
 
 
-def _ours(
+def _measured_mean(
     experiment: Experiment, published: Published, records: Records, data: str, noise: str, method: str, metric: str
 ) -> float | None:
-    """Returns the mean over the seeds in %; None where nothing is measured."""
+    """Returns the mean over the seeds in %; None if nothing was measured."""
     if method in published.only_published:
         return None
     (model,), (text,) = experiment.model, experiment.texts
-    found = spread(values(experiment, records, Column(model, data, noise, text), method, metric, experiment.seeds))
-    return None if found is None else 100 * found.mean
+    result = spread(values(experiment, records, Column(model, data, noise, text), method, metric, experiment.seeds))
+    return None if result is None else 100 * result.mean
 
 
-def _beside(ours: float | None, number: float) -> str:
-    if ours is None:
+def _comparison_cells(measured: float | None, number: float) -> str:
+    if measured is None:
         return f"{_MISSING} | {number:.2f} | {_MISSING}"
-    return f"{ours:.2f} | {number:.2f} | {ours - number:+.2f}"
+    return f"{measured:.2f} | {number:.2f} | {measured - number:+.2f}"
 
 
-def _summed_up(experiment: Experiment, against: Against, records: Records) -> Iterator[str]:
-    """Yields in how many cells a method is ahead of the best of all others, a row for each text regime."""
+def _rival_table(experiment: Experiment, against: Against, records: Records) -> Iterator[str]:
+    """Yields a table that compares a method with the best rival, with a row for each text regime."""
     yield ""
     yield f"## {against.method} against the best rival"
     yield ""
@@ -144,30 +146,30 @@ def _summed_up(experiment: Experiment, against: Against, records: Records) -> It
     yield f"| text | cells | {' | '.join([*titles, near, 'flagged of right labels'])} |"
     yield "|---|---:|" + "---:|---|" * len(titles) + "---:|---:|"
     for row in summary(experiment, records, against):
-        parts = [part for each in row.ahead for part in (_counted(each.reached, each.of), _worst(each))]
-        right = _MISSING if row.flagged is None else f"{100 * row.flagged.mean:.1f} / {100 * row.flagged.most:.1f}"
-        parts += [_counted(row.near, row.estimated), right]
+        parts = [part for each in row.comparisons for part in (_count_of(each.wins, each.cells), _worst(each))]
+        right = _MISSING if row.flagged is None else f"{100 * row.flagged.mean:.1f} / {100 * row.flagged.maximum:.1f}"
+        parts += [_count_of(row.close_rates, row.estimated_rates), right]
         yield f"| {row.text} | {row.cells} of {row.all_cells} | {' | '.join(parts)} |"
 
 
-def _counted(reached: int, of: int) -> str:
-    return f"{reached} of {of}" if of else _MISSING
+def _count_of(count: int, total: int) -> str:
+    return f"{count} of {total}" if total else _MISSING
 
 
-def _worst(ahead: Ahead) -> str:
-    if ahead.worst is None:
+def _worst(comparison: MetricComparison) -> str:
+    if comparison.worst is None:
         return _MISSING
-    worst = ahead.worst
+    worst = comparison.worst
     return _cell_text(f"{100 * worst.difference:+.2f} ({worst.data}, {worst.noise}: {worst.rival})")
 
 
 def _cell_text(name: str) -> str:
-    """Makes a name fit for a cell of a Markdown table, which a bar would end."""
+    """Escapes a name for a cell of a Markdown table."""
     return name.replace("|", "\\|")
 
 
-def _circumstances(records: Records) -> str:
-    """Says on what and when the cells were measured."""
+def _environment(records: Records) -> str:
+    """Returns hardware, version of PyTorch and dates of the measurements."""
     hardware = sorted({str(record["hardware"]) for record in records.values()})
     torch = sorted({str(record["versions"].get("torch")) for record in records.values()})
     days = sorted({str(record["created"])[:10] for record in records.values()})
@@ -178,29 +180,29 @@ def _circumstances(records: Records) -> str:
 
 
 def _rows(experiment: Experiment, records: Records, metrics: Sequence[str], text: str) -> Iterator[str]:
-    found = {
+    values_of_methods = {
         method: [series(experiment, records, method, metric, text) for metric in metrics]
         for method in experiment.methods(text)
     }
-    places = range(len(columns(experiment)))
-    best = [_best([parts[0][place] for parts in found.values()], metrics) for place in places]
-    for method, parts in found.items():
-        texts = [_text([values[place] for values in parts], metrics, best=best[place]) for place in places]
+    positions = range(len(columns(experiment)))
+    best = [_best([parts[0][position] for parts in values_of_methods.values()], metrics) for position in positions]
+    for method, parts in values_of_methods.items():
+        texts = [_text([values[position] for values in parts], metrics, best=best[position]) for position in positions]
         yield f"| {_cell_text(method)} | {' | '.join(texts)} |"
 
 
 def _best(values: Sequence[Spread | None], metrics: Sequence[str]) -> str | None:
-    """Returns the best mean of a column as printed, where there is a best: of one metric, and of several methods."""
-    there = [value for value in values if value is not None]
+    """Returns the best mean of a column as printed; None for several metrics or one method."""
+    present = [value for value in values if value is not None]
     metric = METRICS[metrics[0]]
-    if len(metrics) > 1 or metric.best == "none" or len(there) < 2:
+    if len(metrics) > 1 or metric.best == "none" or len(present) < 2:
         return None
-    best = metric.text(max((value.mean for value in there), key=metric.merit))
-    return best if any(metric.text(value.mean) != best for value in there) else None
+    best = metric.text(max((value.mean for value in present), key=metric.merit))
+    return best if any(metric.text(value.mean) != best for value in present) else None
 
 
 def _text(values: Sequence[Spread | None], metrics: Sequence[str], *, best: str | None) -> str:
-    if len(metrics) > 1:  # as papers do: the spread stands in the tables of one metric
+    if len(metrics) > 1:  # as in papers; deviations are only in tables with one metric
         return " / ".join(_number(value, metric, spread=False) for value, metric in zip(values, metrics, strict=True))
     text = _number(values[0], metrics[0], spread=True)
     return f"**{text}**" if best is not None and _number(values[0], metrics[0], spread=False) == best else text

@@ -1,4 +1,4 @@
-"""The task of images with several labels each: which tags are wrong, and which are missing."""
+"""The task of finding wrong and missing tags."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.metrics import COST, TAG_DETECTION, TAG_RATES
 
 if TYPE_CHECKING:
-    from labelsieve.bench.cell_inputs import Given
+    from labelsieve.bench.cell_inputs import CellInputs
     from labelsieve.bench.config import Method
     from labelsieve.data.tags.records import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
 
 
 class Tags:
-    """Scans images with several labels each, and compares the verdicts with the truth."""
+    """Scans images with tags, and compares the verdicts with the truth."""
 
     metrics = (*TAG_DETECTION, *TAG_RATES, *COST)
     has_tags = True
@@ -32,7 +32,7 @@ class Tags:
     )
 
     def check(self, method: Method) -> None:
-        """Makes the detector of pairs once, which checks it."""
+        """Creates the detector of pairs, which checks its settings."""
         if method.detector is None:
             raise SettingsError("expected a detector, found none")
         if method.adapt or method.train_on != "selected" or method.backbone or method.recipe != "default":
@@ -43,20 +43,20 @@ class Tags:
         """Returns the settings of the detector."""
         return dict(vars(method.make_pair_detector()))
 
-    def measure(self, given: Given) -> dict[str, Any]:
-        """Returns the metrics of both kinds, what is flagged, rates and seconds, without reading the images.
+    def measure(self, inputs: CellInputs) -> dict[str, Any]:
+        """Returns the metrics of both kinds, the share of flags, rates and seconds, without reading the images.
 
         Seconds and memory are those of :meth:`labelsieve.bench.tasks.Detect.measure`.
         """
         from labelsieve.bench.peak_memory import PeakMemory
 
         with PeakMemory() as peak:
-            verdicts, is_new = _scan_once(given)
+            verdicts, is_new = _scan_once(inputs)
         notes = verdicts.record["notes"]
         return {
             **_defined(verdicts.metrics or {}),
             **_flagged(verdicts),
-            **_rates(given.tagged, verdicts),
+            **_rates(inputs.tagged, verdicts),
             "seconds": verdicts.record["seconds"],
             "memory": peak.gigabytes if is_new else None,
             "device_memory": peak.on_device if is_new else None,
@@ -64,33 +64,33 @@ class Tags:
         }
 
 
-def _scan_once(given: Given) -> tuple[TagVerdicts, bool]:
-    """Scans, or loads the verdicts if the same scan was made before, and says whether they are new."""
+def _scan_once(inputs: CellInputs) -> tuple[TagVerdicts, bool]:
+    """Scans, or loads the verdicts of an earlier identical scan; returns them and whether they are new."""
     from labelsieve.tags.scan import scan_tags
     from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import RECORD
 
-    detector, images = given.method.make_pair_detector(), given.tagged
-    settings = [given.method.detector, vars(detector), given.seed]
-    folder = given.runs / fingerprint(images.fingerprint, given.model_fingerprint, settings)
+    detector, images = inputs.method.make_pair_detector(), inputs.tagged
+    settings = [inputs.method.detector, vars(detector), inputs.seed]
+    folder = inputs.runs / fingerprint(images.fingerprint, inputs.model_fingerprint, settings)
     if (folder / RECORD).is_file():
         with suppress(RunError):  # damaged: made again
             return TagVerdicts.load(folder), False
-    found = scan_tags(
-        images, given.vlm, detector=detector, seed=given.seed, out=folder, overwrite=True, progress=given.progress
+    verdicts = scan_tags(
+        images, inputs.vlm, detector=detector, seed=inputs.seed, out=folder, overwrite=True, progress=inputs.progress
     )
-    return found, True
+    return verdicts, True
 
 
 def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves precision, recall and F1 of a kind empty where no tag is wrong, or none is missing."""
+    """Sets precision, recall and F1 of a kind to None if no tag is wrong, or none is missing."""
     measures = ("precision", "recall", "f1")
     empty = {f"{kind}_{each}" for kind in ("wrong", "missing") if not metrics[f"{kind}_rate"] for each in measures}
     return {name: None if name in empty else metrics[name] for name in TAG_DETECTION if name in metrics}
 
 
 def _flagged(verdicts: TagVerdicts) -> dict[str, float | None]:
-    """Returns which share of the given tags is flagged as wrong, and of the absent ones as missing."""
+    """Returns the share of given tags flagged as wrong, and of absent tags flagged as missing."""
     given = verdicts.given[verdicts.is_readable]
     wrong, missing = (len(verdicts.of_kind(kind)) for kind in ("wrong", "missing"))
     return {"wrong_flagged": _share(wrong, given.sum()), "missing_flagged": _share(missing, (~given).sum())}
@@ -98,22 +98,22 @@ def _flagged(verdicts: TagVerdicts) -> dict[str, float | None]:
 
 def _rates(images: TaggedImages, verdicts: TagVerdicts) -> dict[str, float | None]:
     """Returns true and estimated shares: of the given tags that are wrong, and of the right ones that are missing."""
-    read = verdicts.is_readable
-    given, truth = images.tags[read], (images.tags if images.truth is None else images.truth)[read]
+    is_readable = verdicts.is_readable
+    given, truth = images.tags[is_readable], (images.tags if images.truth is None else images.truth)[is_readable]
     estimated = verdicts.estimated()
-    found = {
+    rates = {
         "commission": _share((given & ~truth).sum(), given.sum()),
         "omission": _share((truth & ~given).sum(), truth.sum()),
     }
     if estimated is None:
-        return found
+        return rates
     right = given.sum() - estimated["wrong"] + estimated["missing"]
     return {
-        **found,
+        **rates,
         "estimated_commission": _share(estimated["wrong"], given.sum()),
         "estimated_omission": _share(estimated["missing"], right),
     }
 
 
-def _share(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole > 0 else None
+def _share(count: float, total: float) -> float | None:
+    return float(count / total) if total > 0 else None

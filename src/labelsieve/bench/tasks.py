@@ -1,4 +1,4 @@
-"""What a cell measures. A new task is one class and one line in `TASKS`."""
+"""The tasks that cells measure. A new task is one class and one line in `TASKS`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelsieve.bench.cell_inputs import Given, scan_once
+from labelsieve.bench.cell_inputs import CellInputs, scan_once
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_keys, field_names
@@ -29,22 +29,22 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what :meth:`measure` returns, to choose tables from."""
+        """Names of the metrics that :meth:`measure` returns."""
         ...
 
     @property
     def tables(self) -> tuple[tuple[str, ...], ...]:
-        """Those that are shown if the experiment names none."""
+        """The default tables."""
         ...
 
     @property
     def has_tags(self) -> bool:
-        """Whether it is of images with several labels each."""
+        """Whether images have tags."""
         ...
 
     @property
     def needs_test(self) -> bool:
-        """Whether nothing can be measured without test images."""
+        """Whether test images are required."""
         ...
 
     def check(self, method: Method) -> None:
@@ -56,18 +56,18 @@ class Task(Protocol):
         ...
 
     def resolved(self, method: Method) -> dict[str, Any]:
-        """Returns all settings of a method, with the defaults of now where it says nothing."""
+        """Returns all settings of a method, including the current defaults."""
         ...
 
-    def measure(self, given: Given) -> dict[str, Any]:
+    def measure(self, inputs: CellInputs) -> dict[str, Any]:
         """Measures one cell; of the result, the names in `metrics` are numbers or None."""
         ...
 
 
 class Detect:
-    """Scans, compares the verdicts with the truth, and tests what was trained where there are test images.
+    """Scans, compares the verdicts with the truth, and evaluates the trained model on test images, if there are any.
 
-    Without a detector, verdicts are by the losses of a classifier that was trained on all images.
+    Without a detector, the verdicts are from the losses of a classifier that was trained on all images.
     """
 
     metrics = (*DETECTION, *RATES, *ESTIMATES, *CALIBRATION, *TEST, *COST)
@@ -82,11 +82,11 @@ class Detect:
     )
 
     def check(self, method: Method) -> None:
-        """Makes the detector, or the settings of the classifier, once, which checks them."""
+        """Creates the detector, or the settings of the classifier, which checks them."""
         if method.detector is None:
             if method.train_on != "all":
                 raise SettingsError('expected a detector, found none; or train_on = "all", to select by a classifier')
-            _check_alone(method)
+            _check_without_detector(method)
             return
         if method.adapt or method.train_on != "selected" or method.backbone:
             raise SettingsError(
@@ -97,28 +97,28 @@ class Detect:
     def resolved(self, method: Method) -> dict[str, Any]:
         """Returns the settings of the detector, or those of the classifier as `adapt.NAME`."""
         if method.detector is None:
-            return _of_phase_2(method)
-        # as the file has them where it does, so that a rate that is given stays the word for it
+            return _adaptation_settings(method)
+        # settings of the file last, so that a placeholder of the noise rate remains
         return {**vars(method.make_detector(noise_rate=0.5)), **method.settings}
 
-    def measure(self, given: Given) -> dict[str, Any]:
+    def measure(self, inputs: CellInputs) -> dict[str, Any]:
         """Returns the metrics of a selection and its seconds, without reading the images.
 
-        Seconds are those of the scan wherever it was made, or of training the classifier and evaluating its losses;
-        memory is known only of what is made now.
+        Seconds are those of the scan, also of an earlier one, or of training the classifier and evaluating its losses;
+        memory is None for an earlier scan.
         """
         from labelsieve.bench.peak_memory import PeakMemory
         from labelsieve.metrics import calibration
 
         with PeakMemory() as peak:
-            verdicts, is_new = _verdicts_of(given)
+            verdicts, is_new = _verdicts_of(inputs)
         metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
         return {
             **_defined(metrics),
-            **_estimate(verdicts, given.labelled.labels, given.truth),
-            "predicted_accuracy": float((verdicts.predicted == given.truth)[readable].mean()),
-            **calibration(verdicts.label_quality[readable], (given.labelled.labels == given.truth)[readable]),
-            **_tested(verdicts.record.get("test") or {}),
+            **_estimate(verdicts, inputs.labelled.labels, inputs.truth),
+            "predicted_accuracy": float((verdicts.predicted == inputs.truth)[readable].mean()),
+            **calibration(verdicts.label_quality[readable], (inputs.labelled.labels == inputs.truth)[readable]),
+            **_test_metrics(verdicts.record.get("test") or {}),
             "seconds": verdicts.record["seconds"],
             "memory": peak.gigabytes if is_new else None,
             "device_memory": peak.on_device if is_new else None,
@@ -126,17 +126,17 @@ class Detect:
         }
 
 
-def _verdicts_of(given: Given) -> tuple[Verdicts, bool]:
+def _verdicts_of(inputs: CellInputs) -> tuple[Verdicts, bool]:
     """Returns the verdicts of the detector or, without one, of the classifier, and whether they are new."""
     from labelsieve.bench.selection import by_losses
 
-    if given.method.detector is not None:
-        return scan_once(given, tests=True)
-    return by_losses(given, adaptation(given.method), test=given.test), True
+    if inputs.method.detector is not None:
+        return scan_once(inputs, tests=True)
+    return by_losses(inputs, adaptation(inputs.method), test=inputs.test), True
 
 
 def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves precision, recall and F1 empty for wrong labels where there are none, and for right ones likewise."""
+    """Sets precision, recall and F1 to None for wrong labels if there are none, and for right ones likewise."""
     rate = metrics.get("noise_rate")
     empty = {0.0: "issue_", 1.0: "clean_"}.get(-1.0 if rate is None else rate, " ")
     return {name: None if name.startswith(empty) else value for name, value in metrics.items()}
@@ -166,16 +166,16 @@ def _covers(interval: Interval | None, value: float | None, *, tolerance: float)
     return float(interval.low - tolerance <= value <= interval.high + tolerance)
 
 
-def _tested(found: Mapping[str, Any]) -> dict[str, float | None]:
-    """Returns the metrics of test images out of those of a classifier."""
-    return {f"test_{name}": found.get(name) for name in CLASSIFICATION}
+def _test_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Renames the metrics of a classifier to those of test images."""
+    return {f"test_{name}": metrics.get(name) for name in CLASSIFICATION}
 
 
 class Adapt:
-    """Trains a classifier on all images, or on what a detector, a probe or the truth left of them, and tests it.
+    """Trains a classifier on all images, or on the selection of a detector, a probe or the truth, and evaluates it.
 
-    The accuracy is that of the last epoch, on the test set. Where nothing is trained on, it is that of the model that
-    the scan has trained: the method without phase 2.
+    The accuracy is that of the last epoch on the test set. If `train_on` is `nothing`, it is that of the model that the
+    scan has trained: the method without phase 2.
     """
 
     metrics = (*TEST, *FINE_TUNING, *COST)
@@ -184,13 +184,13 @@ class Adapt:
     tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
 
     def check(self, method: Method) -> None:
-        """Makes detector and settings once, which checks them."""
+        """Creates detector and settings, which checks them."""
         from labelsieve.detect.registry import check_predicts_test
 
         if method.train_on in ("selected", "nothing"):
             if method.detector is None:
-                others = "" if method.train_on == "nothing" else ', or train_on = "all", "probe" or "truth"'
-                raise SettingsError(f"expected a detector{others}, found none")
+                alternatives = "" if method.train_on == "nothing" else ', or train_on = "all", "probe" or "truth"'
+                raise SettingsError(f"expected a detector{alternatives}, found none")
             detector = method.make_detector(noise_rate=0.5)
             if method.train_on == "nothing":
                 check_predicts_test(type(detector), method.detector)
@@ -198,48 +198,50 @@ class Adapt:
                     raise SettingsError("train_on nothing trains no backbone; leave it out")
             adaptation(method)
         else:
-            _check_alone(method)
+            _check_without_detector(method)
 
     def resolved(self, method: Method) -> dict[str, Any]:
         """Returns the settings of the detector, if there is one, and those of phase 2 as `adapt.NAME`."""
-        of_detector = {} if method.detector is None else Detect().resolved(method)
-        return of_detector if method.train_on == "nothing" else {**of_detector, **_of_phase_2(method)}
+        detector_settings = {} if method.detector is None else Detect().resolved(method)
+        return (
+            detector_settings if method.train_on == "nothing" else {**detector_settings, **_adaptation_settings(method)}
+        )
 
-    def measure(self, given: Given) -> dict[str, Any]:
-        """Returns the accuracy on the test set, and how much and how right the training part was.
+    def measure(self, inputs: CellInputs) -> dict[str, Any]:
+        """Returns the accuracy on the test set, and size and precision of the selection.
 
-        Seconds and memory are those of training the classifier, without the scan; where nothing is trained on, those of
-        the scan, memory as in :meth:`Detect.measure`.
+        Seconds and memory are those of training the classifier, without the scan; if `train_on` is `nothing`, those of
+        the scan as in :meth:`Detect.measure`.
         """
         from labelsieve.bench.peak_memory import PeakMemory
         from labelsieve.bench.selection import selection_of
         from labelsieve.finetune.run import adapt
         from labelsieve.finetune.selection import choose
 
-        images = given.only_images
-        if given.test is None:
+        images = inputs.only_images
+        if inputs.test is None:
             raise SettingsError(NO_TEST)
-        if given.method.train_on == "nothing":
-            return dict.fromkeys(self.metrics) | _only(Detect().measure(given), (*TEST, *COST, "note"))
-        settings = adaptation(given.method)
-        verdicts = selection_of(given, settings)
+        if inputs.method.train_on == "nothing":
+            return dict.fromkeys(self.metrics) | _select(Detect().measure(inputs), (*TEST, *COST, "note"))
+        settings = adaptation(inputs.method)
+        verdicts = selection_of(inputs, settings)
         with PeakMemory() as peak:
             adapted = adapt(
                 images,
                 verdicts,
-                backbone=given.method.backbone,
+                backbone=inputs.method.backbone,
                 settings=settings,
-                test=given.test,
-                seed=given.seed,
-                progress=given.progress,
+                test=inputs.test,
+                seed=inputs.seed,
+                progress=inputs.progress,
             )
-        used, found = choose(verdicts, settings), adapted.metrics
+        used, metrics = choose(verdicts, settings), adapted.metrics
         return {
-            **_tested(found["test"]),
-            "test_accuracy_start": found["test_accuracy_start"],
-            "test_accuracy_best": found["test_accuracy_best"],
+            **_test_metrics(metrics["test"]),
+            "test_accuracy_start": metrics["test_accuracy_start"],
+            "test_accuracy_best": metrics["test_accuracy_best"],
             "used_rate": len(used.rows) / len(verdicts),
-            "used_clean": float((given.truth == used.labels)[used.rows].mean()),
+            "used_clean": float((inputs.truth == used.labels)[used.rows].mean()),
             "seconds": adapted.record["seconds"],
             "memory": peak.gigabytes,
             "device_memory": peak.on_device,
@@ -247,8 +249,8 @@ class Adapt:
         }
 
 
-def _only(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: found[name] for name in names}
+def _select(metrics: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: metrics[name] for name in names}
 
 
 def adaptation(method: Method) -> Adaptation:
@@ -265,11 +267,11 @@ def adaptation(method: Method) -> Adaptation:
     return replace(recipe, **changes)
 
 
-def _of_phase_2(method: Method) -> dict[str, Any]:
+def _adaptation_settings(method: Method) -> dict[str, Any]:
     return {f"adapt.{name}": value for name, value in vars(adaptation(method)).items()}
 
 
-def _check_alone(method: Method) -> None:
+def _check_without_detector(method: Method) -> None:
     """Checks a method without a detector."""
     if method.detector is not None or method.settings or method.recipe != "default":
         raise SettingsError(f"train_on {method.train_on} takes no detector, settings or recipe; leave them out")

@@ -1,4 +1,4 @@
-"""The TOML files of experiments: where the shipped ones are, and what a file has that extends one."""
+"""The TOML files of experiments: paths of the shipped ones, and files that extend them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from labelsieve.core.errors import SettingsError, first_line, look_up
 
 
 def shipped() -> dict[str, Path]:
-    """Returns the experiments that come with the package, by name."""
+    """Returns the paths of the shipped experiments, by name."""
     folder = Path(str(resources.files("labelsieve.bench"))) / "experiments"
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
 def title_of(path: Path) -> str:
-    """Returns the title of a shipped experiment, without a check of the rest.
+    """Returns the title of a shipped experiment, without checking the rest.
 
     Raises:
         SettingsError: The file is not TOML.
@@ -38,21 +38,21 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: it is not in UTF-8; save it in that encoding") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {first_line(error)}") from None
-    except (ValueError, RecursionError):  # of numbers with thousands of digits, and of tables in tables without end
-        raise SettingsError(f"{path} is not TOML: a number is too long, or lists are too deep in one another") from None
+    except (ValueError, RecursionError):  # too long numbers, or too deep nesting
+        raise SettingsError(f"{path} is not TOML: a number is too long, or lists are nested too deeply") from None
 
 
 def extended(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds what the shipped experiment has that a file extends, but for published numbers, which are of other data.
+    """Adds the entries of the shipped experiment that a file extends, except published numbers.
 
     Raises:
-        SettingsError: There is no such experiment, or it extends another one itself.
+        SettingsError: There is no such experiment, or it extends another one.
     """
-    own = dict(table)
-    if (name := own.pop("extends", None)) is None:
-        return own
+    entries = dict(table)
+    if (name := entries.pop("extends", None)) is None:
+        return entries
     base = read_toml(look_up(shipped(), name, what="extends"))
     if "extends" in base:
         raise SettingsError(f"{name} extends {base['extends']}; extend that one")
     base.pop("published", None)
-    return {**base, **own}
+    return {**base, **entries}

@@ -127,7 +127,7 @@ class Adapt(RunOptions):
 
     def run(self, console: Console) -> None:
         """Loads the data, trains and evaluates the classifier, and writes it."""
-        from labelsieve.core.output_folders import alone_in
+        from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.finetune.run import check_model_folder
         from labelsieve.tags.verdicts import TagVerdicts
         from labelsieve.verdicts import Verdicts
@@ -138,7 +138,7 @@ class Adapt(RunOptions):
         if has_tags:
             check_tag_settings(self.settings)  # before anything is loaded
         check_outside_source(self.source or verdicts.run.origin.source, self.out)
-        with alone_in(self.out):
+        with exclusive_folder(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)
 

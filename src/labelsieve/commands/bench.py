@@ -72,7 +72,7 @@ class Bench(Command):
                 "expected FILE.toml or NAME, and --out DIR; --smoke goes without them, --dry-run without --out"
             )
         sources_folder, sources = _folder(self.source)
-        experiment = read_experiment(self.file).place(
+        experiment = read_experiment(self.file).with_locations(
             folder=sources_folder,
             sources=_locations(sources, "--source"),
             tests=_locations(self.test, "--test"),
@@ -110,13 +110,13 @@ def _smoke(file: str | None, out: Path | None, console: Console) -> None:
 
 
 def _list_cells(experiment: Experiment, out: Path | None, console: Console) -> None:
-    from labelsieve.bench.outdated import up_to_date
+    from labelsieve.bench.changed_defaults import without_changed_defaults
     from labelsieve.bench.store import Store
-    from labelsieve.bench.tables import compared
+    from labelsieve.bench.tables import published_table
 
     progress = Progress(console)
     measured = {} if out is None else Store.open(out, name=experiment.name).read()
-    records = up_to_date(experiment, measured, progress=progress)
+    records = without_changed_defaults(experiment, measured, progress=progress)
     is_measured = {cell: experiment.key(cell) in records for cell in experiment.cells()}
     missing = [cell for cell, is_done in is_measured.items() if not is_done]
     costs = _costs(experiment, missing, progress)
@@ -125,7 +125,7 @@ def _list_cells(experiment: Experiment, out: Path | None, console: Console) -> N
         progress.say(f"done     {words}" if is_done else f"missing  {words}{_cost_text([costs.get(cell)])}")
     if experiment.published is not None:
         progress.say(f"beside {experiment.published.source}, in %:")
-        for line in compared(experiment, experiment.published, records):
+        for line in published_table(experiment, experiment.published, records):
             progress.say(line)
     progress.say(
         f"{len(missing)} of {len(is_measured)} cells are missing{_cost_text([costs.get(cell) for cell in missing])}"

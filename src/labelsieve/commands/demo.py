@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from labelsieve.commands.base import Command, Flag
-from labelsieve.core.validation import Drawings, Seed
+from labelsieve.core.validation import DemoSize, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Demo(Command):
     """
 
     out: Path = Path("runs/demo")
-    images: Drawings = 2000
+    images: DemoSize = 2000
     seed: Seed = 0
     overwrite: Flag = False
 

@@ -110,12 +110,12 @@ def _peft_of(model: str) -> Iterator[tuple[str, str]]:
     """Yields each kind with the share of a model that it trains; loads the model."""
     from labelsieve.detect.training.settings import Training
     from labelsieve.vlm.loading import load_vlm
-    from labelsieve.vlm.peft.parameter_count import trainable
+    from labelsieve.vlm.peft.parameter_count import count_trainable
     from labelsieve.vlm.peft.registry import PEFT
 
     vlm = load_vlm(model)
     for name in PEFT:
-        counts = trainable(name, vlm, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
+        counts = count_trainable(name, vlm, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
         yield name, PEFT.about(name) + (f" (not for {vlm.name})" if counts is None else _share(*counts, vlm.name))
 
 

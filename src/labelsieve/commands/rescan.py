@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, RunError, SettingsError, shown
-from labelsieve.core.progress import Progress, stop_if_asked
+from labelsieve.core.progress import Progress, raise_if_stopping
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.registry import DETECTORS, detector_class
@@ -102,7 +102,7 @@ class _JsonProgress(Progress):
 
         def advance(count: int) -> None:
             nonlocal done
-            stop_if_asked()
+            raise_if_stopping()
             done += count
             if time.monotonic() - self._last > _INTERVAL:
                 self._last = time.monotonic()

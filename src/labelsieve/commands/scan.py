@@ -108,12 +108,12 @@ class Scan(RunOptions, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads the data, scans them, and writes the report."""
-        from labelsieve.core.output_folders import alone_in
+        from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.run_folder import check_run_folder
 
         check_outside_source(self.data.source, self.out)
         self._check_reviewed()
-        with alone_in(self.out):
+        with exclusive_folder(self.out):
             stopped_at_report = self._lacks_a_report()
             if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
@@ -170,7 +170,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         from labelsieve.core.provenance import fingerprint
         from labelsieve.run_folder import remove_checkpoint
         from labelsieve.verdicts import Verdicts
-        from labelsieve.vlm.names import located
+        from labelsieve.vlm.names import absolute_name
 
         try:
             verdicts = Verdicts.load(self.out)
@@ -186,7 +186,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             }
             recorded = (run.seed, run.rule.false_flags, bool(run.image_defects))
             is_same = (parts, recorded) == (requested, (self.seed, self._share_of_false_flags(), self.image_defects))
-            if not is_same or run.model.name not in (None, located(self.model)):
+            if not is_same or run.model.name not in (None, absolute_name(self.model)):
                 raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
         except RunError:
             if self.overwrite:

@@ -69,7 +69,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
 
     def run(self, console: Console) -> None:
         """Loads the data, scans them, and writes the report."""
-        from labelsieve.core.output_folders import alone_in
+        from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
         from labelsieve.run_folder import check_run_folder
@@ -77,7 +77,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         from labelsieve.verdicts import RECORD, REPORT
 
         check_outside_source(self.data.source, self.out)
-        with alone_in(self.out):
+        with exclusive_folder(self.out):
             lacks_report = self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
             if not lacks_report:  # else the run was stopped while writing its report, the last step
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
@@ -99,7 +99,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         """
         from labelsieve.core.provenance import fingerprint
         from labelsieve.tags.verdicts import TagVerdicts
-        from labelsieve.vlm.names import located
+        from labelsieve.vlm.names import absolute_name
 
         try:
             verdicts = TagVerdicts.load(self.out)
@@ -107,7 +107,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
             requested = (
                 images.fingerprint,
                 fingerprint(asdict(cast(Any, self.settings))),
-                located(self.model),
+                absolute_name(self.model),
                 self.seed,
             )
             if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != requested:

@@ -1,1 +1,1 @@
-"""What every part rests on: errors, checks of settings, files and folders, seeds, devices, memory, progress."""
+"""The base of all other packages: errors, checks of settings, files and folders, seeds, devices, memory, progress."""

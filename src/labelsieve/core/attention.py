@@ -1,4 +1,4 @@
-"""Attention of short sequences in bf16 on a CPU, which PyTorch's fused kernel is slow at."""
+"""Explicit attention for short sequences in bf16 on a CPU, where PyTorch's fused kernel is slow."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-# Written out, the attention weights are kept for the backward pass: B x heads x L x L numbers in each block.
-_MAX_CHARACTERS = 256
+# Explicit attention saves its weights for the backward pass: B x heads x L x L numbers in each block.
+_LONGEST = 256
 
 
-class WrittenOutAttention(TorchFunctionMode):
+class ExplicitAttention(TorchFunctionMode):
     """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
 
-    That is so for bf16 on a CPU, with gradients above all (`benchmarks/attention.py`). It is done without them too, so
-    that an encoder gives the same features, trained or not. A boolean mask is written out too; whatever else
-    is asked for, dropout for example, goes to PyTorch as it is. It holds for any library that calls PyTorch's function.
+    This is the case for bf16 on a CPU, above all with gradients (`benchmarks/attention.py`). It applies without
+    gradients too, so that an encoder gives the same features in training and evaluation. Boolean masks are supported;
+    calls with other options, such as dropout, go to PyTorch. It affects any library that calls PyTorch's function.
     """
 
     def __torch_function__(
@@ -29,14 +29,14 @@ class WrittenOutAttention(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Intercepts that one function."""
+        """Intercepts `scaled_dot_product_attention`."""
         named = dict(kwargs or {})
-        if func is scaled_dot_product_attention and _pays(*args, **named):
-            return _written_out(*args, **named)
+        if func is scaled_dot_product_attention and _is_faster(*args, **named):
+            return _explicit_attention(*args, **named)
         return func(*args, **named)
 
 
-def _pays(
+def _is_faster(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -49,11 +49,11 @@ def _pays(
 ) -> bool:
     masked = attn_mask is not None and attn_mask.dtype != torch.bool
     simple = not masked and not dropout_p and not is_causal and not enable_gqa
-    short = max(query.shape[-2], key.shape[-2]) <= _MAX_CHARACTERS
+    short = max(query.shape[-2], key.shape[-2]) <= _LONGEST
     return simple and short and query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
-def _written_out(
+def _explicit_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -67,6 +67,6 @@ def _written_out(
     if attn_mask is not None:
         logits = logits.masked_fill(~attn_mask, torch.finfo(logits.dtype).min)
     weights = logits.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-    if attn_mask is not None:  # who may see nothing gets zeros, as from PyTorch
+    if attn_mask is not None:  # a query whose keys are all masked gets zeros, as in PyTorch
         weights = weights * attn_mask.any(dim=-1, keepdim=True)
     return weights @ value

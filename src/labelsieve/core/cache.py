@@ -1,4 +1,4 @@
-"""Where features and decoded images are kept from run to run, and room for them on the disk."""
+"""The cache of features and decoded images on disk: its folder, its limit, and disk space for new files."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _DEFAULT_LIMIT = 50.0
 
 
 def cache_folder() -> Path:
-    """Returns the folder of all that is cached: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder.
+    """Returns the cache folder: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder.
 
-    Nothing in it is needed: it can be removed as a whole at any time at which nothing runs.
+    It can be deleted whenever no run uses it.
     """
-    own = os.environ.get("LABELSIEVE_CACHE")
-    if own:
-        return Path(own).expanduser()
+    override = os.environ.get("LABELSIEVE_CACHE")
+    if override:
+        return Path(override).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelsieve"
 
 
 def cache_limit() -> float:
-    """Returns how many bytes decoded images may take in all; the disk keeps half of what it has left, too.
+    """Returns the maximum size of all cached images in bytes; half of the free disk space is also left free.
 
     Raises:
-        SettingsError: The variable that says so is no number of GiB, or out of its range.
+        SettingsError: The environment variable is not a number of GiB, or out of its range.
     """
     limit: float = number_from_environment(LIMIT, _Gibibytes, default=_DEFAULT_LIMIT)
     return limit * 2**30
 
 
-def keep_room(path: Path) -> None:
-    """Fails now if the disk is too full for a file: writing to a memory map later would kill the process silently.
+def reserve_disk_space(path: Path) -> None:
+    """Allocates the disk space of a sparse file: on a full disk, writing to its memory map would kill the process.
 
     Raises:
-        OSError: There is no room.
+        OSError: The disk is full.
     """
     if not hasattr(os, "posix_fallocate"):
         return
@@ -47,5 +47,9 @@ def keep_room(path: Path) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # others: the file system cannot do that
+            if error.errno in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EFBIG,
+            ):  # other errors: the file system does not support it
                 raise

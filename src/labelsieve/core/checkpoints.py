@@ -1,4 +1,4 @@
-"""Checkpoints: the state of training after an epoch, what run it belongs to, and how a run goes on from it."""
+"""Checkpoints: the state of training after an epoch, the identity of its run, and how to resume from it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from labelsieve.core.errors import CheckpointError, shown
 from labelsieve.core.provenance import to_json, write_atomically
 
 CHECKPOINT = "state.safetensors"
-# Goes up when the same settings train in another way: a checkpoint from before does not go on then.
+# Increased when the same settings train differently: older checkpoints are then rejected.
 _VERSION = 2
-# What a checkpoint belongs to: `settings`, with seed and precision, and `fingerprints` of data and model.
+# Identifies the run of a checkpoint: `settings`, with seed and precision, and `fingerprints` of data and model.
 RunIdentity = Mapping[str, Mapping[str, Any]]
 
 
 def run_identity(settings: Any, engine: Engine, **fingerprints: str) -> RunIdentity:
-    """Returns what a checkpoint belongs to: a run with the same settings, seed and precision.
+    """Returns the identity of a run: settings, seed, precision, and fingerprints of data and model.
 
     Args:
         settings: A dataclass.
         engine: Seed and precision.
-        **fingerprints: By the name of what has it, such as `data`.
+        **fingerprints: By name, such as `data`.
     """
     recorded = {
         "kind": type(settings).__name__,
@@ -42,40 +42,40 @@ def run_identity(settings: Any, engine: Engine, **fingerprints: str) -> RunIdent
 
 
 def _differences(text: str, identity: RunIdentity) -> str:
-    """Returns in which settings, and in what else, a checkpoint is of another run; empty where it is of this one."""
+    """Describes how the run of a checkpoint differs from this one; empty if they are the same."""
     if text == to_json(identity):
         return ""
-    now = json.loads(to_json(identity))
+    current = json.loads(to_json(identity))
     try:
-        before = json.loads(text)
-        settings, fingerprints = before["settings"], before["fingerprints"]
-        if settings["kind"] != now["settings"]["kind"]:  # which has other settings altogether
-            return f"it is of {settings['kind']}, not of {now['settings']['kind']}"
+        stored = json.loads(text)
+        settings, fingerprints = stored["settings"], stored["fingerprints"]
+        if settings["kind"] != current["settings"]["kind"]:  # another class of settings
+            return f"it is of {settings['kind']}, not of {current['settings']['kind']}"
         if settings.get("version") != _VERSION:
             return "it is of another version of labelsieve"
         changed = [
             f"{name} was {shown(settings.get(name, 'not there'))} and is {shown(value)}"
-            for name, value in now["settings"].items()
+            for name, value in current["settings"].items()
             if settings.get(name) != value
         ]
-        others = [
-            name.replace("_", " ") for name, value in now["fingerprints"].items() if fingerprints.get(name) != value
+        fingerprints_changed = [
+            name.replace("_", " ") for name, value in current["fingerprints"].items() if fingerprints.get(name) != value
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
-        changed, others = [], []
-    changed += [f"the {' and the '.join(others)} changed"] if others else []
+        changed, fingerprints_changed = [], []
+    changed += [f"the {' and the '.join(fingerprints_changed)} changed"] if fingerprints_changed else []
     return "; ".join(changed) or "it is of another version of labelsieve"
 
 
 def write_checkpoint(
     engine: Engine, tensors: Mapping[str, Tensor], *, identity: RunIdentity, history: list[dict[str, Any]]
 ) -> None:
-    """Writes the state after an epoch, in the main process, if checkpoints are kept.
+    """Writes the state after an epoch, in the main process, if the engine has a checkpoint folder.
 
     Args:
-        engine: Says where.
-        tensors: Whatever training goes on from.
-        identity: What the state belongs to, from :func:`run_identity`.
+        engine: Has the folder.
+        tensors: The state of training.
+        identity: Of the run, from :func:`run_identity`.
         history: One record for each finished epoch.
 
     Raises:
@@ -83,25 +83,25 @@ def write_checkpoint(
     """
     if engine.checkpoint is None or not engine.accelerator.is_main_process:
         return
-    whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    data = save(whole, metadata={"identity": to_json(identity), "history": json.dumps(history)})
+    state = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    data = save(state, metadata={"identity": to_json(identity), "history": json.dumps(history)})
     with write_atomically(engine.checkpoint / CHECKPOINT) as part:
-        part.write_bytes(data)  # unlike save_file, this says in an OSError that the disk is full
+        part.write_bytes(data)  # unlike save_file, this raises OSError on a full disk
 
 
 def read_checkpoint(engine: Engine, *, identity: RunIdentity) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Reads what :func:`write_checkpoint` wrote; nothing where there is nothing to resume.
+    """Reads what :func:`write_checkpoint` wrote; empty if there is nothing to resume.
 
     Raises:
-        CheckpointError: The state belongs to something else, or cannot be read.
+        CheckpointError: The checkpoint belongs to another run, or cannot be read.
     """
     path = _to_resume(engine)
     if path is None:
         return {}, []
     metadata, tensors = _read(path)
-    if different := _differences(metadata.get("identity", ""), identity):
+    if differences := _differences(metadata.get("identity", ""), identity):
         raise CheckpointError(
-            f"the checkpoint {path} belongs to another run: {different}; "
+            f"the checkpoint {path} belongs to another run: {differences}; "
             "resume with what it was made with, or start again with --overwrite"
         )
     history: list[dict[str, Any]] = json.loads(metadata["history"])
@@ -110,30 +110,30 @@ def read_checkpoint(engine: Engine, *, identity: RunIdentity) -> tuple[dict[str,
 
 
 def _to_resume(engine: Engine) -> Path | None:
-    """Returns the checkpoint to go on from, None where there is none or it is not asked for."""
+    """Returns the path of the checkpoint to resume from; None if there is none or `resume` is off."""
     path = engine.checkpoint / CHECKPOINT if engine.checkpoint is not None else None
     return path if path is not None and engine.resume and path.is_file() else None
 
 
 def seconds_before(engine: Engine) -> float:
-    """Returns how long those epochs took that a checkpoint to resume from already has; 0 where there is none."""
+    """Returns the training time of the epochs in the checkpoint to resume from; 0 if there is none."""
     path = _to_resume(engine)
     if path is None:
         return 0.0
     try:
         return float(sum(epoch["seconds"] for epoch in json.loads(_read(path)[0]["history"])))
-    except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
+    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports it
         return 0.0
 
 
 def stored_settings(engine: Engine) -> Mapping[str, Any]:
-    """Returns the settings that a checkpoint to resume from was made with; nothing where there is none to be read."""
+    """Returns the settings of the checkpoint to resume from; empty if there is none or it cannot be read."""
     path = _to_resume(engine)
     if path is None:
         return {}
     try:
         settings = json.loads(_read(path)[0]["identity"])["settings"]
-    except (ValueError, KeyError, TypeError):  # reading the checkpoint itself will tell
+    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports it
         return {}
     return settings if isinstance(settings, dict) else {}
 
@@ -141,7 +141,7 @@ def stored_settings(engine: Engine) -> Mapping[str, Any]:
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()  # no dictionary: `file` itself cannot be iterated
+            names = file.keys()  # `file` itself cannot be iterated
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Names that will go: they work until a version is out, and warn of it with what to write instead.
+"""Deprecated names: they work until a given release, with a warning that names the replacement.
 
 A warning is a `FutureWarning`, which Python shows to users by default.
 """
@@ -17,11 +17,11 @@ _ResultT = TypeVar("_ResultT")
 
 
 def deprecated(*, instead: str, removed_in: str) -> Callable[[Callable[_P, _ResultT]], Callable[_P, _ResultT]]:
-    """Lets a function warn when it is called.
+    """Makes a function warn when it is called.
 
     Args:
         instead: What to write instead, as code.
-        removed_in: The version that will not have it.
+        removed_in: The version that removes it.
 
     Example:
         >>> @deprecated(instead="load_images()", removed_in="0.3")
@@ -42,14 +42,14 @@ def deprecated(*, instead: str, removed_in: str) -> Callable[[Callable[_P, _Resu
 def renamed_arguments(
     *, removed_in: str, **new_names: str
 ) -> Callable[[Callable[..., _ResultT]], Callable[..., _ResultT]]:
-    """Lets a function take keyword arguments by their old names, too, with a warning.
+    """Makes a function accept the old names of keyword arguments, with a warning.
 
     Args:
-        removed_in: The version that will not take the old names.
+        removed_in: The version that removes the old names.
         new_names: The new name of each old one.
 
     Raises:
-        SettingsError: In a call, where an argument is given by both names.
+        SettingsError: A call passes an argument by both names.
 
     Example:
         >>> @renamed_arguments(lora_rank="bottleneck", removed_in="0.3")
@@ -75,5 +75,5 @@ def renamed_arguments(
 
 
 def _warn(what: str, *, instead: str, removed_in: str) -> None:
-    # three up is whoever calls the function
+    # level 3 is the caller of the function
     warnings.warn(f"{what} goes with labelsieve {removed_in}; use {instead}", FutureWarning, stacklevel=3)

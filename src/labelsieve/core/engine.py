@@ -1,4 +1,4 @@
-"""What a scan runs on: processes, device, precision, seed, checkpoints and progress."""
+"""The environment of a run: processes, device, precision, seed, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.cache import cache_limit
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
@@ -24,15 +24,15 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where and how things run.
+    """Where and how a run computes.
 
     Attributes:
         accelerator: Devices and processes, from `accelerate`.
         precision: `bf16` computes the encoders under autocast; parameters, losses and probabilities stay in fp32.
-        seed: Every random choice is drawn from it; no global generator is touched.
-        checkpoint: Folder for the state after each epoch; None keeps none.
-        resume: Whether to go on from a checkpoint that is there.
-        progress: Where to show how far it is.
+        seed: All random numbers derive from it; global generators are not used.
+        checkpoint: Folder for the state after each epoch; None writes no checkpoints.
+        resume: Whether to resume from an existing checkpoint.
+        progress: Where to show progress.
     """
 
     accelerator: Accelerator
@@ -49,11 +49,11 @@ class Engine:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Is the context in which the encoders run."""
+        """Returns the context in which the encoders run."""
         if self.precision == "fp32":
             yield
             return
-        with torch.autocast(self.device.type, dtype=torch.bfloat16), WrittenOutAttention():
+        with torch.autocast(self.device.type, dtype=torch.bfloat16), ExplicitAttention():
             yield
 
     def generator(self, *purpose: int) -> torch.Generator:
@@ -70,13 +70,13 @@ class Engine:
         return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
 
     def count(self, number: int) -> int:
-        """Sums a number over the processes; with one process no device is waited for."""
+        """Sums a number over the processes; with one process there is no synchronisation."""
         if self.accelerator.num_processes == 1:
             return number
         return int(self.total(torch.tensor(number, device=self.device)))
 
     def gather(self, values: Tensor) -> Tensor:
-        """Returns the values (n,) of all processes one after another, of which each may have another number."""
+        """Concatenates the values (n,) of all processes; n may differ between processes."""
         if self.accelerator.num_processes == 1:
             return values
         counts = self.accelerator.gather(values.new_tensor([len(values)], dtype=torch.int64)).tolist()
@@ -86,7 +86,7 @@ class Engine:
         return torch.cat([values[:0], *(part[:count] for part, count in zip(parts, counts, strict=True))])
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Sums the gradients over the processes, whose losses are each divided by the count of the whole batch."""
+        """Sums the gradients over the processes, whose losses are divided by the size of the whole batch."""
         for parameter in module.parameters():
             if parameter.requires_grad and self.accelerator.num_processes > 1:
                 parameter.grad = self.total(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
@@ -104,37 +104,37 @@ def make_engine(
     """Sets up the device and the precision; under `accelerate launch`, the process group too.
 
     Args:
-        device: `auto` takes what `accelerate` finds; `cpu`, `cuda` and `mps` demand that one.
-        precision: `auto` is bf16 autocast where the hardware computes in it faster than in fp32.
+        device: `auto` leaves the choice to `accelerate`; or `cpu`, `cuda` or `mps`.
+        precision: `auto` is bf16 autocast where the hardware is faster in it than in fp32.
         seed: See :class:`Engine`.
         checkpoint: See :class:`Engine`.
         resume: See :class:`Engine`.
         progress: See :class:`Engine`.
 
     Raises:
-        SettingsError: The device or precision is unknown or not there, or the seed is out of its range.
+        SettingsError: The device or precision is unknown or not available, or the seed is out of range.
     """
-    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, False):
-        found = ", ".join(name for name, available in there.items() if available)
-        raise SettingsError(f"expected --device to be one of those available here ({found}), got {device}")
+    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, False):
+        names = ", ".join(name for name, is_available in available.items() if is_available)
+        raise SettingsError(f"expected --device to be one of those available here ({names}), got {device}")
     if precision not in ("auto", "fp32", "bf16"):
         raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
     check_value("seed", seed, Seed)
-    cache_limit()  # a wrong one is reported now, not in the middle of the work
+    cache_limit()  # reports an invalid limit before the run starts
     try:
         accelerator = Accelerator(cpu=device == "cpu")
-    except ValueError:  # accelerate stays with the device that it began with, here a GPU
+    except ValueError:  # accelerate keeps its first device, here a GPU
         accelerator = Accelerator()
     if device not in ("auto", accelerator.device.type):
         raise SettingsError(
             f"--device {device} was asked for, but this process was set up on {accelerator.device.type}; "
             "start another one"
         )
-    chosen = ("bf16" if bf16_pays(accelerator.device) else "fp32") if precision == "auto" else precision
+    resolved = ("bf16" if is_bf16_faster(accelerator.device) else "fp32") if precision == "auto" else precision
     return Engine(
         accelerator=accelerator,
-        precision=chosen,
+        precision=resolved,
         seed=seed,
         checkpoint=checkpoint,
         resume=resume,
@@ -142,7 +142,7 @@ def make_engine(
     )
 
 
-def bf16_pays(device: torch.device) -> bool:
+def is_bf16_faster(device: torch.device) -> bool:
     """Returns whether the hardware has matrix units for bf16: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

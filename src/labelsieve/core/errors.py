@@ -1,6 +1,6 @@
-"""One family of errors: everything that the user can fix.
+"""Exceptions for everything that the user can fix.
 
-Each message is one line that says what was expected, what came and what to do. The command line prints it without a
+Each message is one line: what was expected, what came and what to do. The command line prints it without a
 traceback and ends with exit code 1; a developer catches :class:`LabelsieveError`.
 """
 
@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 _EntryT = TypeVar("_EntryT")
-# What a message quotes at most: characters of a value, of which so many stand before what is left out, and values of
-# a list.
+# Limits of what a message quotes: characters of a value, how many of them precede an ellipsis, and values of a list.
 _CHARACTERS, _HEAD, _VALUES = 80, 40, 10
 
 
@@ -38,7 +37,7 @@ class DataError(LabelsieveError):
 
 
 class ModelError(LabelsieveError):
-    """A model folder or Hub id cannot be loaded, or the model lacks what was asked of it."""
+    """A model folder or Hub id cannot be loaded, or the model lacks a required feature."""
 
 
 class SettingsError(LabelsieveError):
@@ -54,13 +53,13 @@ class CheckpointError(RunError):
 
 
 class TrainingError(LabelsieveError):
-    """Training cannot go on, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the loss is no longer finite."""
 
 
 def shown(value: Any) -> str:
-    """Returns what a message quotes of a value: one line of printable characters, at most 80.
+    """Formats a value for a message: one line of printable characters, at most 80.
 
-    A longer value loses its middle: of a path the last part says most.
+    The middle of a longer value is left out: the end of a path matters most.
 
     Example:
         >>> shown("a" * 50 + "b" * 50)[38:45], len(shown("a" * 100))
@@ -75,12 +74,12 @@ def shown(value: Any) -> str:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except ValueError:  # Python writes out no integer of more than 4,300 digits
+    except ValueError:  # Python does not format integers of more than 4,300 digits
         return f"a number of {int(value.bit_length() * 0.30103):,} digits"
 
 
 def listed(values: Iterable[Any], *, quoted: bool = False) -> str:
-    """Returns what a message lists of some values: the first ten, and how many more there are.
+    """Formats values for a message: the first ten, and the number of the others.
 
     Example:
         >>> listed(range(12))
@@ -95,14 +94,14 @@ def listed(values: Iterable[Any], *, quoted: bool = False) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string.
 
-    A known word that reads the same as `word` is no hint.
+    Known words that look the same as `word` are skipped.
     """
     nearest = difflib.get_close_matches(shown(word), [each for each in known if shown(each) != shown(word)], n=1)
     return f' (did you mean "{shown(nearest[0])}"?)' if nearest else ""
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error of another library, or its kind where it says nothing."""
+    """Returns the first line of an error of another library, or its class name if the message is empty."""
     lines = str(error).strip().splitlines()
     return shown(lines[0]) if lines else type(error).__name__
 
@@ -111,10 +110,10 @@ def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[E
     """Returns an entry of a table.
 
     Args:
-        table: What there is, by name.
-        name: What was asked for.
-        what: What was asked for it with, such as a flag.
-        error: What to raise if there is no such entry; the message names the nearest.
+        table: Entries by name.
+        name: The name to look up.
+        what: What the message calls it, such as a flag.
+        error: Raised if there is no such entry; the message suggests the nearest name.
     """
     if not isinstance(name, str) or name not in table:
         hint = did_you_mean(str(name), table)

@@ -1,6 +1,6 @@
-"""Locks on files and folders. The system takes them back however the process that holds them ends.
+"""Locks on files and folders. The system releases them when the process ends, however it ends.
 
-There are none on Windows and on disks that have no locks; what is written there is still written whole or not at all.
+Windows and some file systems do not support them; writing is atomic there too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _held: set[int] = set()
 
 
 def _release_in_child() -> None:
-    """Closes the locks in a forked process: one that decodes images may live a little longer than the run itself."""
+    """Closes the locks in a forked process: a worker that decodes images may outlive the run."""
     for handle in _held:
         os.close(handle)
     _held.clear()
@@ -33,17 +33,17 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Holds the lock of an existing file or folder for the time of a block; nothing is written to it.
+    """Locks an existing file or folder within a block, without writing to it.
 
     Args:
         path: The file or folder.
-        wait: Wait for whoever holds it.
+        wait: Wait until the lock is free.
 
     Yields:
-        Whether the lock is held: false where there are no locks.
+        Whether the lock is held: false where locks are not supported.
 
     Raises:
-        BlockingIOError: Without `wait`: another process, or another block of this one, holds it.
+        BlockingIOError: Without `wait`: another process, or another block of this one, has locked it.
     """
     handle = _acquire(path, wait=wait)
     if handle is None:
@@ -53,7 +53,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
     try:
         yield True
     finally:
-        if handle in _held:  # not so in a process that was forked in the block
+        if handle in _held:  # false in a process that was forked in the block
             _held.discard(handle)
             os.close(handle)
 
@@ -63,14 +63,14 @@ def _acquire(path: Path, *, wait: bool) -> int | None:
         return None
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:  # it may not be read, or is gone
+    except OSError:  # not readable, or deleted
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(handle)
         raise
-    except OSError:  # a disk that has no locks
+    except OSError:  # the file system does not support locks
         os.close(handle)
         return None
     return handle

@@ -1,4 +1,4 @@
-"""Memory: work in parts that are computed again for their gradients, how large a part may be, and room that is kept."""
+"""Memory: work in chunks with gradient checkpointing, the size of a chunk, and reuse of freed memory."""
 
 from __future__ import annotations
 
@@ -15,93 +15,95 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.attention import ExplicitAttention
 
-# Share of the memory that activations may take; the rest is for the model, what comes and goes, and other programs.
+# Share of the memory that activations may take; the rest is for the model, temporary tensors and other programs.
 _SHARE = 0.25
 _LIMIT = "/sys/fs/cgroup/memory.max"
-# From glibc's malloc.h, and its own defaults.
+# From glibc's malloc.h, with its defaults.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-_MMAPS, _LARGEST_OWN = 65_536, 32 * 2**20
-_KEEPING = threading.Event()
+_DEFAULT_MMAP_MAX, _DEFAULT_THRESHOLD = 65_536, 32 * 2**20
+_REUSING = threading.Event()
 
 
 @contextmanager
-def keeping_room() -> Iterator[None]:
-    """Keeps the room of large tensors on the CPU for the next ones, for the time of a block.
+def reuse_allocations() -> Iterator[None]:
+    """Reuses the memory of freed CPU tensors for new ones, within a block.
 
-    The C library of Linux gives the room of each large tensor back to the system at once and asks for it again, and
-    each time the system fills all of it with zeros: a step on large batches spends half of its time on that
-    (`benchmarks/step.py`). Elsewhere, and within another such block, this does nothing.
+    The C library of Linux returns the memory of each large tensor to the system when it is freed, and requests it again
+    for the next one. The system fills it with zeros each time, which takes half the time of a step on large batches
+    (`benchmarks/step.py`). On other systems, and within another such block, this does nothing.
     """
     library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-    if library is None or _KEEPING.is_set():
+    if library is None or _REUSING.is_set():
         yield
         return
-    _KEEPING.set()
+    _REUSING.set()
     library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:
-        _KEEPING.clear()
-        library.mallopt(_MMAP_MAX, _MMAPS)
-        library.mallopt(_MMAP_THRESHOLD, _LARGEST_OWN)
-        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_OWN)
+        _REUSING.clear()
+        library.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+        library.mallopt(_MMAP_THRESHOLD, _DEFAULT_THRESHOLD)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _DEFAULT_THRESHOLD)
         library.malloc_trim(0)
 
 
-def in_parts(work: Callable[[int, int], Tensor], *, count: int, at_once: int, device: torch.device) -> Tensor:
-    """Works on some things at a time; if there is more than one part, each is computed again for its gradients.
+def checkpointed_chunks(
+    work: Callable[[int, int], Tensor], *, count: int, chunk_size: int, device: torch.device
+) -> Tensor:
+    """Processes items in chunks, with gradient checkpointing if there is more than one chunk.
 
-    What is kept for the backward pass is then that of one part, whatever number of parts there is.
+    The activations of only one chunk are in memory at a time, however many chunks there are.
 
     Args:
-        work: Takes the first and the one behind the last; returns a tensor (n, ...).
-        count: How many things there are, at least 1.
-        at_once: How many to take at a time, at least 1.
-        device: Where the work is done.
+        work: Takes the indices of the first item and of the end of the chunk; returns a tensor (n, ...).
+        count: Number of items, at least 1.
+        chunk_size: Items in a chunk, at least 1.
+        device: Where `work` computes.
 
     Returns:
-        What `work` made of all, one below the other.
+        The results of all chunks, concatenated.
     """
-    bounds = [(first, min(first + at_once, count)) for first in range(0, count, at_once)]
+    bounds = [(first, min(first + chunk_size, count)) for first in range(0, count, chunk_size)]
     if len(bounds) == 1:
         return work(*bounds[0])
     if not torch.is_grad_enabled():
         return torch.cat([work(*each) for each in bounds])
 
-    def again(first: int, last: int, _device: Tensor) -> Tensor:
-        with WrittenOutAttention():  # the backward pass runs outside of whatever surrounds this
+    def run_chunk(first: int, last: int, _device: Tensor) -> Tensor:
+        with ExplicitAttention():  # the backward pass runs outside of the caller's contexts
             return work(first, last)
 
-    here = torch.empty(0, device=device)  # tells whose random numbers have to come again, for dropout
-    return torch.cat([checkpoint(again, *each, here, use_reentrant=False) for each in bounds])
+    placeholder = torch.empty(0, device=device)  # checkpoint() restores the random state of its device, for dropout
+    return torch.cat([checkpoint(run_chunk, *each, placeholder, use_reentrant=False) for each in bounds])
 
 
-def fitting(work: Callable[[Tensor], Tensor], one: Tensor, *, most: int, room: int | None = None) -> int:
-    """Finds out how many things fit into memory when work on them keeps what the backward pass needs.
+def max_chunk_size(work: Callable[[Tensor], Tensor], one: Tensor, *, maximum: int, budget: int | None = None) -> int:
+    """Returns how many items fit into memory with the activations that the backward pass needs.
 
-    It counts bytes and reads the size of the memory, not how much of it is free: two runs take the same parts, however
+    It compares bytes with the size of the memory, not with its free part, so that the result does not depend on how
     busy the machine is.
 
     Args:
-        work: Takes some things, (n, ...), on their device; gradients flow through it.
-        one: One of these things, (1, ...).
-        most: How many are wanted, at least 1.
-        room: How many bytes activations may take; None for a quarter of the memory.
+        work: Takes a batch (n, ...) on its device; differentiable.
+        one: A batch of one item, (1, ...).
+        maximum: Largest useful number of items, at least 1.
+        budget: Bytes that activations may take; None for a quarter of the memory.
 
     Returns:
-        `most`, or the largest power of two below it whose activations take no more than the room; at least 1.
+        `maximum`, or the largest power of two below it whose activations fit into the budget; at least 1.
     """
-    few, more = _kept(work, one), _kept(work, torch.cat([one, one]))
-    room = int(_SHARE * memory_size(one.device)) if room is None else room
-    at_once = room // max(1, more - few)
-    return most if most <= at_once else 1 << (max(1, at_once).bit_length() - 1)
+    one_item, two_items = _saved_bytes(work, one), _saved_bytes(work, torch.cat([one, one]))
+    budget = int(_SHARE * memory_size(one.device)) if budget is None else budget
+    size = budget // max(1, two_items - one_item)
+    return maximum if maximum <= size else 1 << (max(1, size).bit_length() - 1)
 
 
-def _kept(work: Callable[[Tensor], Tensor], things: Tensor) -> int:
-    """Returns how many bytes work on some things keeps for its backward pass, weights included."""
+def _saved_bytes(work: Callable[[Tensor], Tensor], batch: Tensor) -> int:
+    """Returns the bytes of all tensors that `work` saves for the backward pass, weights included."""
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -110,15 +112,15 @@ def _kept(work: Callable[[Tensor], Tensor], things: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        made = work(things)  # held, so that nothing takes the place of what is counted
-    del made
+        output = work(batch)  # kept alive, so that no storage is freed and reused while they are counted
+    del output
     return sum(storages.values())
 
 
 def memory_size(device: torch.device) -> int:
-    """Returns how many bytes of memory a device has for this process, whether they are free or not.
+    """Returns the memory of a device for this process in bytes, whether free or not.
 
-    Processes on the same machine share what the CPU has; a limit of the control group counts, as in a container.
+    Processes on one machine share the memory of the CPU. A limit of the control group, as in a container, applies.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)

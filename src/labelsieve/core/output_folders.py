@@ -1,4 +1,4 @@
-"""Folders that results are written to: one process at a time, whole or not at all, and nothing foreign is removed."""
+"""Output folders: one process writes at a time, atomically, and never deletes files of others."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pathlib import Path
 from labelsieve.core.errors import RunError
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import is_main_process
-from labelsieve.core.provenance import fingerprint, is_utf8, new_part, parts_of, remove_parts
+from labelsieve.core.provenance import fingerprint, is_utf8, new_temporary, remove_leftovers, temporaries_of
 
-# Folders that a block of this process has for itself: thread, device, inode.
-_ours: set[tuple[int, int, int]] = set()
-# What file managers leave in any folder they show; hidden files count as such, too.
+# Folders that this process has locked: thread, device, inode.
+_locked_folders: set[tuple[int, int, int]] = set()
+# Files that file managers create in any folder; hidden files are ignored as well.
 _JUNK = ("thumbs.db", "desktop.ini")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-# File systems allow 255 bytes a name; the rest is for counters and suffixes.
-_MOST_BYTES = 180
+# File systems allow 255 bytes for a name; the difference is for counters and suffixes.
+_MAX_BYTES = 180
 
 
 def make_folder(folder: Path) -> Path:
-    """Makes a folder, with those above it, unless it is there.
+    """Creates a folder and its parents, unless it exists.
 
     Raises:
-        RunError: Something else is there, the path is not UTF-8, or it cannot be made.
+        RunError: Something else exists there, the path is not UTF-8, or it cannot be created.
     """
     if not is_utf8(folder):
         raise RunError(f"expected --out to be UTF-8, got {str(folder)!r}; choose another name")
@@ -45,32 +45,30 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Makes a folder and keeps other processes from writing results into it for the time of a block.
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Creates a folder and locks it against other runs within a block.
 
-    They would replace each other's files and go on from each other's checkpoints. However this process ends, the system
-    takes the lock back. Of several processes of one run the first locks for all; a block within a block needs no second
-    lock. A folder that the block made and left empty is removed if it fails.
+    Otherwise two runs could replace each other's files and resume from each other's checkpoints. The system releases
+    the lock however this process ends. The main process of a run locks for all of its processes; nested blocks share
+    one lock. A folder that the block created and left empty is removed if the block fails.
 
     Raises:
-        RunError: Another process has the folder, or it cannot be made.
+        RunError: Another process has locked the folder, or it cannot be created.
     """
     new = not folder.exists()
     make_folder(folder)
-    place = Path(os.path.realpath(folder))
-    found = place.stat()
-    key = (threading.get_ident(), found.st_dev, found.st_ino)
-    if key in _ours or not is_main_process():
+    target = Path(os.path.realpath(folder))
+    status = target.stat()
+    key = (threading.get_ident(), status.st_dev, status.st_ino)
+    if key in _locked_folders or not is_main_process():
         yield
         return
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(place))
+            stack.enter_context(locked(target))
         except BlockingIOError:
-            raise RunError(
-                f"another process writes into {folder} just now; wait for it, or choose another --out"
-            ) from None
-        _ours.add(key)
+            raise RunError(f"another process is writing to {folder}; wait for it, or choose another --out") from None
+        _locked_folders.add(key)
         try:
             yield
         except BaseException:
@@ -79,14 +77,14 @@ def alone_in(folder: Path) -> Iterator[None]:
                     folder.rmdir()
             raise
         finally:
-            _ours.discard(key)
+            _locked_folders.discard(key)
 
 
 def check_no_mount(out: Path) -> None:
-    """Checks that another folder can take the place of one, before anything expensive starts.
+    """Checks that a folder can be replaced, before anything expensive starts.
 
     Raises:
-        RunError: A disk is mounted there, as a volume of a container.
+        RunError: It is a mount point, such as a volume of a container.
     """
     if os.path.ismount(out):
         raise RunError(f"{out} cannot be replaced, for a disk is mounted there; choose a folder in it")
@@ -94,14 +92,14 @@ def check_no_mount(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `out`; it takes the place of `out` when the block ends well.
+    """Yields a temporary folder next to `out`; it replaces `out` when the block succeeds.
 
-    Where `out` is a link, it takes the place of what that leads to. What stands there is removed as a whole, so check
-    before that all of it is ours. Temporary folders of processes that were killed meanwhile are removed.
+    If `out` is a link, its target is replaced. The old folder is deleted with all its files, so check them before.
+    Temporary folders of processes that were killed are removed.
 
     Raises:
-        RunError: The disk is full or read-only, something else than a folder is there, or another process writes it;
-            whatever stood at `out` before stays as it was.
+        RunError: The disk is full or read-only, `out` is not a folder, or another process writes it; `out` then stays
+            as it was.
     """
     out = Path(os.path.realpath(out))
     if os.path.lexists(out) and not out.is_dir():
@@ -109,8 +107,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     old = out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _clear_up(out)
-        with new_part(out, folder=True) as part:
+        _remove_old(out)
+        with new_temporary(out, folder=True) as part:
             yield part
             old = part.with_suffix(".old")
             if out.exists():
@@ -126,28 +124,28 @@ def new_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _clear_up(out: Path) -> None:
-    """Removes what processes left that were killed while they wrote a folder; what stood there before is put back.
+def _remove_old(out: Path) -> None:
+    """Removes temporary folders of processes that were killed, and restores the folder that they were replacing.
 
     Raises:
-        RunError: Another process writes it just now.
+        RunError: Another process is writing the folder.
     """
-    if remove_parts(out):
-        raise RunError(f"another process writes {out} just now; wait for it, or choose another --out")
-    for old in parts_of(out, "old"):
+    if remove_leftovers(out):
+        raise RunError(f"another process is writing {out}; wait for it, or choose another --out")
+    for old in temporaries_of(out, "old"):
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.replace(out)
 
 
-def foreign(folder: Path, own: Iterable[str]) -> list[str]:
-    """Returns the sorted names of what lies in a folder and is not among our own; hidden files are not looked at."""
-    return sorted(set(_names(os.listdir(folder))) - set(own))
+def unknown_files(folder: Path, known: Iterable[str]) -> list[str]:
+    """Returns the sorted names of files in a folder that are not known; hidden files are ignored."""
+    return sorted(set(_names(os.listdir(folder))) - set(known))
 
 
-def listing(folder: Path) -> str:
-    """Returns a fingerprint of the relative paths of all files in a folder; hidden files are not looked at."""
+def paths_fingerprint(folder: Path) -> str:
+    """Returns a fingerprint of the relative paths of all files in a folder; hidden files are ignored."""
     files = (
         os.path.relpath(os.path.join(parent, name), folder)
         for parent, _, names in os.walk(folder)
@@ -161,7 +159,7 @@ def _names(names: Iterable[str]) -> list[str]:
 
 
 class UniqueNames:
-    """Hands out names that differ within a folder, also on file systems that ignore case or the form of accents."""
+    """Makes names unique within a folder, also on file systems that ignore case or the form of accents."""
 
     def __init__(self) -> None:
         self._taken: set[tuple[str, str]] = set()
@@ -173,7 +171,7 @@ class UniqueNames:
         stem, suffix = os.path.splitext(name)
         while (folder, _folded(candidate)) in self._taken:
             number = self._next.get(key, 2)
-            self._next[key] = number + 1  # remembered, so that many equal names do not each count from 2
+            self._next[key] = number + 1  # equal names do not start again from 2
             candidate = f"{stem}-{number}{suffix}"
         self._taken.add((folder, _folded(candidate)))
         return candidate
@@ -186,5 +184,5 @@ def _folded(name: str) -> str:
 def safe_name(name: str) -> str:
     """Returns `name` as one part of a path on any file system: no separator or `..`, not hidden, reserved or long."""
     cleaned = _UNSAFE.sub("_", name).strip(" .")
-    cleaned = cleaned.encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(" .")
+    cleaned = cleaned.encode("utf-8", "replace")[:_MAX_BYTES].decode("utf-8", "ignore").rstrip(" .")
     return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned

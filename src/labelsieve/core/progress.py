@@ -1,4 +1,4 @@
-"""Progress with rate and remaining time on the terminal; silent where nobody looks."""
+"""Progress with rate and remaining time on the terminal; silent without a console."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-# Seconds: a brief task that takes fewer leaves no line; where nothing is drawn, no task is silent for more.
+# Seconds: a brief task shorter than this leaves no line; without a live display, a line appears at least this often.
 _BRIEF, _SILENT = 1.0, 30.0
 
 STOPPING = threading.Event()
-"""Set once the command is asked to stop. What a signal raises may be lost, as while a process is forked."""
+"""Set when the command has to stop. An exception raised by a signal handler can be lost, as during a fork."""
 
 
 def is_main_process() -> bool:
     """Returns whether this is the process that prints and writes; under `accelerate launch` there may be several."""
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "")).strip()
-    # what is no number at all is reported by the check of these variables
+    # check_environment() reports values that are not numbers
     return not (rank.isdecimal() and rank.strip("0"))
 
 
-def stop_if_asked() -> None:
-    """Raises `KeyboardInterrupt` if the command has been asked to stop."""
+def raise_if_stopping() -> None:
+    """Raises `KeyboardInterrupt` if the command has to stop."""
     if STOPPING.is_set():
         raise KeyboardInterrupt
 
 
 def clean(text: str) -> str:
-    """Takes out control characters: the name of a class or a file must not be able to steer the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\u00a0" else "\ufffd" for letter in text)
+    """Replaces control characters: the name of a class or a file must not control the terminal."""
+    return "".join(character if character.isprintable() or character == "\u00a0" else "\ufffd" for character in text)
 
 
 class Progress:
     """Shows tasks on a console; without one it shows nothing.
 
     Args:
-        console: Where to draw. On a console that is not a terminal each finished task leaves one line, and a long one
-            says every half a minute how far it is.
+        console: Where to draw. On a console that is not a terminal, each finished task prints one line, and a long
+            task prints one every half minute.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -63,16 +63,16 @@ class Progress:
 
     @contextmanager
     def task(self, label: str, *, total: int, unit: str, brief: bool = False) -> Iterator[Callable[[int], None]]:
-        """Yields a function that takes how many units were done since the last call, and 0 as a sign of life.
+        """Yields a function that takes the number of units done since the last call; 0 only signals activity.
 
         Args:
-            label: What is done. A task within another has its bar below it, as long as it runs.
-            total: How many units there are; of 0 nothing is shown.
-            unit: What is counted, in the plural.
-            brief: Leave no line if it was over within a second, as on small data.
+            label: Name of the task. The bar of a nested task is below the outer one while it runs.
+            total: Number of units; with 0 nothing is shown.
+            unit: Name of the unit, in the plural.
+            brief: Leave no line if the task takes less than a second.
         """
         if self.console is None or total == 0:
-            yield lambda _count: stop_if_asked()
+            yield lambda _count: raise_if_stopping()
             return
         outer, started = self._bars, time.monotonic()
         bars = self._bars = outer or _make_bars(self.console)
@@ -88,19 +88,19 @@ class Progress:
                 bars.remove_task(task)
             elif brief and time.monotonic() - started < _BRIEF:
                 bars.live.transient = True
-                bars.live.stop()  # that of the bars would leave an empty line
+                bars.live.stop()  # bars.stop() would leave an empty line
             else:
                 bars.stop()
 
     def _advance(self, bars: Bars, task: TaskID, unit: str, count: int) -> None:
-        stop_if_asked()
+        raise_if_stopping()
         bars.advance(task, count)
-        shown = next(each for each in bars.tasks if each.id == task)
-        speed = shown.speed
+        current = next(each for each in bars.tasks if each.id == task)
+        speed = current.speed
         bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")
         if not bars.console.is_interactive and time.monotonic() - self._last_line > _SILENT:
             self._last_line = time.monotonic()
-            self.say(f"{shown.description}: {shown.completed:,.0f} of {shown.total:,.0f} {unit}")
+            self.say(f"{current.description}: {current.completed:,.0f} of {current.total:,.0f} {unit}")
 
 
 def _make_bars(console: Console) -> Bars:

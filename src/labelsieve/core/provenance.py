@@ -1,6 +1,7 @@
-"""Where a result came from, and how it reaches the disk whole or not at all.
+"""Provenance of results, and atomic writing.
 
-Fingerprints of data and settings, versions of what was used, and atomic writing. Nothing here pickles.
+Fingerprints of data and settings, versions of packages, and files that are written completely or not at all. Nothing
+here uses pickle.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from labelsieve.core.errors import RunError, first_line
 from labelsieve.core.locks import locked
 
 _PACKAGES = ("labelsieve", "torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "numpy")
-# What a temporary file holds before anything is written to it.
-_NOTHING = b"labelsieve: not written yet"
+# Content of a temporary file before anything is written to it.
+_UNWRITTEN = b"labelsieve: not written yet"
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
     (stat.S_ISDIR, "a folder"),
@@ -66,21 +67,21 @@ def versions() -> dict[str, str]:
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions_by_name = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_by_name
 
 
 def to_json(value: Any) -> str:
-    """Serialises dataclasses, paths and numpy scalars too; the same value always gives the same text."""
-    return json.dumps(value, default=_plain, sort_keys=True, indent=2, ensure_ascii=False)
+    """Serialises values to JSON, including dataclasses, paths and numpy scalars; equal values give equal text."""
+    return json.dumps(value, default=_to_jsonable, sort_keys=True, indent=2, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def _to_jsonable(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, np.generic | np.ndarray):
@@ -88,12 +89,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, set | frozenset):
-        return sorted(value, key=to_json)  # the text orders mixed types too, and does not depend on the hash seed
+        return sorted(value, key=to_json)  # works for mixed types and does not depend on the hash seed
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
 def is_utf8(path: str | Path) -> bool:
-    """Returns whether a path is a text, which Arrow and the records of runs need; on Linux it may be any bytes."""
+    """Returns whether a path is valid UTF-8, as Arrow and the records of runs require."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -102,36 +103,38 @@ def is_utf8(path: str | Path) -> bool:
 
 
 def target_of(path: Path) -> Path:
-    """Returns the file that writing to `path` creates or replaces: `path` itself, or what a symbolic link leads to.
+    """Returns the file that writing to `path` creates or replaces: `path` itself, or the target of a symbolic link.
 
     Raises:
-        RunError: Something else than a regular file is there, such as a device or a folder, which is never replaced;
-            or the path is not UTF-8.
+        RunError: The path exists and is not a regular file, such as a device or a folder, which are never replaced; or
+            it is not UTF-8.
     """
     if not is_utf8(path):
         raise RunError(f"could not write {str(path)!r}: the path is not UTF-8; choose another name")
     target = Path(os.path.realpath(path))
     kind = _kind(target)
     if kind not in (None, "a regular file"):
-        led = f"{path} leads to {kind}" if target != Path(os.path.abspath(path)) else f"it is {kind}"
-        raise RunError(f"could not write {path}: {led}, and only a regular file is ever replaced; choose another name")
+        reason = f"{path} leads to {kind}" if target != Path(os.path.abspath(path)) else f"it is {kind}"
+        raise RunError(
+            f"could not write {path}: {reason}, and only a regular file is ever replaced; choose another name"
+        )
     return target
 
 
 def _kind(path: Path) -> str | None:
-    """Returns what a path is, without following it; None where there is nothing."""
+    """Returns the kind of a path, without following links; None if nothing exists there."""
     try:
         mode = path.lstat().st_mode
-    except OSError:  # nothing there, or in no folder; writing will tell
+    except OSError:  # does not exist, or not accessible: writing reports it
         return None
     return next((kind for test, kind in _KINDS if test(mode)), "something else")
 
 
 def remove(path: Path) -> None:
-    """Removes a file that is to be replaced, if it is there: what :func:`target_of` a path is.
+    """Removes the file that :func:`target_of` returns, if it exists.
 
     Raises:
-        RunError: It is no regular file, or cannot be removed.
+        RunError: It is not a regular file, or cannot be removed.
     """
     try:
         target_of(path).unlink(missing_ok=True)
@@ -141,37 +144,37 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` when the block ends well, removes it otherwise.
+    """Yields a temporary path next to `path`; renames it to `path` when the block succeeds, removes it otherwise.
 
-    Where `path` is a symbolic link, the link stays and what it leads to is replaced. Temporary files of processes that
-    were killed while they wrote the same file are removed.
+    If `path` is a symbolic link, its target is replaced. Temporary files of processes that were killed while they wrote
+    the same file are removed.
 
     Raises:
-        RunError: The disk is full or read-only, the path is not UTF-8, or something else than a regular file is there;
-            whatever stood there before stays as it was.
+        RunError: The disk is full or read-only, the path is not UTF-8, or it is not a regular file; the old file then
+            stays as it was.
     """
     target = target_of(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_parts(target)
-        with new_part(target) as part:
+        remove_leftovers(target)
+        with new_temporary(target) as part:
             yield part
             with part.open("rb+") as handle:
-                if handle.read(len(_NOTHING) + 1) == _NOTHING:
+                if handle.read(len(_UNWRITTEN) + 1) == _UNWRITTEN:
                     raise OSError("nothing was written")
                 os.fsync(handle.fileno())
             part.replace(target)
     except OSError as error:
-        # the number's own text: some libraries tell of the temporary file instead
+        # the text of the error number: messages of some libraries name the temporary file
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(f"could not write {path}: {reason}; free some space or choose a writable folder") from error
 
 
 @contextmanager
-def new_part(target: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Makes a temporary file or folder beside `target` that is locked as long as it is written.
+def new_temporary(target: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Creates a temporary file or folder next to `target` that is locked within the block.
 
-    After the block it is gone, unless it was renamed; what a killed process left, :func:`remove_parts` removes.
+    It is removed after the block, unless it was renamed. :func:`remove_leftovers` removes those of killed processes.
     """
     with ExitStack() as stack:
         while True:
@@ -180,35 +183,35 @@ def new_part(target: Path, *, folder: bool = False) -> Iterator[Path]:
             if folder:
                 part.mkdir()
             else:
-                part.write_bytes(_NOTHING)
-            with suppress(BlockingIOError):  # taken for a leftover in the moment before this
+                part.write_bytes(_UNWRITTEN)
+            with suppress(BlockingIOError):  # another process removed it before it was locked
                 stack.enter_context(locked(part))
                 if part.exists():
                     break
         yield part
 
 
-def remove_parts(target: Path) -> bool:
-    """Removes what processes left beside `target` that were killed while they wrote it.
+def remove_leftovers(target: Path) -> bool:
+    """Removes temporary files next to `target` whose process was killed.
 
-    Where there are no locks, nothing tells what is left over from what is being written, and it stays.
+    Without locks, leftovers cannot be distinguished from files in use, so nothing is removed.
 
     Returns:
-        Whether another process is writing `target` just now.
+        Whether another process is writing `target`.
     """
     busy = False
-    for part in parts_of(target):
+    for part in temporaries_of(target):
         try:
-            with locked(part) as dead:
-                if dead:
+            with locked(part) as unused:
+                if unused:
                     _discard(part)
         except BlockingIOError:
             busy = True
     return busy
 
 
-def parts_of(target: Path, suffix: str = "part") -> list[Path]:
-    """Returns the temporary files and folders beside `target`, those that are being written and those left over."""
+def temporaries_of(target: Path, suffix: str = "part") -> list[Path]:
+    """Returns all temporary files and folders next to `target`, in use or left over."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.{suffix}")
     try:
         names = [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]
@@ -218,7 +221,7 @@ def parts_of(target: Path, suffix: str = "part") -> list[Path]:
 
 
 def _discard(part: Path) -> None:
-    with suppress(OSError):  # a read-only disk: there is nothing to remove
+    with suppress(OSError):  # a read-only disk
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part, ignore_errors=True)
         else:

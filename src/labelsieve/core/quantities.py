@@ -1,4 +1,4 @@
-"""Numbers with their units, as report, terminal and messages write them, and how the two stay on one line."""
+"""Formats numbers with their units for report, terminal and messages, with non-breaking spaces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 UNKNOWN = "\u2013"
 NBSP = "\u00a0"
-"""A space that does not break: between a number and its unit, in texts for the report and for records."""
+"""The non-breaking space between a number and its unit, in texts for the report and for records."""
 
 # The space between a number and the word after it, which may be a unit: "3,000 images", "59.6 s", "12 %".
 _SPACE = re.compile(r"(?<=\d) (?=[%°\w])(?!\d)")
@@ -14,7 +14,7 @@ _QUANTITY = re.compile(rf"(?:[<>]{NBSP})?\d[\d,.]*[ {NBSP}](?!\d)[%°\w]+")
 
 
 def percent(share: float | None) -> str:
-    """Writes a share between 0 and 1 as a percentage that never rounds something to nothing, or nearly all to all."""
+    """Formats a share between 0 and 1 as a percentage that is never rounded to 0 % or 100 %."""
     if share is None or share != share:
         return UNKNOWN
     if 0 < share < 0.001:
@@ -25,39 +25,39 @@ def percent(share: float | None) -> str:
 
 
 def points(share: float | None) -> str:
-    """Writes an accuracy between 0 and 1 in percent with one digit: models are compared by it."""
+    """Formats an accuracy between 0 and 1 as a percentage with one decimal."""
     return UNKNOWN if share is None else f"{100 * share:.1f}{NBSP}%"
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """Writes a number with the words for one or for many."""
-    return f"{number:,} {one if number == 1 else many}"
+def counted(number: int, singular: str, plural: str) -> str:
+    """Formats a number with a noun in the singular or plural."""
+    return f"{number:,} {singular if number == 1 else plural}"
 
 
 def megabytes(size: int) -> str:
-    """Writes the size of a file in bytes."""
+    """Formats the size of a file, given in bytes, in MB."""
     return f"{size / 1e6:.1f}{NBSP}MB"
 
 
 def gigabytes(size: float) -> str:
-    """Writes an amount of memory in GB."""
+    """Formats an amount of memory, given in GB."""
     return f"{size:.1f}{NBSP}GB"
 
 
 def duration(seconds: float | None) -> str:
-    """Writes seconds as a person would say them; empty where unknown."""
+    """Formats seconds in s, min or h; empty if unknown."""
     if seconds is None:
         return ""
     if seconds < 59.5:  # more is a minute when rounded
         return f"{seconds:.0f}{NBSP}s" if seconds >= 1 else f"{seconds:.1f}{NBSP}s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remaining_seconds = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes}{NBSP}min {rest}{NBSP}s"
+        return f"{minutes}{NBSP}min {remaining_seconds}{NBSP}s"
     return f"{minutes // 60}{NBSP}h {minutes % 60}{NBSP}min"
 
 
 def about(seconds: float) -> str:
-    """Writes a time that is no more than a guess, to two digits at most."""
+    """Formats an estimated time in seconds, with at most two digits."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.5 * size:
             value = seconds / size
@@ -65,34 +65,34 @@ def about(seconds: float) -> str:
     return f"about {max(1, round(seconds))}{NBSP}s"
 
 
-def glued(text: str, glue: str = NBSP) -> str:
-    """Puts a character that does not break between each number and the word after it.
+def bind_units(text: str, glue: str = NBSP) -> str:
+    """Replaces the space between each number and the word after it.
 
     Args:
         text: Any text.
-        glue: One character, which takes the place of the spaces, and of those that do not break already.
+        glue: The character that replaces these spaces, and non-breaking spaces.
 
     Example:
-        >>> glued("3,000 images, 12 % flagged", "_")
+        >>> bind_units("3,000 images, 12 % flagged", "_")
         '3,000_images, 12_% flagged'
     """
     return _SPACE.sub(glue, text).replace(NBSP, glue)
 
 
 def plain(text: str) -> str:
-    """Returns a text with usual spaces alone, for terminals: what is copied from there is typed or parsed again."""
+    """Replaces non-breaking spaces by usual ones, for terminals, whose text is copied and parsed."""
     return text.replace(NBSP, " ")
 
 
-def parts(text: str) -> list[tuple[str, bool]]:
-    """Splits a text at its numbers with units; each part comes with whether it is one.
+def split_units(text: str) -> list[tuple[str, bool]]:
+    """Splits a text at its numbers with units; returns each piece and whether it is such a number.
 
     Example:
-        >>> parts("of 12 images")
+        >>> split_units("of 12 images")
         [('of ', False), ('12 images', True)]
     """
-    found, end = [], 0
+    pieces, end = [], 0
     for match in _QUANTITY.finditer(text):
-        found += [(text[end : match.start()], False), (match[0], True)]
+        pieces += [(text[end : match.start()], False), (match[0], True)]
         end = match.end()
-    return [part for part in [*found, (text[end:], False)] if part[0]]
+    return [piece for piece in [*pieces, (text[end:], False)] if piece[0]]

@@ -1,4 +1,4 @@
-"""What there is to choose from, by name: one line a choice, with what it is and where it is loaded from."""
+"""Registries: tables of choices by name, each with a description and an import path."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """One choice.
+    """One entry of a registry.
 
     Attributes:
-        name: What a user types.
-        place: `module:attribute`, imported when it is first used, so that a list of choices costs no import.
-        about: What it is, in one line; empty where the first sentence of its docstring says so.
+        name: Name on the command line.
+        place: `module:attribute`, imported on first use, so that listing the choices imports nothing.
+        about: Description in one line; by default the first sentence of the docstring.
     """
 
     name: str
@@ -34,14 +34,14 @@ EntryT = TypeVar("EntryT", bound=Entry)
 class Registry(Mapping[str, T], Generic[T, EntryT]):
     """A table of choices: flags, help, `labelsieve list`, messages and tests derive from it.
 
-    As a mapping it holds names and the objects themselves, each loaded when it is asked for.
+    As a mapping it maps names to the objects, which are loaded on access.
 
     Args:
-        option: What a user chooses with, such as `--peft`.
+        option: The command-line option, such as `--peft`.
         *entries: The choices, in the order in which they are listed.
 
     Raises:
-        SettingsError: Two of them have one name.
+        SettingsError: Two entries have the same name.
 
     Example:
         >>> codecs = Registry("--codec", Entry("json", "json:dumps", "text"), Entry("hex", "binascii:hexlify"))
@@ -69,7 +69,7 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
         return len(self.entries)
 
     def about(self, name: str) -> str:
-        """Returns what a choice is, in one line."""
+        """Returns the description of an entry, in one line."""
         return self.entries[name].about or first_sentence(self[name])
 
     def name_of(self, thing: Any) -> str | None:
@@ -79,7 +79,7 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
 
 
 def loaded(place: str) -> Any:
-    """Loads what a place names, as `module:attribute`.
+    """Imports an object given as `module:attribute`.
 
     Example:
         >>> loaded("json:dumps")([1])
@@ -90,11 +90,11 @@ def loaded(place: str) -> Any:
 
 
 def first_sentence(thing: Any) -> str:
-    """Returns the first sentence of a docstring without marks of code.
+    """Returns the first sentence of a docstring without backticks.
 
     Example:
         >>> first_sentence(first_sentence)
-        'Returns the first sentence of a docstring without marks of code'
+        'Returns the first sentence of a docstring without backticks'
     """
     text = (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ").replace("`", "")
     return text.split(". ")[0].rstrip(".") if text else ""

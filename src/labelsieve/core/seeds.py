@@ -1,4 +1,4 @@
-"""What random numbers are drawn for: each purpose has a generator of its own, so that no two draw the same numbers."""
+"""Purposes of random numbers: each has its own generator, so that no two use the same numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Purpose(IntEnum):
     AUM_THRESHOLD_SAMPLES = 7
     AUM_ORDER = 8
     SIMIFEAT_TRIPLES = 9
-    STRANGENESS_FOLDS = 10
+    OUTLIER_FOLDS = 10
     INITIAL_MODULES = 21
     FINETUNING_ORDER = 22
     DROPOUT = 23

@@ -1,7 +1,7 @@
-"""CSV files that a spreadsheet opens without taking a cell for a formula.
+"""CSV files without formulas, so that a spreadsheet can open them safely.
 
-A text that begins as a formula does gets an apostrophe before it, as OWASP recommends ("CSV injection"); so does one
-that begins with apostrophes before that, so that reading can tell them apart. Numbers stay as they are.
+A text that starts like a formula is prefixed with an apostrophe, as OWASP recommends ("CSV injection"); so is one that
+starts with apostrophes followed by a formula, so that reading is unambiguous. Numbers stay as they are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from labelsieve.core.provenance import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The full-width signs count as well where a spreadsheet is set to Chinese, Japanese or Korean. See also page.js.
+# Full-width signs start a formula in spreadsheets set to Chinese, Japanese or Korean. See also page.js.
 FORMULA = "^'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 
 
 def escaped(text: str) -> str:
-    """Returns a text as a cell of a CSV file has it.
+    """Escapes a text for a cell of a CSV file.
 
     Example:
         >>> escaped("=1+1"), escaped("-0.5"), escaped("cat")
@@ -34,7 +34,7 @@ def escaped(text: str) -> str:
 
 
 def unescaped(cell: str) -> str:
-    """Returns the text of a cell that :func:`escaped` made.
+    """Reverts :func:`escaped`.
 
     Example:
         >>> unescaped("'=1+1"), unescaped("'tis")
@@ -44,16 +44,16 @@ def unescaped(cell: str) -> str:
 
 
 def read_csv(path: Path, *, needed: Iterable[str], what: str, advice: str) -> list[dict[str, str]]:
-    """Reads a table that :func:`write_csv` or the report has written, or a spreadsheet has saved again.
+    """Reads a table written by :func:`write_csv`, by the report, or by a spreadsheet program.
 
     Args:
         path: The file.
-        needed: Columns that have to be there.
-        what: What it holds, and
+        needed: Required columns.
+        what: What the file contains, for messages.
         advice: What to do if it does not, for messages.
 
     Returns:
-        For each row the texts by column; a cell that is not there is empty.
+        One dictionary for each row, column name to text; missing cells are empty.
 
     Raises:
         DataError: The file cannot be read, or a column is missing.
@@ -78,7 +78,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_csv(path: Path, table: pa.Table) -> None:
-    """Writes a table as CSV with a header, whole or not at all.
+    """Writes a table as CSV with a header, atomically.
 
     Raises:
         RunError: The file cannot be written.

@@ -1,1 +1,1 @@
-"""What is worth knowing of images beside wrong labels: copies, leaks between splits, and images of no class."""
+"""Findings other than wrong labels: duplicates, leaks between splits, defects, and images of no class."""

@@ -1,4 +1,4 @@
-"""Defects of images, such as dark and blurred ones: the one place that asks `cleanvision`, an extra."""
+"""Defects of images, such as dark and blurred ones, by `cleanvision`, an extra."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ROUNDING = 1e-6
 
 
 def check_defects(images: object) -> None:
-    """Checks that defects of images can be looked for, before anything expensive starts.
+    """Checks that defects can be detected, before anything expensive starts.
 
     Raises:
-        SettingsError: There are no images but features, or `cleanvision` is not installed.
+        SettingsError: The data are features without images, or `cleanvision` is not installed.
     """
     if not isinstance(images, LabelledImages):
         raise SettingsError("defects are looked for in images, and features come without; leave out --image-defects")
@@ -37,9 +37,9 @@ def check_defects(images: object) -> None:
 
 
 def find_defects(search: Search) -> Iterator[pa.Table]:
-    """Yields the images that `cleanvision` calls dark, bright, blurred, empty, or of an odd shape or size.
+    """Yields the images that `cleanvision` reports as dark, bright, blurred, empty, or of an odd shape or size.
 
-    The thresholds are its own. Its scores are lower for worse images; here higher is surer, as in all findings.
+    The thresholds are those of `cleanvision`. Its scores are lower for worse images; here higher means more certain.
     """
     data, rows = search.data, search.inputs.rows.tolist()
     if not search.defects or not isinstance(data, LabelledImages):
@@ -48,49 +48,49 @@ def find_defects(search: Search) -> Iterator[pa.Table]:
 
     names = {kind: kind.replace("-", "_") for kind in DEFECTS}
     with search.inputs.progress.task("looking for defects", total=len(rows), unit="images", brief=True) as advance:
-        photos = _Photos(data, rows, advance)
-        if not len(photos):
+        dataset = _TorchvisionDataset(data, rows, advance)
+        if not len(dataset):
             return
-        with redirect_stderr(io.StringIO()):  # it draws a bar of its own
-            lab = Imagelab(torchvision_dataset=photos, verbose=False)
+        with redirect_stderr(io.StringIO()):  # it shows its own progress bar
+            lab = Imagelab(torchvision_dataset=dataset, verbose=False)
             lab.find_issues({name: {} for name in names.values()}, n_jobs=1, verbose=False)
     for kind, name in names.items():
         score = 1 - lab.issues[f"{name}_score"].to_numpy()
-        flagged = np.setdiff1d(np.flatnonzero(lab.issues[f"is_{name}_issue"] & (score > _ROUNDING)), photos.gone)
+        flagged = np.setdiff1d(np.flatnonzero(lab.issues[f"is_{name}_issue"] & (score > _ROUNDING)), dataset.unreadable)
         score = score[flagged]
         order = np.argsort(-score, kind="stable")
-        ids = [data.ids[photos.rows[place]] for place in flagged[order].tolist()]
+        ids = [data.ids[dataset.rows[index]] for index in flagged[order].tolist()]
         yield finding_table(kind, ids, score=score[order].astype(np.float32))
 
 
-class _Photos:
-    """Images as `cleanvision` takes those of torchvision: a tuple for each.
+class _TorchvisionDataset:
+    """Images in the format of torchvision data sets, which `cleanvision` takes: a tuple for each.
 
-    It has no numbers for an image that is missing, and no way to leave one out. In the place of one that can be read no
-    more since the scan stands the first that can.
+    `cleanvision` cannot skip images. One that has become unreadable since the scan is replaced by the first readable
+    one.
 
     Args:
         images: All of them.
-        rows: Those to look at, (n,).
-        advance: Takes how many images were looked at since the last call.
+        rows: Rows of the images to check, (n,).
+        advance: Takes the number of images since the last call.
     """
 
     def __init__(self, images: LabelledImages, rows: Sequence[int], advance: Callable[[int], None]) -> None:
         self._images, self._advance = images, advance
-        first = next((place for place, row in enumerate(rows) if self._open(row) is not None), len(rows))
+        first = next((index for index, row in enumerate(rows) if self._open(row) is not None), len(rows))
         self.rows = rows[first:]
         self._first = self._open(self.rows[0]) if self.rows else None
-        self.gone: list[int] = []
-        """Places of the images that cannot be read any more."""
+        self.unreadable: list[int] = []
+        """Indices of the images that are no longer readable."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[Image.Image | None]:
+    def __getitem__(self, index: int) -> tuple[Image.Image | None]:
         self._advance(1)
-        image = self._open(self.rows[place])
+        image = self._open(self.rows[index])
         if image is None:
-            self.gone.append(place)
+            self.unreadable.append(index)
         return (self._first if image is None else image,)
 
     def _open(self, row: int) -> Image.Image | None:

@@ -1,11 +1,11 @@
 """Copies of images: exact ones by content, near ones by features.
 
-Two images are near copies where they lie closer together than the images around them explain. Around a point the
-distances to its neighbours follow from the local density and the intrinsic dimension d of the data: a neighbour that is
-r times as far as the k-th one, or nearer, is there by chance with a probability of at most (k - 1) r^d (Levina and
+Two images are near copies if they are closer than their neighbourhood explains. The distances of a point to its
+neighbours depend on the local density and the intrinsic dimension d of the data: the probability that a neighbour has
+at most r times the distance of the k-th neighbour by chance is at most (k - 1) r^d (Levina and
 Bickel, *Maximum likelihood estimation of intrinsic dimension*, NeurIPS 2004; Facco et al., *Estimating the intrinsic
-dimension of datasets by a minimal neighborhood information*, Scientific Reports 2017). The data's own dimension sets
-the scale, so that there is no similarity to choose, which would mean another thing for every model.
+dimension of datasets by a minimal neighborhood information*, Scientific Reports 2017). The scale follows from the
+dimension of the data, so that no similarity threshold has to be chosen for each model.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch import Tensor
 from labelsieve.core.progress import Progress
 from labelsieve.detect.neighbours import nearest
 
-# The scale is the distance of this neighbour: a group of copies may be so large, and larger ones are a dense place.
+# k: larger groups of copies look like a dense region.
 SCALE = 20
-# Expected number of pairs, in all of the data, that are taken for copies by chance.
-BY_CHANCE = 0.05
-# Fewer images than this tell nothing of a dimension.
+# Expected number of false pairs in all of the data.
+MAX_FALSE_PAIRS = 0.05
+# Minimum number of images to estimate the dimension.
 MIN_IMAGES = 50
-# Products of a search that a CPU does in some minutes: 140,000 images of 512 features. To encode so many takes hours.
-MOST_ON_CPU = 1e13
+# Multiplications of a search that takes some minutes on a CPU: 140,000 images with 512 features.
+MAX_CPU_OPERATIONS = 1e13
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Copies:
-    """For some of n images the one that is most like it.
+    """Images of which another image is a copy.
 
     Attributes:
-        rows: Shape (m,): which images, ascending.
-        others: Shape (m,): of which each is a copy.
+        rows: Shape (m,): rows of the images, ascending.
+        others: Shape (m,): row of the most similar image of each.
         similarity: Shape (m,), between 0 and 1: cosine of the features.
     """
 
@@ -48,23 +48,23 @@ class Copies:
 
 
 def exact_copies(contents: NDArray[np.uint64]) -> Copies:
-    """Finds images with the same content: the first of a group is said to be a copy of the second, others of the first.
+    """Finds images with the same content: the first of a group is paired with the second, the others with the first.
 
     Args:
         contents: Shape (n,): a hash of each image.
     """
     order = np.argsort(contents, kind="stable")
-    _, start, sizes = np.unique(contents[order], return_index=True, return_counts=True)
+    _, starts, sizes = np.unique(contents[order], return_index=True, return_counts=True)
     others = np.empty(len(order), dtype=np.int64)
-    others[order] = np.repeat(order[start], sizes)
-    several = sizes > 1
-    others[order[start[several]]] = order[start[several] + 1]
-    rows = np.sort(order[np.repeat(several, sizes)])
+    others[order] = np.repeat(order[starts], sizes)
+    has_copies = sizes > 1
+    others[order[starts[has_copies]]] = order[starts[has_copies] + 1]
+    rows = np.sort(order[np.repeat(has_copies, sizes)])
     return _exact(rows, others[rows])
 
 
 def exact_leaks(contents: NDArray[np.uint64], others: NDArray[np.uint64]) -> Copies:
-    """Finds images whose content is among others: the first one there.
+    """Finds images whose content is among that of others, and pairs them with the first match.
 
     Args:
         contents: Shape (n,): a hash of each image.
@@ -79,68 +79,72 @@ def _exact(rows: NDArray[np.int64], others: NDArray[np.int64]) -> Copies:
     return Copies(rows=rows, others=others, similarity=np.ones(len(rows), dtype=np.float32))
 
 
-def near_copies(vectors: Tensor, *, own: int, progress: Progress | None = None) -> tuple[Copies, Copies]:
-    """Finds near copies of the first images among each other, and among the rest.
+def near_copies(vectors: Tensor, *, count: int, progress: Progress | None = None) -> tuple[Copies, Copies]:
+    """Finds near copies of the first n images among themselves, and among the others.
 
-    Exact, block by block: time grows with n N D, memory with N D.
+    The search is exact, in blocks: its time is O(n N D), its memory O(N D).
 
     Args:
         vectors: Normalised features of N images without exact copies, (N, D).
-        own: n: how many of them are the data; the rest is what they are compared with.
-        progress: Where to show how far it is.
+        count: n: number of images of the data; they are also compared with the others.
+        progress: Where to show progress.
 
     Returns:
-        Copies among the first n images, and copies of these among the rest, whose rows count from 0.
+        Copies among the first n images, and copies of them among the others, whose rows start from 0.
     """
-    none = Copies(rows=np.empty(0, np.int64), others=np.empty(0, np.int64), similarity=np.empty(0, np.float32))
-    if own < MIN_IMAGES:
-        return none, none
-    found = nearest(vectors, k=SCALE, queries=torch.arange(own), progress=progress)
-    similarity, rows = found.similarity.double().numpy(), found.rows.numpy()
+    empty = Copies(rows=np.empty(0, np.int64), others=np.empty(0, np.int64), similarity=np.empty(0, np.float32))
+    if count < MIN_IMAGES:
+        return empty, empty
+    neighbours = nearest(vectors, k=SCALE, queries=torch.arange(count), progress=progress)
+    similarity, neighbour_rows = neighbours.similarity.double().numpy(), neighbours.rows.numpy()
     distance = np.sqrt(np.maximum(2 - 2 * similarity, 0.0))
     farthest = np.full(len(vectors), np.inf)
-    farthest[:own] = distance[:, -1]
-    # by the lesser scale of both: a pair is a pair from either side
-    limit = largest_ratio(distance, images=own) * np.minimum(farthest[:own, None], farthest[rows])
-    close = distance <= limit
-    inside, across = (_nearest_of(close & side, rows, similarity) for side in (rows < own, rows >= own))
-    return inside, Copies(rows=across.rows, others=across.others - own, similarity=across.similarity)
+    farthest[:count] = distance[:, -1]
+    # the smaller scale of both, so that the relation is symmetric
+    limit = largest_ratio(distance, images=count) * np.minimum(farthest[:count, None], farthest[neighbour_rows])
+    is_close = distance <= limit
+    within, across = (
+        _nearest_of(is_close & is_candidate, neighbour_rows, similarity)
+        for is_candidate in (neighbour_rows < count, neighbour_rows >= count)
+    )
+    return within, Copies(rows=across.rows, others=across.others - count, similarity=across.similarity)
 
 
-def too_much(vectors: Tensor, *, own: int) -> bool:
-    """Returns whether :func:`near_copies` would take far longer than a scan whose features are at hand."""
-    return vectors.device.type == "cpu" and own * vectors.numel() > MOST_ON_CPU
+def is_too_slow(vectors: Tensor, *, count: int) -> bool:
+    """Returns whether :func:`near_copies` would take much longer than a scan with cached features."""
+    return vectors.device.type == "cpu" and count * vectors.numel() > MAX_CPU_OPERATIONS
 
 
 def largest_ratio(distance: NDArray[np.float64], *, images: int) -> float:
-    """Returns how near a copy is, as a share of the distance to the k-th neighbour; -1 where nothing can be said.
+    """Returns the maximum distance of a copy, relative to the k-th neighbour; -1 if it cannot be estimated.
 
-    Half of the way to the k-th neighbour in ranks is (1/2)^(1/d) of the way in distance, for the median image, whatever
-    the density: so d is estimated from neighbours that copies, which are the nearest, do not reach.
+    The distance of the (k/2)-th neighbour is (1/2)^(1/d) of that of the k-th for the median image, whatever the
+    density: d is estimated from these neighbours, since copies are only among the nearest.
 
     Args:
         distance: To the k nearest, ascending, (n, k).
         images: n.
     """
     k = distance.shape[1]
-    far = distance[:, -1] > 0
-    growth = float(np.median(distance[far, -1] / np.maximum(distance[far, k // 2 - 1], 1e-12))) if far.any() else 1.0
+    is_apart = distance[:, -1] > 0
+    ratios = distance[is_apart, -1] / np.maximum(distance[is_apart, k // 2 - 1], 1e-12)
+    growth = float(np.median(ratios)) if is_apart.any() else 1.0
     if growth <= 1.0:
         return -1.0
     dimension = math.log(2) / math.log(growth)
-    return float((BY_CHANCE / (images * (k - 1))) ** (1 / dimension))
+    return float((MAX_FALSE_PAIRS / (images * (k - 1))) ** (1 / dimension))
 
 
-def _nearest_of(close: NDArray[np.bool_], rows: NDArray[np.int64], similarity: NDArray[np.float64]) -> Copies:
-    """Returns the first, that is the nearest, of those that are close to each image."""
-    images = np.flatnonzero(close.any(axis=1))
-    first = close[images].argmax(axis=1)
+def _nearest_of(is_close: NDArray[np.bool_], rows: NDArray[np.int64], similarity: NDArray[np.float64]) -> Copies:
+    """Returns the nearest of the close neighbours of each image."""
+    images = np.flatnonzero(is_close.any(axis=1))
+    first = is_close[images].argmax(axis=1)
     cosine = np.clip(similarity[images, first], 0.0, 1.0).astype(np.float32)
     return Copies(rows=images, others=rows[images, first], similarity=cosine)
 
 
 def groups(count: int, pairs: Sequence[Copies]) -> NDArray[np.int64]:
-    """Returns for each of n images a number that all copies of one another share, also by way of others, (n,)."""
+    """Returns the connected component of each of n images in the graph of copies, (n,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

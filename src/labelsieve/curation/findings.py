@@ -1,4 +1,4 @@
-"""Findings about images, beside wrong labels: what kinds there are, and the file of a run that holds them."""
+"""Findings about images other than wrong labels: their kinds, and the file of a run that contains them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ IMAGE_FINDINGS = "findings.parquet"
 
 
 @dataclass(frozen=True)
-class Kind(Entry):
-    """A kind of finding about images; its place is what finds it, and `about` says what it means and what to do.
+class FindingKind(Entry):
+    """A kind of finding about images; `place` is the function that finds it, and `about` its meaning and advice.
 
     Attributes:
-        title: What to call the images that have it.
-        other: Which image a finding names, too: another one of the data, with which it shares a group; one of those
-            that were compared with; or none.
-        remark: What to know of all of them together, beside how many there are.
+        title: Name of the images with this finding.
+        other: Which other image a finding refers to: one of the data, with which it shares a group; one of the
+            `against` images; or none.
+        remark: A remark on all findings of this kind.
     """
 
     title: str = ""
@@ -34,7 +34,7 @@ class Kind(Entry):
 
     @property
     def paired(self) -> bool:
-        """Whether a finding names another image, too."""
+        """Whether a finding refers to another image."""
         return bool(self.other)
 
 
@@ -44,104 +44,104 @@ DARK, LIGHT, BLURRY, LOW_INFORMATION = "dark", "light", "blurry", "low-informati
 ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
 DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
 """As `cleanvision` names them."""
-_COPIES, _OTHERS = "labelsieve.curation.search:find_copies", "labelsieve.curation.search:find_no_class"
+_COPIES, _NO_CLASS = "labelsieve.curation.search:find_copies", "labelsieve.curation.search:find_no_class"
 _DEFECTS = "labelsieve.curation.defects:find_defects"
 _LOOK = "see whether the class can be recognised."
-FINDINGS: Registry[Callable[..., Iterator[pa.Table]], Kind] = Registry(
+FINDINGS: Registry[Callable[..., Iterator[pa.Table]], FindingKind] = Registry(
     "finding",
-    Kind(
+    FindingKind(
         EXACT_LEAK,
         _COPIES,
         "The same file is among the images that were compared with: remove it from one of the two splits.",
         title="leaks between splits (exact)",
         other="against",
     ),
-    Kind(
+    FindingKind(
         NEAR_LEAK,
         _COPIES,
         "The image looks like a copy of one of those that were compared with: look at both, and remove one.",
         title="leaks between splits (near copies)",
         other="against",
     ),
-    Kind(
+    FindingKind(
         EXACT_DUPLICATE,
         _COPIES,
         "The same file is there more than once: keep one, with the right label.",
         title="exact duplicates",
         other="data",
     ),
-    Kind(
+    FindingKind(
         NEAR_DUPLICATE,
         _COPIES,
         "Another image looks like a copy, such as a smaller, cropped or re-encoded one: look at both, and keep one.",
         title="near duplicates",
         other="data",
     ),
-    Kind(
+    FindingKind(
         SAME_BOX,
         "labelsieve.curation.same_boxes:find_same_boxes",
         "Another box in the image is nearly the same and has another label: keep one, with the right label.",
-        title="boxes with another label upon them",
+        title="overlapping boxes with different labels",
         other="data",
     ),
-    Kind(
+    FindingKind(
         NO_CLASS,
-        _OTHERS,
+        _NO_CLASS,
         "They are unusually far from all classes, not from the given one alone: leave out those that show none.",
         title="images that may belong to none of the classes",
         remark=f"about 1{NBSP}% of those that belong are among them",
     ),
-    Kind(DARK, _DEFECTS, f"Hardly anything in them is bright: {_LOOK}", title="dark images"),
-    Kind(LIGHT, _DEFECTS, f"Hardly anything in them is dark: {_LOOK}", title="bright images"),
-    Kind(BLURRY, _DEFECTS, f"They have hardly an edge: {_LOOK}", title="blurred images"),
-    Kind(
+    FindingKind(DARK, _DEFECTS, f"Hardly anything in them is bright: {_LOOK}", title="dark images"),
+    FindingKind(LIGHT, _DEFECTS, f"Hardly anything in them is dark: {_LOOK}", title="bright images"),
+    FindingKind(BLURRY, _DEFECTS, f"They have hardly an edge: {_LOOK}", title="blurred images"),
+    FindingKind(
         LOW_INFORMATION,
         _DEFECTS,
         "They hold little more than one colour: leave out those that show nothing.",
         title="images with little in them",
     ),
-    Kind(
+    FindingKind(
         ODD_SHAPE,
         _DEFECTS,
         "They are about three times as long as wide, or more: models see a square, cut out of them or squeezed.",
         title="images of an odd shape",
     ),
-    Kind(
+    FindingKind(
         ODD_SIZE,
         _DEFECTS,
         "They are far larger or smaller than the others: see whether they are what the others are.",
         title="images of an odd size",
     ),
 )
-"""In the order in which they are shown. One function may find several kinds.
+"""In display order. One function may find several kinds.
 
 A new kind is one line, and a function of a :class:`labelsieve.curation.search.Search` that yields a
 :func:`finding_table`.
 """
 KINDS = FINDINGS.entries
-# Those whose other image is one of the data.
+# Kinds whose other image is one of the data.
 DATA_KINDS = tuple(name for name, kind in KINDS.items() if kind.other == "data")
 
 
 def finding_table(kind: str, ids: list[str], *, score: Any, other_id: Any = None, group: Any = None) -> pa.Table:
-    """Returns findings of one kind, the surest first; see :func:`image_findings`.
+    """Returns findings of one kind, the most certain first; see :func:`image_findings`.
 
     Args:
         kind: A key of `KINDS`.
         ids: Of n images.
-        score: Shape (n,), between 0 and 1, higher = surer.
-        other_id: For kinds with another image, n ids.
-        group: For kinds whose other image is one of the data, n numbers.
+        score: Shape (n,), between 0 and 1, higher = more certain.
+        other_id: n ids, for kinds with another image.
+        group: n integers, for kinds whose other image is one of the data.
     """
     import pyarrow as pa
 
-    missing = [None] * len(ids)
+    nulls = [None] * len(ids)
     columns = {
         "kind": [kind] * len(ids),
         "id": ids,
-        "other_id": missing if other_id is None else other_id,
+        "other_id": nulls if other_id is None else other_id,
         "score": score,
-        "group": missing if group is None else group,
+        "group": nulls if group is None else group,
     }
     return pa.table(columns, schema=schema())
 
@@ -155,19 +155,19 @@ def schema() -> pa.Schema:
 
 
 def image_findings(run_folder: str | Path) -> pa.Table:
-    """Reads the findings about images of a run: the queues beside wrong labels.
+    """Reads the findings about images of a run.
 
     Args:
         run_folder: Folder of a finished run.
 
     Returns:
-        One row for each finding, those of a kind together, the surest first. Columns: `kind`, a key of `KINDS`; `id` of
-        the image; `other_id`, the image most like it (for leaks an id of the images that were compared with), null
-        where the kind has none; `score` between 0 and 1, higher = surer; `group`, a number that all duplicates of one
-        another share, null for other kinds. Runs that looked for nothing have no rows.
+        One row for each finding, grouped by kind, the most certain first. Columns: `kind`, a key of `KINDS`; `id` of
+        the image; `other_id`, the most similar image (for leaks an id of the `against` images), null for kinds without
+        one; `score` between 0 and 1, higher = more certain; `group`, an integer that all duplicates of an image share,
+        null for other kinds.
 
     Raises:
-        RunError: The file cannot be read, or is no such table.
+        RunError: The file cannot be read, or has other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

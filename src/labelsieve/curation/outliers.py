@@ -1,8 +1,8 @@
-"""Images of no class: those that are far from all classes, by the Mahalanobis distance to the nearest one.
+"""Images of no class: outliers by the Mahalanobis distance to the nearest class.
 
 Class means and one covariance (Lee et al., *A simple unified framework for detecting out-of-distribution samples and
-adversarial attacks*, NeurIPS 2018), fitted to images whose label is believed. An image is measured by a fit that has
-not seen it, and its distance is compared with those of the believed images, which their fits have not seen either.
+adversarial attacks*, NeurIPS 2018), fitted to images whose label is trusted. All distances
+are out of fold: those of the trusted images, too, which the others are compared with.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.evidence.discriminants import chunks, gather, means_and_covariance
+from labelsieve.detect.evidence.discriminants import chunks, fold_statistics, means_and_covariance
 
 FOLDS = 5
-# Level of the one-sided test: of images that belong, as many lie above it by construction.
+# Significance level of the one-sided test: the share of inliers above it, by construction.
 LEVEL = 0.01
-# Fewer believed images than this tell nothing of the others.
-MIN_BELIEVED = 100
+# Minimum number of trusted images.
+MIN_TRUSTED = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Strangeness:
-    """How far n images are from all classes.
+class OutlierScores:
+    """Distances of n images to the nearest class.
 
     Attributes:
-        score: Shape (n,), between 0 and 1: share of the believed images that are nearer to their nearest class. It is
-            one-sided, and calibrated on images that their fit has not seen: of images that belong, p % exceed 1 - p %.
-        distance: Shape (n,): the distance itself, which orders images further away than all believed ones.
-        outlier: Shape (n,): further away than all but `LEVEL` of the believed images.
+        score: Shape (n,), between 0 and 1: share of the trusted images with a smaller distance. It is one-sided and
+            calibrated out of fold: p % of the inliers exceed 1 - p %.
+        distance: Shape (n,): the distance, which orders images with larger distances than all trusted ones.
+        outlier: Shape (n,): whether the distance exceeds those of all but `LEVEL` of the trusted images.
     """
 
     score: NDArray[np.float32]
@@ -39,37 +39,37 @@ class Strangeness:
     outlier: NDArray[np.bool_]
 
 
-def strangeness(
+def outlier_scores(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     *,
     rows: NDArray[np.int64],
-    believed: NDArray[np.bool_],
+    trusted: NDArray[np.bool_],
     classes: int,
     generator: torch.Generator,
-) -> Strangeness | None:
-    """Measures how far images are from all classes.
+) -> OutlierScores | None:
+    """Computes the outlier scores of images.
 
     Args:
         features: Features before the projection, (N, D), may be memory-mapped.
         labels: Shape (N,): the given labels.
         rows: The n rows to measure.
-        believed: Shape (n,): those of them whose label is believed.
+        trusted: Shape (n,): whether the label of each is trusted.
         classes: K.
         generator: Draws the folds.
 
     Returns:
-        None where too few labels are believed to tell.
+        None if too few labels are trusted.
     """
-    if believed.sum() < MIN_BELIEVED:
+    if trusted.sum() < MIN_TRUSTED:
         return None
     distance = distance_to_nearest(
-        features, labels, rows=rows, believed=rows[believed], classes=classes, generator=generator
+        features, labels, rows=rows, trusted=rows[trusted], classes=classes, generator=generator
     )
-    reference = np.sort(distance[believed])
+    reference = np.sort(distance[trusted])
     below = np.searchsorted(reference, distance, side="left")
     score = (below / len(reference)).astype(np.float32)
-    return Strangeness(score, distance, score >= np.float32(1 - LEVEL))
+    return OutlierScores(score, distance, score >= np.float32(1 - LEVEL))
 
 
 def distance_to_nearest(
@@ -77,43 +77,45 @@ def distance_to_nearest(
     labels: NDArray[np.int64],
     *,
     rows: NDArray[np.int64],
-    believed: NDArray[np.int64],
+    trusted: NDArray[np.int64],
     classes: int,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
     """Returns the squared Mahalanobis distance to the nearest class, (n,), out of fold.
 
     Args:
-        features: See :func:`strangeness`.
-        labels: See :func:`strangeness`.
+        features: See :func:`outlier_scores`.
+        labels: See :func:`outlier_scores`.
         rows: The n rows to measure.
-        believed: The rows to fit to.
+        trusted: The rows to fit to.
         classes: K.
         generator: Draws the folds.
     """
-    gathered = gather(features, labels, believed, classes, FOLDS, generator)
-    folds = np.where(gathered.folds < 0, np.arange(len(features)) % FOLDS, gathered.folds)  # others are in no fit
+    statistics = fold_statistics(features, labels, trusted, classes, FOLDS, generator)
+    folds = np.where(
+        statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds
+    )  # other rows are in no fit
     result = np.empty(len(features))
     for fold in range(FOLDS):
-        metric = _Metric.fit(gathered.counts[fold], gathered.sums[fold], gathered.squares[fold])
-        for part in chunks(rows[folds[rows] == fold]):
-            values = (torch.from_numpy(features[part]).double() - gathered.mean) / gathered.scale
-            result[part] = metric.nearest(values).numpy()
+        metric = _Mahalanobis.fit(statistics.counts[fold], statistics.sums[fold], statistics.scatter[fold])
+        for chunk in chunks(rows[folds[rows] == fold]):
+            values = (torch.from_numpy(features[chunk]).double() - statistics.mean) / statistics.scale
+            result[chunk] = metric.nearest(values).numpy()
     return result[rows]
 
 
 @dataclass(frozen=True, eq=False)
-class _Metric:
-    """Class means (K', D), in coordinates in which the distances of one covariance are Euclidean, (D, D)."""
+class _Mahalanobis:
+    """Whitened class means (K', D), and the whitening matrix of the covariance (D, D)."""
 
     means: Tensor
     whitening: Tensor
 
     @classmethod
-    def fit(cls, counts: Tensor, sums: Tensor, squares: Tensor) -> _Metric:
-        """Fits to the statistics of some folds; nothing is near to a class without images, which is left out."""
-        there = counts > 0
-        means, covariance = means_and_covariance(counts[there], sums[there], squares)
+    def fit(cls, counts: Tensor, sums: Tensor, scatter: Tensor) -> _Mahalanobis:
+        """Fits to the statistics of some folds; classes without images are left out."""
+        has_images = counts > 0
+        means, covariance = means_and_covariance(counts[has_images], sums[has_images], scatter)
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False).T
         return cls(means @ whitening, whitening)

@@ -1,4 +1,4 @@
-"""Boxes that lie upon one another in one image and have different labels: at most one of the labels is right."""
+"""Boxes of one image that overlap almost fully and have different labels: at most one of the labels is right."""
 
 from __future__ import annotations
 
@@ -16,68 +16,68 @@ if TYPE_CHECKING:
     from labelsieve.curation.search import Search
     from labelsieve.data.boxes import Boxes
 
-SAME = 0.9
-"""From this share of intersection in union on two boxes are one; tighter than what evaluations of detectors ask for."""
-# Boxes of one image that are compared at a time.
+MIN_IOU = 0.9
+"""Minimum intersection over union of two boxes of one object; stricter than in evaluations of object detectors."""
+# Number of boxes that are compared at a time.
 _CHUNK = 512
 
 
 def find_same_boxes(search: Search) -> Iterator[pa.Table]:
-    """Yields pairs of boxes with different labels that are nearly the same, the surest first."""
+    """Yields pairs of boxes with different labels that are nearly the same, the most certain first."""
     boxes = getattr(search.data, "boxes", None)
     if boxes is None:
         return
-    found = conflicts(boxes, search.data.labels, rows=search.inputs.rows)
-    order = np.argsort(-found.similarity, kind="stable")
+    copies = conflicting_boxes(boxes, search.data.labels, rows=search.inputs.rows)
+    order = np.argsort(-copies.similarity, kind="stable")
     ids = search.data.ids
     yield finding_table(
         SAME_BOX,
-        [ids[row] for row in found.rows[order]],
-        score=found.similarity[order],
-        other_id=[ids[row] for row in found.others[order]],
-        group=groups(len(ids), [found])[found.rows[order]],
+        [ids[row] for row in copies.rows[order]],
+        score=copies.similarity[order],
+        other_id=[ids[row] for row in copies.others[order]],
+        group=groups(len(ids), [copies])[copies.rows[order]],
     )
 
 
-def conflicts(boxes: Boxes, labels: NDArray[np.int64], *, rows: NDArray[np.int64]) -> Copies:
-    """Returns for each box that has such another one the nearest of them, and the intersection in their union.
+def conflicting_boxes(boxes: Boxes, labels: NDArray[np.int64], *, rows: NDArray[np.int64]) -> Copies:
+    """Returns for each box the most overlapping one with another label, if any, and their intersection over union.
 
     Args:
         boxes: N boxes.
         labels: Shape (N,): the given labels.
-        rows: The boxes to look at.
+        rows: The boxes to compare.
 
     Example:
         >>> import numpy as np
-        >>> from labelsieve.curation.same_boxes import conflicts
+        >>> from labelsieve.curation.same_boxes import conflicting_boxes
         >>> from labelsieve.data.boxes import Boxes
         >>> sides = np.array([[0.0, 0, 100, 100], [0, 0, 100, 98], [50, 50, 100, 100]])
         >>> boxes = Boxes(sides=sides, image_of=np.zeros(3, dtype=np.int64))
-        >>> found = conflicts(boxes, np.array([0, 1, 2]), rows=np.arange(3))
+        >>> found = conflicting_boxes(boxes, np.array([0, 1, 2]), rows=np.arange(3))
         >>> found.rows.tolist(), found.others.tolist(), round(float(found.similarity[0]), 2)
         ([0, 1], [1, 0], 0.98)
     """
     ordered = boxes.by_image(rows)
-    parts = np.split(ordered, np.flatnonzero(np.diff(boxes.image_of[ordered])) + 1)
-    several = [part for part in parts if len(part) > 1 and len(np.unique(labels[part])) > 1]
-    found = [_within(part, boxes.sides, labels) for part in several]
-    whole = np.concatenate([*found, np.empty((3, 0))], axis=1)
-    whole = whole[:, np.argsort(whole[0], kind="stable")]
-    rows, others = whole[:2].astype(np.int64)
-    return Copies(rows=rows, others=others, similarity=whole[2].astype(np.float32))
+    by_image = np.split(ordered, np.flatnonzero(np.diff(boxes.image_of[ordered])) + 1)
+    mixed = [image_rows for image_rows in by_image if len(image_rows) > 1 and len(np.unique(labels[image_rows])) > 1]
+    pairs = [_within(image_rows, boxes.sides, labels) for image_rows in mixed]
+    table = np.concatenate([*pairs, np.empty((3, 0))], axis=1)
+    table = table[:, np.argsort(table[0], kind="stable")]
+    rows, others = table[:2].astype(np.int64)
+    return Copies(rows=rows, others=others, similarity=table[2].astype(np.float32))
 
 
 def _within(rows: NDArray[np.int64], sides: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns rows, others and their overlap, (3, n), of the boxes of one image."""
-    parts = []
+    chunks = []
     for start in range(0, len(rows), _CHUNK):
-        some = rows[start : start + _CHUNK]
-        overlap = overlaps(sides[some], sides[rows])
-        overlap[labels[some][:, None] == labels[rows]] = 0
+        chunk = rows[start : start + _CHUNK]
+        overlap = overlaps(sides[chunk], sides[rows])
+        overlap[labels[chunk][:, None] == labels[rows]] = 0
         best = overlap.argmax(axis=1)
-        value = overlap[np.arange(len(some)), best]
-        parts.append(np.stack([some, rows[best], value])[:, value >= SAME])
-    return np.concatenate(parts, axis=1)
+        value = overlap[np.arange(len(chunk)), best]
+        chunks.append(np.stack([chunk, rows[best], value])[:, value >= MIN_IOU])
+    return np.concatenate(chunks, axis=1)
 
 
 def overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Drawing style and the pen that puts shapes of a unit frame onto a canvas in that style."""
+"""Drawing style, and the pen that draws shapes in that style."""
 
 import math
 from collections.abc import Sequence
@@ -26,22 +26,22 @@ _CIRCLE = np.stack([f(np.linspace(0.0, 2 * math.pi, 24, endpoint=False)) for f i
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How things are drawn, whatever the thing.
+    """A drawing style, for any thing.
 
     Attributes:
-        palette: Names and values of the colours a thing may have.
-        grounds: Names and values of the colours a background may have.
+        palette: Names and values of the colours of things.
+        grounds: Names and values of the colours of backgrounds.
         fills: How closed shapes are filled, each with its probability.
         backgrounds: Kinds of background, each with its probability.
-        outline: Least and greatest width of outlines, in pixels of the finished sketch.
+        outline: Minimum and maximum width of outlines, in pixels of the finished sketch.
         outlined: Probability that a sketch has outlines at all.
-        strokes: How often each outline is drawn over.
-        clutter: Greatest number of small distracting shapes.
-        wobble: Standard deviation of the unsteadiness of the hand, in units of the frame.
-        rotation: Greatest rotation to either side, in degrees.
-        scale: Least and greatest size; 1 fills the image.
-        stretch: Greatest relative change of the aspect ratio.
-        shift: Greatest distance from the centre, as a share of the image's side.
+        strokes: Number of strokes of each outline.
+        clutter: Maximum number of small distracting shapes.
+        wobble: Standard deviation of the jitter of points, in units of the frame.
+        rotation: Maximum rotation to either side, in degrees.
+        scale: Minimum and maximum size; 1 fills the image.
+        stretch: Maximum relative change of the aspect ratio.
+        shift: Maximum distance from the centre, as a share of the image's side.
         noise: Standard deviation of the pixel noise, out of 255.
     """
 
@@ -74,10 +74,10 @@ def brightness(colour: Rgb) -> float:
 
 def choose(options: Sequence[tuple[T, float]], rng: np.random.Generator) -> T:
     """Draw one of several options by their probabilities."""
-    left = rng.random() * sum(weight for _, weight in options)
+    remaining = rng.random() * sum(weight for _, weight in options)
     for option, weight in options:
-        left -= weight
-        if left < 0:
+        remaining -= weight
+        if remaining < 0:
             return option
     return options[-1][0]
 
@@ -91,7 +91,7 @@ class Pen:
         style: Style of the sketch.
         colour: Colour of the thing.
         accent: Colour of its details.
-        ground: Colour of the background, from which the outlines must stand out.
+        ground: Colour of the background, which outlines need contrast to.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Pen:
         self._unit = math.sqrt(abs(float(np.linalg.det(self._matrix))))
         self._fill = choose(style.fills, rng)
         pale = self._fill != "flat"
-        # A pale fill alone would hardly be seen.
+        # A pale fill needs an outline to be visible.
         self._width = 4 * rng.uniform(*style.outline) if pale or rng.random() < style.outlined else 0.0
         ink = mix(colour, (16, 16, 24), 0.35 if pale else 0.65)
         if pale and brightness(ground) < 120:
@@ -131,7 +131,7 @@ class Pen:
             ImageDraw.Draw(mask).polygon(corners, fill=255)
             mask = ImageChops.darker(mask, self._texture)
             box = mask.getbbox() or (0, 0, 0, 0)
-            self._canvas.paste(self._ink, box, mask.crop(box))  # no work for all that is outside of the shape
+            self._canvas.paste(self._ink, box, mask.crop(box))  # only the bounding box, for speed
         if self._width >= 1:
             self._trace(placed)
 
@@ -162,7 +162,7 @@ class Pen:
 
     def _place(self, points: FloatArray, *, closed: bool) -> FloatArray:
         if self._style.wobble > 0:
-            # An unsteady hand bends straight edges too, so they need points in between.
+            # Jitter bends straight edges too, so they need points in between.
             if len(points) < 12:
                 ends = np.roll(points, -1, axis=0)
                 points = np.stack([points, points + (ends - points) / 2], axis=1).reshape(-1, 2)

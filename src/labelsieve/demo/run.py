@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from labelsieve.core.output_folders import alone_in
+from labelsieve.core.output_folders import exclusive_folder
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_json, write_text
-from labelsieve.core.validation import Drawings, Seed, check_value
+from labelsieve.core.validation import DemoSize, Seed, check_value
 from labelsieve.demo import MINI_CLIP
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.verdicts import REPORT
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
 SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
-"""Shares of the labels that become any other class, and the class that looks most like the right one."""
+"""Shares of the labels that are changed to any other class, and to the most similar class."""
 
-DRAWINGS, COMPARISON = "drawings.parquet", "comparison"
+SKETCHES_FILE, COMPARISON = "drawings.parquet", "comparison"
 _LEGEND = (
     "clean: right labels kept; issue: wrong labels found; P precision, R recall; AUROC and AP of the issues; "
     "s: seconds without reading the images, which happens once"
@@ -45,35 +45,35 @@ def run_demo(
 ) -> dict[str, Any]:
     """Draws images, mislabels 30 % of them, scans them with each detector, and compares.
 
-    Of the labels 20 % become any other class and 10 %, on other images, the class that looks most like the right one.
+    20 % of the labels are changed to any other class, and 10 %, of other images, to the most similar class.
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
-        images: How many sketches, 48 to 20,000.
-        seed: Every random choice is drawn from it.
+        images: Number of sketches, 48 to 20,000.
+        seed: All random numbers derive from it.
         console: Where to print.
-        overwrite: Replace a run that is there.
-        detectors: What to compare; by default DeFT, label-match, small-loss (which is given the noise rate) and GMM.
+        overwrite: Replace an existing run.
+        detectors: Detectors to compare; by default DeFT, label-match, small-loss (with the true noise rate) and GMM.
 
     Returns:
-        What `comparison.json` holds: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
+        The content of `comparison.json`: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
 
     Raises:
         SettingsError: The number of images or the seed is out of its range.
-        RunError: A run is in the way, or the folder cannot be written to.
+        RunError: The folder has a run already, or cannot be written to.
     """
     from labelsieve.run_folder import check_run_folder
     from labelsieve.vlm.loading import load_vlm
 
-    check_value("images", images, Drawings)
+    check_value("images", images, DemoSize)
     check_value("seed", seed, Seed)
-    with alone_in(out):
+    with exclusive_folder(out):
         check_run_folder(out, overwrite=overwrite, resume=False)
         progress = Progress(console)
         progress.say(f"drawing {images:,} images and mislabelling {SYMMETRIC + SIMILAR_CLASS:.0%} of them")
-        data = write_drawings(out / DRAWINGS, count=images, seed=seed)
+        data = write_sketches(out / SKETCHES_FILE, count=images, seed=seed)
         vlm = load_vlm(MINI_CLIP)
-        _read_once(data, vlm, progress)
+        _cache_features(data, vlm, progress)
         rows = [
             _scan(data, vlm, detector, progress=progress, seed=seed, out=None if index else out)
             for index, detector in enumerate(detectors or default_detectors())
@@ -96,7 +96,7 @@ def run_demo(
 def default_detectors() -> tuple[Detector, ...]:
     """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate.
 
-    The image encoder stays frozen, so that a demonstration takes seconds on any machine.
+    The image encoder is frozen, so that a demonstration takes seconds on any machine.
     """
     from labelsieve.detect.deft.detector import DeFT
     from labelsieve.detect.gmm import GMM
@@ -104,12 +104,12 @@ def default_detectors() -> tuple[Detector, ...]:
     from labelsieve.detect.small_loss import SmallLoss
     from labelsieve.detect.training.settings import frozen_if_auto
 
-    every = (DeFT(), LabelMatch(), SmallLoss(noise_rate=SYMMETRIC + SIMILAR_CLASS), GMM())
-    return tuple(frozen_if_auto(detector) for detector in every)
+    detectors = (DeFT(), LabelMatch(), SmallLoss(noise_rate=SYMMETRIC + SIMILAR_CLASS), GMM())
+    return tuple(frozen_if_auto(detector) for detector in detectors)
 
 
-def write_drawings(path: Path, *, count: int, seed: int) -> LabelledImages:
-    """Writes mislabelled sketches with the truth beside them, and loads them as a user would."""
+def write_sketches(path: Path, *, count: int, seed: int) -> LabelledImages:
+    """Writes mislabelled sketches with their true labels, and loads them as a user would."""
     from labelsieve.data.loading import load_images
     from labelsieve.data.noise_files import write_noisy
     from labelsieve.demo.sketches import CLASS_NAMES, sketches
@@ -128,14 +128,14 @@ def mislabel(images: LabelledImages, *, seed: int) -> LabelledImages:
     names = images.class_names
     target = np.array([names.index(SIMILAR.get(name, name)) for name in names], dtype=np.int64)
     noisy = symmetric(images.labels, classes=len(names), rate=SYMMETRIC, seed=seed)
-    rest = np.flatnonzero(noisy == images.labels)
-    share = round(SIMILAR_CLASS * len(images)) / len(rest)
-    noisy[rest] = paired(images.labels[rest], target=target, rate=share, seed=seed + 1)
+    unchanged = np.flatnonzero(noisy == images.labels)
+    rate = round(SIMILAR_CLASS * len(images)) / len(unchanged)
+    noisy[unchanged] = paired(images.labels[unchanged], target=target, rate=rate, seed=seed + 1)
     return images.with_labels(noisy, truth=images.labels)
 
 
-def _read_once(images: LabelledImages, vlm: VisionLanguageModel, progress: Progress) -> None:
-    """Fills the cache of features, so that the first detector is not timed with what all share."""
+def _cache_features(images: LabelledImages, vlm: VisionLanguageModel, progress: Progress) -> None:
+    """Caches the features, so that the time of the first detector does not include extracting them."""
     from labelsieve.core.engine import make_engine
     from labelsieve.vlm.features import image_features
 
@@ -169,14 +169,14 @@ def _scan(
 
 def _save(result: Mapping[str, Any], out: Path) -> None:
     write_json(out / f"{COMPARISON}.json", result)
-    head = ["detector", *METRIC_TITLES.values(), "s"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(row) for row in result["detectors"])]
-    about = (
+    header = ["detector", *METRIC_TITLES.values(), "s"]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *(_cells(row) for row in result["detectors"])]
+    description = (
         f"{result['images']:,} sketches of {result['classes']} classes, {result['noise_rate']:.1%} wrong labels, "
         f"seed {result['seed']}."
     )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    write_text(out / f"{COMPARISON}.md", f"{about}\n\n{table}\n\n{_LEGEND[0].upper()}{_LEGEND[1:]}.\n")
+    write_text(out / f"{COMPARISON}.md", f"{description}\n\n{table}\n\n{_LEGEND[0].upper()}{_LEGEND[1:]}.\n")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

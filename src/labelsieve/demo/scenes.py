@@ -1,4 +1,4 @@
-"""Scenes: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
+"""SceneCount: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.provenance import write_atomically, write_json
-from labelsieve.core.validation import Range, Scenes, Seed, check_value
+from labelsieve.core.validation import Range, SceneCount, Seed, check_value
 from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
 from labelsieve.demo.sketches import (
     CLASS_NAMES,
@@ -30,19 +30,19 @@ from labelsieve.demo.sketches import (
 __all__ = ["MAX_OVERLAP", "Scene", "scenes", "single_images", "write_coco", "write_tags"]
 
 MAX_OVERLAP = 0.1
-"""Two boxes of a scene share at most this part of the area of the smaller one."""
+"""Maximum overlap of two boxes of a scene, as a share of the area of the smaller one."""
 
 Side = Annotated[int, Range(128, 1_024)]
 Shapes = Annotated[int, Range(1, 12)]
 
 # The longer side of a box, as a share of the side of the scene.
 _LENGTHS = (0.2, 0.43)
-# Where there is no place after so many tries, all shapes become smaller by this factor.
-_TRIES, _SMALLER = 60, 0.93
-Place = tuple[int, int, int, int]  # left, top, width and height
+# Attempts to place a box; if all fail, all shapes are scaled by this factor.
+_ATTEMPTS, _SHRINK = 60, 0.93
+Box = tuple[int, int, int, int]  # left, top, width and height
 
-# As many pixels of paint become one of the image as in a single sketch, for anti-aliasing.
-_FINE = CANVAS // SIZE
+# Anti-aliasing factor, the same as in a single sketch.
+_OVERSAMPLING = CANVAS // SIZE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,9 +52,9 @@ class Scene:
     Attributes:
         image: The image, RGB.
         labels: Shape (n,), int64: classes of the shapes, indices into `CLASS_NAMES`.
-        boxes: Shape (n, 4), float64: left, top, width and height in pixels, tight around all that was drawn of a shape,
-            be it under another shape or not.
-        seeds: Shape (n,), int64: whatever is random about each shape comes from its seed.
+        boxes: Shape (n, 4), float64: left, top, width and height in pixels, tight around the whole shape, also where
+            another shape covers it.
+        seeds: Shape (n,), int64: seed of the random properties of each shape.
         ground: Colour of the paper.
         style: Style of the shapes.
 
@@ -79,7 +79,7 @@ class Scene:
 
 
 class _Shape(NamedTuple):
-    """A shape as it was drawn for a single sketch: RGBA pixels with nothing around it."""
+    """A shape of a single sketch, cropped: RGBA pixels."""
 
     pixels: Image.Image
 
@@ -99,15 +99,15 @@ def scenes(
 ) -> list[Scene]:
     """Draws scenes; all classes appear equally often in them.
 
-    The longer side of a shape is 0.2 to 0.43 of the side of the scene, and smaller where many shapes would find no
-    place. Each lies wholly on the paper, and its box and that of another share at most a tenth (`MAX_OVERLAP`) of the
-    area of the smaller one. The smaller one lies on top.
+    The longer side of a shape is 0.2 to 0.43 of the side of the scene, or smaller if the shapes do not fit. Each is
+    completely on the paper, and two boxes overlap by at most a tenth (`MAX_OVERLAP`) of the area of the smaller one.
+    Smaller shapes are on top.
 
     Args:
         count: Number of scenes, 1 to 5,000.
         seed: Seed; the same seed gives the same scenes.
         style: Style to draw in.
-        shapes: Smallest and greatest number of shapes in a scene, 1 to 12.
+        shapes: Minimum and maximum number of shapes in a scene, 1 to 12.
         size: Width and height of a scene in pixels, 128 to 1,024.
 
     Returns:
@@ -122,18 +122,18 @@ def scenes(
         >>> 3 <= len(first.labels) <= 8, first.tags == sorted(set(first.tags))
         (True, True)
     """
-    check_value("count", count, Scenes)
+    check_value("count", count, SceneCount)
     check_value("seed", seed, Seed)
     check_value("size", size, Side)
-    fewest, most = _checked(shapes)
+    minimum, maximum = _check_shapes(shapes)
     rng = np.random.default_rng(seed)
-    counts = rng.integers(fewest, most + 1, count)
+    counts = rng.integers(minimum, maximum + 1, count)
     labels = rng.permutation(np.arange(counts.sum(), dtype=np.int64) % len(CLASS_NAMES))
     return [_scene(each, rng, style, size) for each in np.split(labels, np.cumsum(counts)[:-1])]
 
 
 def single_images(scene: Scene) -> list[Image.Image]:
-    """Draws each shape of a scene alone, on a sheet of its own: the same lines and colours, but other surroundings.
+    """Draws each shape of a scene as a single sketch: the same shape and colours, but another background.
 
     Args:
         scene: A scene.
@@ -147,23 +147,23 @@ def single_images(scene: Scene) -> list[Image.Image]:
         >>> [image.size for image in single_images(scene)]
         [(64, 64), (64, 64), (64, 64)]
     """
-    style, found = scene.style, []
+    style, images = scene.style, []
     for label, seed in zip(scene.labels, scene.seeds, strict=True):
         rng = np.random.default_rng(seed)
         layer = _layer(label, rng, style, scene.ground)
         sheet = paint_background(choose(style.backgrounds, rng), scene.ground, rng, style)
         scatter(sheet, rng, style)
         sheet.paste(layer, mask=layer)
-        found.append(add_noise(sheet.reduce(_FINE), rng, style.noise))
-    return found
+        images.append(add_noise(sheet.reduce(_OVERSAMPLING), rng, style.noise))
+    return images
 
 
 def write_coco(folder: Path, scenes: Sequence[Scene]) -> Path:
-    """Writes scenes as a COCO file of detections, with the images as `images/000000.png` and so on beside it.
+    """Writes scenes as a COCO file of detections, with the images as `images/000000.png` and so on.
 
     Args:
-        folder: Where to write; made if it is not there.
-        scenes: What to write.
+        folder: Where to write; created if it does not exist.
+        scenes: Scenes to write.
 
     Returns:
         The file, `annotations.json` in the folder. Ids of categories begin with 1, all others with 0.
@@ -193,7 +193,7 @@ def write_tags(path: Path, scenes: Sequence[Scene]) -> Path:
 
     Args:
         path: File to write.
-        scenes: What to write.
+        scenes: Scenes to write.
 
     Returns:
         The path.
@@ -222,16 +222,16 @@ def write_tags(path: Path, scenes: Sequence[Scene]) -> Path:
     return path
 
 
-def _checked(shapes: Any) -> tuple[int, int]:
-    """Returns the smallest and the greatest number of shapes."""
+def _check_shapes(shapes: Any) -> tuple[int, int]:
+    """Returns the minimum and the maximum number of shapes."""
     if not isinstance(shapes, tuple | list) or len(shapes) != 2:
         raise SettingsError(f"expected shapes to be two integers, from and to, got {shown(shapes)}")
     for each in shapes:
         check_value("each of shapes", each, Shapes)
-    fewest, most = shapes
-    if fewest > most:
-        raise SettingsError(f"expected the first of shapes to be at most the second, got {fewest} and {most}")
-    return fewest, most
+    minimum, maximum = shapes
+    if minimum > maximum:
+        raise SettingsError(f"expected the first of shapes to be at most the second, got {minimum} and {maximum}")
+    return minimum, maximum
 
 
 def _scene(labels: NDArray[np.int64], rng: np.random.Generator, style: Style, size: int) -> Scene:
@@ -241,69 +241,69 @@ def _scene(labels: NDArray[np.int64], rng: np.random.Generator, style: Style, si
         _layer(label, np.random.default_rng(each), style, ground) for label, each in zip(labels, seeds, strict=True)
     ]
     shapes = [_Shape(layer.crop(layer.getbbox())) for layer in layers]
-    places = _places(shapes, rng, size)
-    sheet = paint_background(choose(style.backgrounds, rng), ground, rng, style, side=_FINE * size)
-    for shape, (left, top, width, height) in zip(shapes, places, strict=True):
-        # as in a single sketch, around the shape
-        centre = _FINE * (left + width / 2), _FINE * (top + height / 2)
-        scatter(sheet, rng, style, centre=centre, zoom=_FINE * max(width, height) / shape.length)
-    image, boxes = sheet.reduce(_FINE), np.zeros((len(labels), 4))
-    for row in _by_size(places):
-        boxes[row] = _put(image, shapes[row], places[row])
+    placed = _random_boxes(shapes, rng, size)
+    sheet = paint_background(choose(style.backgrounds, rng), ground, rng, style, side=_OVERSAMPLING * size)
+    for shape, (left, top, width, height) in zip(shapes, placed, strict=True):
+        # around the shape, as in a single sketch
+        centre = _OVERSAMPLING * (left + width / 2), _OVERSAMPLING * (top + height / 2)
+        scatter(sheet, rng, style, centre=centre, zoom=_OVERSAMPLING * max(width, height) / shape.length)
+    image, boxes = sheet.reduce(_OVERSAMPLING), np.zeros((len(labels), 4))
+    for row in _largest_first(placed):
+        boxes[row] = _paste(image, shapes[row], placed[row])
     return Scene(
         image=add_noise(image, rng, style.noise), labels=labels, boxes=boxes, seeds=seeds, ground=ground, style=style
     )
 
 
 def _layer(label: int, rng: np.random.Generator, style: Style, ground: Rgb) -> Image.Image:
-    """Draws a shape as for a single sketch, on nothing: alpha is 255 where it is and 0 elsewhere."""
+    """Draws a shape as for a single sketch, on a transparent background."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS))
     colours = choose_colours(ground, rng, style)
     draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=style, colours=colours, ground=ground)
     return canvas
 
 
-def _places(shapes: Sequence[_Shape], rng: np.random.Generator, size: int) -> list[Place]:
-    """Returns left, top, width and height of each shape, smaller than drawn at first where they find no place."""
+def _random_boxes(shapes: Sequence[_Shape], rng: np.random.Generator, size: int) -> list[Box]:
+    """Returns a random box for each shape, with smaller ones if they do not fit."""
     lengths = size * rng.uniform(*_LENGTHS, size=len(shapes))
     while True:
-        found = _fitted([shape.sized(length) for shape, length in zip(shapes, lengths, strict=True)], rng, size)
-        if found is not None:
-            return found
-        lengths *= _SMALLER
+        boxes = _place_boxes([shape.sized(length) for shape, length in zip(shapes, lengths, strict=True)], rng, size)
+        if boxes is not None:
+            return boxes
+        lengths *= _SHRINK
 
 
-def _fitted(sides: Sequence[tuple[int, int]], rng: np.random.Generator, size: int) -> list[Place] | None:
-    """Puts boxes at random where they hardly overlap, the large ones first; None where one finds no place."""
-    found: dict[int, Place] = {}
-    for row in _by_size([(0, 0, *each) for each in sides]):
+def _place_boxes(sides: Sequence[tuple[int, int]], rng: np.random.Generator, size: int) -> list[Box] | None:
+    """Places boxes at random with little overlap, the largest first; None if one does not fit."""
+    boxes: dict[int, Box] = {}
+    for row in _largest_first([(0, 0, *each) for each in sides]):
         width, height = sides[row]
-        for _ in range(_TRIES):
-            place = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1)), width, height
-            if all(_overlap(place, other) <= MAX_OVERLAP for other in found.values()):
-                found[row] = place
+        for _ in range(_ATTEMPTS):
+            box = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1)), width, height
+            if all(_overlap(box, other) <= MAX_OVERLAP for other in boxes.values()):
+                boxes[row] = box
                 break
         else:
             return None
-    return [found[row] for row in range(len(sides))]
+    return [boxes[row] for row in range(len(sides))]
 
 
-def _by_size(places: Sequence[Place]) -> list[int]:
+def _largest_first(boxes: Sequence[Box]) -> list[int]:
     """Returns rows with the largest box first."""
-    return sorted(range(len(places)), key=lambda row: -places[row][2] * places[row][3])
+    return sorted(range(len(boxes)), key=lambda row: -boxes[row][2] * boxes[row][3])
 
 
-def _overlap(first: Place, second: Place) -> float:
-    """Returns the area that two boxes share, as a share of that of the smaller one."""
+def _overlap(first: Box, second: Box) -> float:
+    """Returns the intersection of two boxes, as a share of the area of the smaller one."""
     across, down = (
         min(first[at] + first[at + 2], second[at] + second[at + 2]) - max(first[at], second[at]) for at in (0, 1)
     )
     return max(0, across) * max(0, down) / min(first[2] * first[3], second[2] * second[3])
 
 
-def _put(image: Image.Image, shape: _Shape, place: Place) -> Place:
-    """Lays a shape onto an image, and returns the box around what can be seen of it there."""
-    left, top, width, height = place
+def _paste(image: Image.Image, shape: _Shape, box: Box) -> Box:
+    """Pastes a shape onto an image, and returns the box of its visible pixels."""
+    left, top, width, height = box
     pixels = shape.pixels.resize((width, height), Image.Resampling.BOX)
     mask = pixels.getchannel("A")
     image.paste(pixels, (left, top), mask)
@@ -322,12 +322,12 @@ def _images(names: Sequence[str], scenes: Sequence[Scene]) -> list[dict[str, Any
 
 
 def _annotations(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes):
         for label, box in zip(scene.labels.tolist(), scene.boxes.tolist(), strict=True):
-            about = {"id": len(found), "image_id": number, "category_id": label + 1}
-            found.append(about | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
-    return found
+            record = {"id": len(annotations), "image_id": number, "category_id": label + 1}
+            annotations.append(record | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+    return annotations
 
 
 def _png(image: Image.Image) -> bytes:

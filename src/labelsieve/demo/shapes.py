@@ -203,4 +203,4 @@ SHAPES: dict[str, Shape] = {
     "tree": _tree,
     "umbrella": _umbrella,
 }
-"""What draws each class."""
+"""The function that draws each class."""

@@ -1,4 +1,4 @@
-"""Synthetic sketches of everyday things: labelled images for demonstrations and tests, from nothing but a seed."""
+"""Synthetic sketches of everyday things: labelled images for demonstrations and tests, generated from a seed."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -48,7 +48,7 @@ SIMILAR: dict[str, str] = {
     "tree": "mushroom",
     "umbrella": "mushroom",
 }
-"""For each class the other class that looks most like it."""
+"""The most similar class of each class."""
 
 PRETRAINING_STYLE = Style(
     palette=(
@@ -86,7 +86,7 @@ PRETRAINING_STYLE = Style(
     shift=0.06,
     noise=3.0,
 )
-"""Flat, cleanly cut shapes in plain colours on quiet backgrounds: what the bundled model was trained on."""
+"""Flat shapes with sharp edges in solid colours on simple backgrounds: the training images of the bundled model."""
 
 DEMO_STYLE = Style(
     palette=(
@@ -124,7 +124,7 @@ DEMO_STYLE = Style(
 
 @dataclass(frozen=True, kw_only=True)
 class Sketch:
-    """A sketch and what can be said about it.
+    """A sketch and its description.
 
     Attributes:
         image: The image, 64 x 64 RGB.
@@ -140,7 +140,7 @@ class Sketch:
 
 
 def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Sketch:
-    """Draw one thing and say how it turned out.
+    """Draw one thing and describe it.
 
     Args:
         class_name: One of ``CLASS_NAMES``.
@@ -196,8 +196,8 @@ class Colours(NamedTuple):
 
     Attributes:
         name: Name of the colour of the thing.
-        main: The colour of the thing, which stands out from the background.
-        accent: The colour of its details, which stands out from the colour of the thing.
+        main: The colour of the thing, in contrast to the background.
+        accent: The colour of its details, in contrast to the colour of the thing.
     """
 
     name: str
@@ -214,20 +214,20 @@ def choose_colours(ground: Rgb, rng: np.random.Generator, style: Style) -> Colou
 def draw_shape(
     canvas: Image.Image, class_name: str, *, rng: np.random.Generator, style: Style, colours: Colours, ground: Rgb
 ) -> None:
-    """Draws one thing, in a pose of its own, onto a canvas of ``CANVAS`` x ``CANVAS`` pixels."""
+    """Draws one thing, in a random pose, onto a canvas of ``CANVAS`` x ``CANVAS`` pixels."""
     pen = Pen(canvas, rng=rng, style=style, colour=colours.main, accent=colours.accent, ground=ground)
     SHAPES[class_name](pen, rng)
 
 
 def _contrasting(options: tuple[tuple[str, Rgb], ...], other: Rgb, rng: np.random.Generator) -> tuple[str, Rgb]:
-    far = [item for item in options if sum(abs(a - b) for a, b in zip(item[1], other, strict=True)) > 160]
-    return far[rng.integers(len(far))]
+    options_apart = [item for item in options if sum(abs(a - b) for a, b in zip(item[1], other, strict=True)) > 160]
+    return options_apart[rng.integers(len(options_apart))]
 
 
 def paint_background(
     kind: Background, ground: Rgb, rng: np.random.Generator, style: Style, *, side: int = CANVAS
 ) -> Image.Image:
-    """Paints a square of ``side`` x ``side`` pixels; a pattern is as fine on a large one as on a small one."""
+    """Paints a square of ``side`` x ``side`` pixels; patterns do not scale with it."""
     second = mix(ground, style.grounds[rng.integers(len(style.grounds))][1], 0.35)
     if kind == "gradient":
         corners = Image.new("RGB", (2, 2), ground)
@@ -260,20 +260,20 @@ def scatter(
     centre: tuple[float, float] = (CANVAS / 2, CANVAS / 2),
     zoom: float = 1.0,
 ) -> None:
-    """Draws small distracting shapes around a place.
+    """Draws small distracting shapes around a point.
 
     Args:
-        canvas: What to draw on.
+        canvas: The canvas to draw on.
         rng: Source of all randomness.
-        style: Says how many there may be.
-        centre: The place, x and y in pixels of the canvas.
-        zoom: How large they are, and how far from the centre; 1 is right for a thing on a canvas of its own.
+        style: Has the maximum number of shapes.
+        centre: The point, x and y in pixels of the canvas.
+        zoom: Scale of their size and distance from the centre; 1 for a thing on a single canvas.
     """
     brush = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(style.clutter + 1)):
         colour = style.palette[rng.integers(len(style.palette))][1]
         size = zoom * rng.uniform(7, 16)
-        # Clutter keeps to the margins: in the middle the thing itself would cover it.
+        # Clutter is near the margins: in the middle the thing would cover it.
         angle, radius = rng.uniform(0, 6.28), zoom * rng.uniform(85, 140)
         x, y = (float(v) for v in np.array(centre) + radius * np.array([np.cos(angle), np.sin(angle)]))
         kind = rng.integers(3)
@@ -287,10 +287,10 @@ def scatter(
 
 
 def add_noise(image: Image.Image, rng: np.random.Generator, deviation: float) -> Image.Image:
-    """Adds the grain of a film to an image, with a standard deviation out of 255."""
+    """Adds film grain to an image, with a standard deviation out of 255."""
     if deviation <= 0:
         return image
     pixels = np.asarray(image, dtype=np.float32)
-    # One value per pixel, as of film grain, is a third of the work of one per channel.
+    # One value per pixel, like film grain, takes a third of the time of one per channel.
     grain = rng.standard_normal((*pixels.shape[:2], 1), dtype=np.float32) * deviation
     return Image.fromarray(np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8))

@@ -110,9 +110,9 @@ def _score(settings: AUM, inputs: DetectorInputs) -> Scores:
         found = learn(settings, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
         threshold = float(np.percentile(found.area[fake.numpy()], settings.percentile))
         # the second probe scores the threshold samples of the first
-        mine = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
-        excess[mine] = found.area[mine] - threshold
-        predicted[mine], confidence[mine] = _classify(found.probe, read, mine, classes=inputs.classes)
+        rows = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
+        excess[rows] = found.area[rows] - threshold
+        predicted[rows], confidence[rows] = _classify(found.probe, read, rows, classes=inputs.classes)
         losses.append(found.losses)
     spread = float(excess.std()) or 1.0
     return inputs.scores(

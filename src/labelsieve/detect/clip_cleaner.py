@@ -105,11 +105,11 @@ def _measures(estimates: Sequence[Tensor], labels: NDArray[np.int64]) -> list[Te
     """Returns what is kept of n rows, from log p_k(x), (n, K), of each estimate."""
     import torch
 
-    own = torch.from_numpy(labels)[:, None]
+    column = torch.from_numpy(labels)[:, None]
     mean = sum(each.exp() for each in estimates) / len(estimates)
     confidence, predicted = torch.as_tensor(mean).max(dim=1)
-    measures = [predicted, confidence, torch.as_tensor(mean).gather(1, own)[:, 0]]
+    measures = [predicted, confidence, torch.as_tensor(mean).gather(1, column)[:, 0]]
     for each in estimates:
-        mine = each.gather(1, own)[:, 0]
-        measures += [mine, (mine - each.amax(dim=1)).exp()]
+        of_label = each.gather(1, column)[:, 0]
+        measures += [of_label, (of_label - each.amax(dim=1)).exp()]
     return measures

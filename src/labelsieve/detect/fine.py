@@ -63,8 +63,8 @@ class FINE(Detector):
 
         def score_rows(rows: NDArray[np.int64]) -> list[Tensor]:
             alignment = (vectors[rows].double() @ directions.T).square().masked_fill(absent, -1.0)
-            most = alignment.max(dim=1)
-            return [alignment.gather(1, given[rows][:, None])[:, 0], most.indices, most.values]
+            strongest = alignment.max(dim=1)
+            return [alignment.gather(1, given[rows][:, None])[:, 0], strongest.indices, strongest.values]
 
         alignment, predicted, confidence = in_chunks(score_rows, np.arange(len(given)), progress=inputs.progress)
         issue = upper_posterior_by_class(alignment, inputs.given) <= self.minimum_posterior
@@ -104,12 +104,12 @@ def _principal_direction(vectors: Tensor, rows: NDArray[np.int64]) -> Tensor:
 
     width = vectors.shape[1]
     if len(rows) < width:  # the smaller of the two matrices that have the same eigenvalues
-        mine = vectors[rows].double()
-        _, weights = eigh((mine @ mine.T).numpy(), subset_by_index=[len(rows) - 1] * 2)
-        return normalize(mine.T @ torch.from_numpy(weights[:, 0]), dim=0)
+        unit = vectors[rows].double()
+        _, weights = eigh((unit @ unit.T).numpy(), subset_by_index=[len(rows) - 1] * 2)
+        return normalize(unit.T @ torch.from_numpy(weights[:, 0]), dim=0)
     gram = torch.zeros(width, width, dtype=torch.float64)
     for start in range(0, len(rows), CHUNK):
-        mine = vectors[rows[start : start + CHUNK]].double()
-        gram += mine.T @ mine
-    _, found = eigh(gram.numpy(), subset_by_index=[width - 1] * 2)
-    return torch.from_numpy(np.ascontiguousarray(found[:, 0]))
+        unit = vectors[rows[start : start + CHUNK]].double()
+        gram += unit.T @ unit
+    _, directions = eigh(gram.numpy(), subset_by_index=[width - 1] * 2)
+    return torch.from_numpy(np.ascontiguousarray(directions[:, 0]))

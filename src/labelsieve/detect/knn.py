@@ -49,8 +49,8 @@ class KNN(Detector):
         from labelsieve.flagging import FlagRule
 
         given = torch.from_numpy(inputs.given)
-        found = nearest(inputs.all_joint(), k=self.neighbours, progress=inputs.progress)
-        votes = vote(found.rows, given, given)
+        neighbours = nearest(inputs.all_joint(), k=self.neighbours, progress=inputs.progress)
+        votes = vote(neighbours.rows, given, given)
         return inputs.scores(
             quality=votes.agreement,
             predicted=votes.predicted,

@@ -91,12 +91,12 @@ def multimodal_score(settings: Lemon, inputs: DetectorInputs) -> NDArray[np.floa
     if inputs.text is None:
         raise DataError("expected text features of the classes, found none; add them to the features")
     image, labels = inputs.all_joint(), torch.from_numpy(inputs.given)
-    found = nearest(image, k=settings.neighbours, progress=inputs.progress)
+    neighbours = nearest(image, k=settings.neighbours, progress=inputs.progress)
     image, text = image.cpu(), inputs.text.cpu().double()  # the images stay in float32 where they are many
     pair = 1 - torch.cat([(image[rows].double() * text[labels[rows]]).sum(dim=1) for rows in _chunks(len(labels))])
     weight = torch.exp(-settings.pair_decay * pair)
-    s_n = torch.cat([_image_space(settings, found, rows, labels, weight, text) for rows in _chunks(len(labels))])
-    s_m = _text_space(settings, image, labels, weight, text, k=found.rows.shape[1])
+    s_n = torch.cat([_image_space(settings, neighbours, rows, labels, weight, text) for rows in _chunks(len(labels))])
+    s_m = _text_space(settings, image, labels, weight, text, k=neighbours.rows.shape[1])
     return (pair + settings.beta * s_n + settings.gamma * s_m).numpy()
 
 
@@ -108,20 +108,22 @@ def _chunks(count: int) -> Iterator[Tensor]:
     return iter(torch.arange(count).split(CHUNK))
 
 
-def _image_space(settings: Lemon, found: Found, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor) -> Tensor:
+def _image_space(
+    settings: Lemon, neighbours: Found, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor
+) -> Tensor:
     """Returns s_n of some rows."""
     import torch
 
-    index = found.rows[rows]
+    index = neighbours.rows[rows]
     if not index.shape[1]:
         return torch.zeros(len(rows), dtype=torch.float64)
-    own, theirs = labels[rows], labels[index]
+    label, neighbour_labels = labels[rows], labels[index]
     if settings.text_distance == "discrete":
-        apart = (theirs != own[:, None]).double()
+        distance = (neighbour_labels != label[:, None]).double()
     else:
-        apart = (1 - text[own] @ text.T).gather(1, theirs)
-    near = torch.exp(-settings.distance_decay * (1 - found.similarity[rows].double()))
-    return (apart * near * weight[index]).mean(dim=1)
+        distance = (1 - text[label] @ text.T).gather(1, neighbour_labels)
+    near = torch.exp(-settings.distance_decay * (1 - neighbours.similarity[rows].double()))
+    return (distance * near * weight[index]).mean(dim=1)
 
 
 def _text_space(settings: Lemon, image: Tensor, labels: Tensor, weight: Tensor, text: Tensor, *, k: int) -> Tensor:
@@ -135,36 +137,36 @@ def _text_space(settings: Lemon, image: Tensor, labels: Tensor, weight: Tensor, 
         sums.index_add_(0, labels[part], weight[part, None] * image[part].double())
     result = torch.zeros(len(labels), dtype=torch.float64)
     by_class = labels.argsort(stable=True).split(counts.tolist())
-    for own in counts.nonzero()[:, 0].tolist() if k else ():
-        rows = by_class[own]
-        mine = image[rows].double()
-        for other, share, apart in _nearest_labels(own, counts, text, k=k):
-            far = weights[other] - mine @ sums[other]
-            if other == own:  # without the row itself
-                far = far - weight[rows] * (1 - mine.square().sum(dim=1))
-            result[rows] += share / k * math.exp(-settings.distance_decay * apart) * far
+    for label in counts.nonzero()[:, 0].tolist() if k else ():
+        rows = by_class[label]
+        features = image[rows].double()
+        for other, share, distance in _nearest_labels(label, counts, text, k=k):
+            far = weights[other] - features @ sums[other]
+            if other == label:  # without the row itself
+                far = far - weight[rows] * (1 - features.square().sum(dim=1))
+            result[rows] += share / k * math.exp(-settings.distance_decay * distance) * far
     return result
 
 
-def _nearest_labels(own: int, counts: Tensor, text: Tensor, *, k: int) -> Iterator[tuple[int, float, float]]:
+def _nearest_labels(label: int, counts: Tensor, text: Tensor, *, k: int) -> Iterator[tuple[int, float, float]]:
     """Yields the classes that the k nearest labels of one row of a class are of.
 
     With each class comes how many of its images, as a share of all it has to offer, and its text's distance.
     """
-    offered, left = int(counts[own]) - 1, k
+    offered, left = int(counts[label]) - 1, k
     if offered:
         taken = min(left, offered)
-        yield own, taken / offered, 0.0
+        yield label, taken / offered, 0.0
         left -= taken
     if not left:
         return
-    apart = 1 - text @ text[own]
-    for other in apart.argsort(stable=True).tolist():
+    distance = 1 - text @ text[label]
+    for other in distance.argsort(stable=True).tolist():
         offered = int(counts[other])
-        if other == own or not offered:
+        if other == label or not offered:
             continue
         taken = min(left, offered)
-        yield other, taken / offered, float(apart[other])
+        yield other, taken / offered, float(distance[other])
         left -= taken
         if not left:
             return

@@ -67,10 +67,10 @@ def dual_prompt_loss(
         tensor(0.0363)
     """
     fixed, label, other = positive.detach(), labels[:, None], complementary[:, None]
-    here = clean_probability(fixed.gather(1, label), negative.gather(1, label)).clamp(SMALLEST_PROBABILITY, 1.0)
+    of_label = clean_probability(fixed.gather(1, label), negative.gather(1, label)).clamp(SMALLEST_PROBABILITY, 1.0)
     # 1 - p_clean with the two sides exchanged: subtracting from 1 would leave few digits of a small difference
-    elsewhere = clean_probability(negative.gather(1, other), fixed.gather(1, other)).clamp(SMALLEST_PROBABILITY, 1.0)
-    terms = positive_weight * here.log() + negative_weight * elsewhere.log()
+    of_others = clean_probability(negative.gather(1, other), fixed.gather(1, other)).clamp(SMALLEST_PROBABILITY, 1.0)
+    terms = positive_weight * of_label.log() + negative_weight * of_others.log()
     return -terms.sum() / (len(labels) if count is None else count)
 
 

@@ -42,26 +42,26 @@ def nearest(vectors: Tensor, *, k: int, queries: Tensor | None = None, progress:
     Returns:
         Two tensors (n, min(k, N - 1)) on the CPU.
     """
-    asked = torch.arange(len(vectors)) if queries is None else queries.cpu()
+    rows = torch.arange(len(vectors)) if queries is None else queries.cpu()
     k = min(k, len(vectors) - 1)
-    if k < 1 or not len(asked):
-        return Neighbours(torch.empty(len(asked), 0), torch.empty(len(asked), 0, dtype=torch.int64))
+    if k < 1 or not len(rows):
+        return Neighbours(torch.empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64))
     found = []
-    with (progress or Progress()).task("comparing images", total=len(asked), unit="images") as advance:
-        for part in asked.split(QUERIES):
+    with (progress or Progress()).task("comparing images", total=len(rows), unit="images") as advance:
+        for part in rows.split(QUERIES):
             found.append(_nearest_of(part.to(vectors.device), vectors, k))
             advance(len(part))
     return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def _nearest_of(queries: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    mine = vectors[queries]
+    block = vectors[queries]
     best = torch.empty(len(queries), 0, device=vectors.device)
     index = torch.empty(len(queries), 0, device=vectors.device, dtype=torch.int64)
     for start in range(0, len(vectors), OTHERS):
-        similarity = mine @ vectors[start : start + OTHERS].T
-        own = (queries >= start) & (queries < start + OTHERS)
-        similarity[own, queries[own] - start] = -torch.inf
+        similarity = block @ vectors[start : start + OTHERS].T
+        is_self = (queries >= start) & (queries < start + OTHERS)
+        similarity[is_self, queries[is_self] - start] = -torch.inf
         top = similarity.topk(min(k, similarity.shape[1]), dim=1)
         best, index = torch.cat([best, top.values], dim=1), torch.cat([index, top.indices + start], dim=1)
         keep = best.topk(min(k, best.shape[1]), dim=1)
@@ -94,18 +94,18 @@ def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
     if not index.shape[1]:
         certain = np.ones(len(given), dtype=np.float32)
         return Vote(certain, given.numpy(), certain)
-    parts = [_vote(labels[part], own) for part, own in zip(index.split(QUERIES), given.split(QUERIES), strict=True)]
+    parts = [_vote(labels[part], given) for part, given in zip(index.split(QUERIES), given.split(QUERIES), strict=True)]
     return Vote(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _vote(theirs: Tensor, own: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+def _vote(theirs: Tensor, given: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     k = theirs.shape[1]
     # how often each label comes up among the neighbours of a row: its run in their sorted order
     ordered = theirs.sort(dim=1).values
     counts = torch.searchsorted(ordered, theirs, right=True) - torch.searchsorted(ordered, theirs)
-    agreeing = (theirs == own[:, None]).sum(dim=1)
+    agreeing = (theirs == given[:, None]).sum(dim=1)
     # the first of the largest counts, that is the nearest
-    most = counts.amax(dim=1)
-    first = (counts == most[:, None]).int().argmax(dim=1)
-    predicted = torch.where(agreeing == most, own, theirs.gather(1, first[:, None])[:, 0])
-    return (agreeing / k).numpy(), predicted.numpy(), (most / k).numpy()
+    winning = counts.amax(dim=1)
+    first = (counts == winning[:, None]).int().argmax(dim=1)
+    predicted = torch.where(agreeing == winning, given, theirs.gather(1, first[:, None])[:, 0])
+    return (agreeing / k).numpy(), predicted.numpy(), (winning / k).numpy()

@@ -26,14 +26,14 @@ def out_of_fold_probabilities(inputs: DetectorInputs, *, folds: int, strength: f
         strength: Inverse of the L2 regularisation.
     """
     features, labels = inputs.features.pooled[inputs.rows], inputs.given
-    deal = stratified_folds(labels, folds=folds, generator=inputs.engine.generator(Purpose.PROBE_FOLDS))
+    fold_ids = stratified_folds(labels, folds=folds, generator=inputs.engine.generator(Purpose.PROBE_FOLDS))
     probability = np.zeros((len(labels), inputs.classes))
     with inputs.progress.task("fitting a probe", total=folds, unit="folds") as advance:
         for fold in range(folds):
-            here = deal == fold
-            if here.any():
-                classes, found = _fit(features[~here], labels[~here], features[here], strength)
-                probability[np.ix_(here, classes)] = found
+            held_out = fold_ids == fold
+            if held_out.any():
+                classes, predicted = _fit(features[~held_out], labels[~held_out], features[held_out], strength)
+                probability[np.ix_(held_out, classes)] = predicted
             advance(1)
     return probability
 
@@ -45,13 +45,13 @@ def stratified_folds(labels: NDArray[np.int64], *, folds: int, generator: torch.
     """
     shuffled = torch.randperm(len(labels), generator=generator).numpy()
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    deal = np.empty(len(labels), dtype=np.int64)
-    deal[by_class] = np.arange(len(labels)) % folds
-    return deal
+    fold_ids = np.empty(len(labels), dtype=np.int64)
+    fold_ids[by_class] = np.arange(len(labels)) % folds
+    return fold_ids
 
 
 def _fit(
-    features: NDArray[np.float32], labels: NDArray[np.int64], asked: NDArray[np.float32], strength: float
+    features: NDArray[np.float32], labels: NDArray[np.int64], queries: NDArray[np.float32], strength: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Returns the classes that a probe knows, and their probabilities for the rows asked about."""
     from sklearn.exceptions import ConvergenceWarning
@@ -61,9 +61,9 @@ def _fit(
 
     classes = np.unique(labels)
     if len(classes) < 2:  # nothing to tell apart; none at all if there is a single row
-        return classes, np.ones((len(asked), len(classes)))
+        return classes, np.ones((len(queries), len(classes)))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_ITERATIONS))
     with warnings.catch_warnings():  # a probe that is nearly there tells as much
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(features, labels)
-    return probe.classes_, probe.predict_proba(asked)
+    return probe.classes_, probe.predict_proba(queries)

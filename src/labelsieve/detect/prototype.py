@@ -60,9 +60,9 @@ class PrototypeGMM(Detector):
         quality = upper_posterior(margin)
         unsure = np.flatnonzero((quality > 1 - self.sure) & (quality < self.sure))
         if len(unsure):
-            asked = torch.from_numpy(unsure)
-            found = nearest(vectors, k=self.neighbours, queries=asked, progress=inputs.progress)
-            second = upper_posterior(vote(found.rows, given, given[asked]).agreement)
+            uncertain = torch.from_numpy(unsure)
+            neighbours = nearest(vectors, k=self.neighbours, queries=uncertain, progress=inputs.progress)
+            second = upper_posterior(vote(neighbours.rows, given, given[uncertain]).agreement)
             quality[unsure] = 1 - self.sure + (2 * self.sure - 1) * second
         confidence = np.where(predicted == inputs.given, quality, 1 - quality)
         return inputs.scores(quality=quality, predicted=predicted, confidence=confidence)

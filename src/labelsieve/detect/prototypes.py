@@ -32,19 +32,19 @@ def prototype_margins(
     """
     vectors = vectors.cpu()
     sums = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
-    for mine, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
-        sums.index_add_(0, own, mine.double())
+    for block, given in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
+        sums.index_add_(0, given, block.double())
     prototypes = normalize(sums, dim=1)
     empty = torch.bincount(labels, minlength=classes) == 0
-    found, nearest = [], []
+    margin_parts, nearest = [], []
     shown = progress or Progress()
     with shown.task("comparing with prototypes", total=len(labels), unit="images", brief=True) as advance:
-        for part, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
-            mine = part.double()
-            cosines = (mine @ prototypes.T).masked_fill(empty, _NOWHERE)
-            without = normalize(sums[own] - mine, dim=1, eps=1e-9)
-            cosines.scatter_(1, own[:, None], (mine * without).sum(dim=1, keepdim=True))
-            found.append(margins(cosines, own))
+        for part, given in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
+            block = part.double()
+            cosines = (block @ prototypes.T).masked_fill(empty, _NOWHERE)
+            without = normalize(sums[given] - block, dim=1, eps=1e-9)
+            cosines.scatter_(1, given[:, None], (block * without).sum(dim=1, keepdim=True))
+            margin_parts.append(margins(cosines, given))
             nearest.append(cosines.argmax(dim=1))
-            advance(len(own))
-    return torch.cat(found).numpy(), torch.cat(nearest).numpy()
+            advance(len(given))
+    return torch.cat(margin_parts).numpy(), torch.cat(nearest).numpy()

@@ -62,12 +62,12 @@ class SimiFeat(Detector):
 
         given = torch.from_numpy(inputs.given)
         # the noise is estimated from two other images
-        found = nearest(inputs.all_joint(), k=max(self.neighbours - 1, 2), progress=inputs.progress)
-        soft = soft_labels(found, given, k=self.neighbours)
+        neighbours = nearest(inputs.all_joint(), k=max(self.neighbours - 1, 2), progress=inputs.progress)
+        soft = soft_labels(neighbours, given, k=self.neighbours)
         notes: tuple[str, ...] = ()
         issue = soft.predicted != inputs.given
         if self.rule == "rank":
-            right, notes = self._share_right(found.rows, given, inputs)
+            right, notes = self._share_right(neighbours.rows, given, inputs)
             issue = lowest_of_each_class(soft.agreement, inputs.given, wrong=1 - right)
         return inputs.scores(
             quality=soft.agreement, predicted=soft.predicted, confidence=soft.share, issue=issue, notes=notes
@@ -105,14 +105,14 @@ class SoftLabels(NamedTuple):
     share: NDArray[np.float64]
 
 
-def soft_labels(found: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
+def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
     """Adds up the labels of the nearest images by their cosines, without an array of N times K.
 
     The image itself counts as a neighbour whose cosine is as much above the first one's as that is above the second
     one's, as in the published code. Cosines that are not positive count next to nothing.
 
     Args:
-        found: The nearest other rows of all n, nearest first, (n, at least min(k, n) - 1).
+        neighbours: The nearest other rows of all n, nearest first, (n, at least min(k, n) - 1).
         given: Labels, (n,).
         k: How many count, the image itself among them.
     """
@@ -120,22 +120,22 @@ def soft_labels(found: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
 
     from labelsieve.detect.neighbours import QUERIES
 
-    near = found.similarity[:, : k - 1].split(QUERIES), found.rows[:, : k - 1].split(QUERIES)
+    near = neighbours.similarity[:, : k - 1].split(QUERIES), neighbours.rows[:, : k - 1].split(QUERIES)
     parts = [
-        _soft_labels(similarity.double(), given[rows], own)
-        for similarity, rows, own in zip(*near, given.split(QUERIES), strict=True)
+        _soft_labels(similarity.double(), given[rows], given_labels)
+        for similarity, rows, given_labels in zip(*near, given.split(QUERIES), strict=True)
     ]
     return SoftLabels(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _soft_labels(similarity: Tensor, theirs: Tensor, own: Tensor) -> SoftLabels:
+def _soft_labels(similarity: Tensor, neighbour_labels: Tensor, given_labels: Tensor) -> SoftLabels:
     import torch
 
     count = similarity.shape[1]
-    first = similarity[:, :1] if count else torch.ones(len(own), 1, dtype=torch.float64)
+    first = similarity[:, :1] if count else torch.ones(len(given_labels), 1, dtype=torch.float64)
     itself = 2 * first - similarity[:, 1:2] if count > 1 else first
     weights = torch.cat([itself, similarity], dim=1).clamp(min=1e-6)
-    labels = torch.cat([own[:, None], theirs], dim=1)
+    labels = torch.cat([given_labels[:, None], neighbour_labels], dim=1)
     # the sum of each label is that of its run in their sorted order
     order = labels.argsort(dim=1, stable=True)
     ordered = labels.gather(1, order)
@@ -143,11 +143,11 @@ def _soft_labels(similarity: Tensor, theirs: Tensor, own: Tensor) -> SoftLabels:
     ends, starts = torch.searchsorted(ordered, labels, right=True), torch.searchsorted(ordered, labels)
     part = sums.gather(1, ends) - sums.gather(1, starts)
     length = (weights * part).sum(dim=1).sqrt()  # Σ over classes of the squares of their parts
-    most = part.amax(dim=1)
+    largest = part.amax(dim=1)
     # rounding must not decide between equals; the image itself is the first
-    chosen = (part >= most[:, None] * (1 - 1e-9)).int().argmax(dim=1)
+    chosen = (part >= largest[:, None] * (1 - 1e-9)).int().argmax(dim=1)
     predicted = labels.gather(1, chosen[:, None])[:, 0]
-    return SoftLabels((part[:, 0] / length).numpy(), predicted.numpy(), (most / sums[:, -1]).numpy())
+    return SoftLabels((part[:, 0] / length).numpy(), predicted.numpy(), (largest / sums[:, -1]).numpy())
 
 
 def lowest_of_each_class(

@@ -59,10 +59,10 @@ def fit_balanced(vectors: Tensor, labels: Tensor, *, classes: int, progress: Pro
             options={"maxiter": MOST_ITERATIONS, "gtol": 1e-5, "ftol": 1e-12},
         )
         advance(1)
-    found = torch.from_numpy(result.x.reshape(count, width + 1))
+    solution = torch.from_numpy(result.x.reshape(count, width + 1))
     weight = torch.zeros(classes, width, dtype=torch.float64)
     bias = torch.full((classes,), -torch.inf, dtype=torch.float64)
-    weight[present], bias[present] = found[:, :-1], found[:, -1]
+    weight[present], bias[present] = solution[:, :-1], solution[:, -1]
     return SoftmaxRegression(weight, bias)
 
 
@@ -75,13 +75,13 @@ def _objective(
     weight, bias = theta[:, :-1], theta[:, -1]
     gradient = torch.cat([weight, torch.zeros(len(bias), 1, dtype=torch.float64)], dim=1)
     total = 0.5 * float(weight.square().sum())
-    for part, own in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
-        mine = part.double()
-        log_p = log_softmax(mine @ weight.T + bias, dim=1)
-        total -= float(weights[own] @ log_p.gather(1, own[:, None])[:, 0])
+    for part, given in zip(vectors.split(CHUNK), labels.split(CHUNK), strict=True):
+        block = part.double()
+        log_p = log_softmax(block @ weight.T + bias, dim=1)
+        total -= float(weights[given] @ log_p.gather(1, given[:, None])[:, 0])
         residual = log_p.exp()
-        residual[torch.arange(len(own)), own] -= 1
-        residual *= weights[own][:, None]
-        gradient[:, :-1] += residual.T @ mine
+        residual[torch.arange(len(given)), given] -= 1
+        residual *= weights[given][:, None]
+        gradient[:, :-1] += residual.T @ block
         gradient[:, -1] += residual.sum(dim=0)
     return total / len(labels), gradient.numpy().ravel() / len(labels)

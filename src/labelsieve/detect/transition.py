@@ -126,18 +126,18 @@ def fit_transition(triples: Tensor, *, classes: int, progress: Progress) -> tupl
     free = (5 * torch.eye(classes, dtype=torch.float64) - 1).requires_grad_()
     share = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([free, share], lr=LEARNING_RATE)
-    best, found = float("inf"), (free, share)
+    best, solution = float("inf"), (free, share)
     with progress.task("estimating the noise", total=STEPS, unit="steps", brief=True) as advance:
         for step in range(STEPS):
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
             loss = _distance(free.softmax(dim=1), share.softmax(dim=0), counts)
             if loss.item() < best:
-                best, found = loss.item(), (free.detach().clone(), share.detach().clone())
+                best, solution = loss.item(), (free.detach().clone(), share.detach().clone())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             advance(1)
-    return found[0].softmax(dim=1).detach(), found[1].softmax(dim=0).detach()
+    return solution[0].softmax(dim=1).detach(), solution[1].softmax(dim=0).detach()
 
 
 def _distance(transition: Tensor, prior: Tensor, counts: _Counts) -> Tensor:
@@ -188,10 +188,10 @@ def one_against_rest(triples: Tensor, *, classes: int) -> NDArray[np.float64]:
         labels.bincount(minlength=classes).double().numpy() / count for labels in (given, given[two], given[three])
     )
     more = m_2 - m_1**2  # neighbours that agree no more than by chance tell nothing
-    told = more > 1e-12
-    s = np.divide(m_3 - m_1 * m_2, more, out=np.zeros(classes), where=told)
+    identified = more > 1e-12
+    s = np.divide(m_3 - m_1 * m_2, more, out=np.zeros(classes), where=identified)
     root = np.sqrt(np.maximum(s**2 / 4 - (s * m_1 - m_2), 0))
     a, b = np.minimum(s / 2 + root, 1), np.maximum(s / 2 - root, 0)
-    told &= a - b > 1e-12
-    p = np.divide(m_1 - b, a - b, out=np.zeros(classes), where=told)
-    return np.where(told, np.divide(p * a, m_1, out=np.ones(classes), where=m_1 > 0).clip(0, 1), 1.0)
+    identified &= a - b > 1e-12
+    p = np.divide(m_1 - b, a - b, out=np.zeros(classes), where=identified)
+    return np.where(identified, np.divide(p * a, m_1, out=np.ones(classes), where=m_1 > 0).clip(0, 1), 1.0)

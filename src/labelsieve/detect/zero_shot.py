@@ -59,9 +59,9 @@ class ZeroShot:
         So averaged, chance is 1 / K for every model that does not look at the images. Where there is but one class,
         nothing can be estimated, and the model is believed.
         """
-        there = self.per_class[~np.isnan(self.per_class)]
-        chance = 1 / len(there)
-        return len(there) < 2 or float(there.mean()) - chance >= GUESSING * (1 - chance)
+        present = self.per_class[~np.isnan(self.per_class)]
+        chance = 1 / len(present)
+        return len(present) < 2 or float(present.mean()) - chance >= GUESSING * (1 - chance)
 
 
 @torch.inference_mode()
@@ -83,14 +83,14 @@ def zero_shot(
         progress: Where to show how far it is.
     """
     given = labels[rows]
-    own, predicted, confidence = in_chunks(
+    of_label, predicted, confidence = in_chunks(
         lambda part: by_probability(logits(part), labels[part]), rows, progress=progress
     )
     agrees = predicted == given
     counts = np.bincount(given, minlength=classes)
     hits = np.bincount(given, weights=agrees, minlength=classes)
     per_class = np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return ZeroShot(own, predicted, confidence, float(agrees.mean()), per_class)
+    return ZeroShot(of_label, predicted, confidence, float(agrees.mean()), per_class)
 
 
 @torch.inference_mode()
@@ -142,8 +142,8 @@ def fitting_factor(logits: Tensor, labels: Tensor, *, noise_rate: float) -> floa
     other = noise_rate / (logits.shape[1] - 1)
 
     def loss(log_factor: float) -> float:
-        own = (logits * math.exp(log_factor)).softmax(dim=1).gather(1, labels[:, None])
-        return -float(((1 - noise_rate) * own + other * (1 - own)).clamp(min=1e-12).log().mean())
+        of_label = (logits * math.exp(log_factor)).softmax(dim=1).gather(1, labels[:, None])
+        return -float(((1 - noise_rate) * of_label + other * (1 - of_label)).clamp(min=1e-12).log().mean())
 
     # the loss may be flat far out: the best of some points first
     start = min(np.linspace(-math.log(1000), math.log(1000), 25), key=loss)
@@ -153,8 +153,8 @@ def fitting_factor(logits: Tensor, labels: Tensor, *, noise_rate: float) -> floa
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the logit of the label less the largest other one, (n,), of logits (n, K); K at least 2."""
-    own = logits.gather(1, labels[:, None])
-    return (own - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1, keepdim=True))[:, 0]
+    of_label = logits.gather(1, labels[:, None])
+    return (of_label - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1, keepdim=True))[:, 0]
 
 
 def in_chunks(
@@ -173,17 +173,17 @@ def in_chunks(
     Returns:
         What the function returned, each of the shape of `rows`.
     """
-    whole: list[NDArray[Any]] = []
+    columns: list[NDArray[Any]] = []
     with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
         for at in range(0, len(rows), CHUNK):
             found = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
             # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
             # keep the allocator from using their room again
-            whole = whole or [np.empty(len(rows), dtype=values.dtype) for values in found]
-            for column, values in zip(whole, found, strict=True):
+            columns = columns or [np.empty(len(rows), dtype=values.dtype) for values in found]
+            for column, values in zip(columns, found, strict=True):
                 column[at : at + len(values)] = values
             advance(len(rows[at : at + CHUNK]))
-    return whole
+    return columns
 
 
 @torch.inference_mode()

@@ -1,1 +1,1 @@
-"""Statistics of finished verdicts, and what they say about data, model and settings."""
+"""Statistics of verdicts, and checks of data, model and settings."""

@@ -1,4 +1,4 @@
-"""What a run says of several annotators: how good each is, the consensus of each image, and whom to ask again."""
+"""Results for several annotators: the quality of each, the consensus of each image, and whom to ask again."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ def consensus_table(images: Labelled, annotations: Annotations, crowd: Crowd) ->
 
     Columns: `id`, `given_label` (the vote), `consensus_label` and `consensus_confidence` (by image and annotators),
     `labels` (how many annotators labelled it), `agree` (how many gave the consensus), `ask_rank` (1 = ask about this
-    image first) and `ask` (the annotator to ask; null where all have given the consensus). What needs the image
-    evidence is null where an image could not be read.
+    image first) and `ask` (the annotator to ask; null where all have given the consensus). Columns that need the
+    image are null for unreadable images.
     """
     names, annotators = pa.array(images.class_names, pa.string()), pa.array(annotations.names, pa.string())
     consensus, ask, rank = (np.full(len(images), -1, dtype=np.int64) for _ in range(3))
     confidence = np.zeros(len(images), dtype=np.float32)
     consensus[crowd.rows], ask[crowd.rows], confidence[crowd.rows] = crowd.consensus, crowd.ask, crowd.probability
-    # images that nobody is to be asked about come last
+    # images without an annotator to ask come last
     rank[crowd.rows[np.lexsort((crowd.probability, crowd.ask < 0))]] = np.arange(1, len(crowd.rows) + 1)
-    unread = consensus < 0
+    is_unread = consensus < 0
     return pa.table(
         {
             "id": pa.array(images.ids, pa.string()),
             "given_label": names.take(pa.array(images.labels)),
-            "consensus_label": names.take(pa.array(consensus, mask=unread)),
-            "consensus_confidence": pa.array(confidence, mask=unread),
+            "consensus_label": names.take(pa.array(consensus, mask=is_unread)),
+            "consensus_confidence": pa.array(confidence, mask=is_unread),
             "labels": pa.array((annotations.labels >= 0).sum(axis=1)),
-            "agree": pa.array((annotations.labels == consensus[:, None]).sum(axis=1), mask=unread),
-            "ask_rank": pa.array(rank, mask=unread),
+            "agree": pa.array((annotations.labels == consensus[:, None]).sum(axis=1), mask=is_unread),
+            "ask_rank": pa.array(rank, mask=is_unread),
             "ask": annotators.take(pa.array(ask, mask=ask < 0)),
         }
     )
 
 
 def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) -> list[dict[str, Any]]:
-    """Returns what is known of each annotator, in the order of the columns.
+    """Returns the statistics of each annotator, in the order of the columns.
 
     Keys: `name`, `labels` (of readable images), `accuracy` with `low` and `high` (an interval of 95 %), `agreement`
     (share of the labels that are the consensus) and `confused` (`consensus`, `label` and `times` of the most frequent
-    pair that differs; None where there is none).
+    pair that differs; None if there is none).
     """
     records: list[dict[str, Any]] = []
     for number, name in enumerate(annotations.names):
-        given = annotations.labels[crowd.rows, number]
-        there = given >= 0
-        consensus, labels, count = crowd.consensus[there], given[there], int(there.sum())
-        known: dict[str, Any] = {
+        all_labels = annotations.labels[crowd.rows, number]
+        has_label = all_labels >= 0
+        consensus, labels, count = crowd.consensus[has_label], all_labels[has_label], int(has_label.sum())
+        record: dict[str, Any] = {
             "name": name,
             "labels": count,
             **dict.fromkeys(("accuracy", "low", "high", "agreement")),
@@ -63,8 +63,8 @@ def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) 
         if count:
             right, low, high = (float(each[number]) for each in (crowd.right, crowd.low, crowd.high))
             agreement = float((labels == consensus).mean())
-            known |= {"accuracy": min(right / count, 1.0), "low": low, "high": high, "agreement": agreement}
-        records.append(known | {"confused": _most_confused(consensus, labels, images.class_names)})
+            record |= {"accuracy": min(right / count, 1.0), "low": low, "high": high, "agreement": agreement}
+        records.append(record | {"confused": _most_confused(consensus, labels, images.class_names)})
     return records
 
 
@@ -80,7 +80,7 @@ def _most_confused(
 
 
 def consensus_record(images: Labelled, crowd: Crowd) -> dict[str, Any]:
-    """Returns how the consensus differs from the vote and, where there is a truth, how many of each are right."""
+    """Returns how the consensus differs from the vote and, with true labels, the accuracy of both."""
     given = images.labels[crowd.rows]
     record: dict[str, Any] = {"images": len(crowd.rows), "changed": int((given != crowd.consensus).sum())}
     if images.truth is not None:

@@ -1,7 +1,7 @@
-"""What a person should know before trusting the verdicts: measured symptoms, what they mean and what to do.
+"""Checks of a scan: findings with measured values, their meaning and advice, to read before trusting the verdicts.
 
-Each finding comes from one small function in `CHECKS`. The true labels are never read: a scan in earnest has none. The
-thresholds are rules of thumb, set so that a healthy scan of usual size stays silent.
+Each finding comes from one small function in `CHECKS`. True labels are never used, since real scans have none. The
+thresholds are rules of thumb, set so that a healthy scan of usual size has no findings.
 """
 
 from __future__ import annotations
@@ -16,55 +16,56 @@ from labelsieve.core.errors import listed
 from labelsieve.core.quantities import counted, percent
 from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import GUESSING, Scores
-from labelsieve.diagnosis.statistics import Symptoms, shortened
+from labelsieve.diagnosis.statistics import ScanStatistics, shortened
 from labelsieve.verdicts import Verdicts
 
 Finding = dict[str, str]
 """Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (measured), `message`, and `advice`."""
 
-# Agreement on the scale of `GUESSING`: below this the names are hardly known.
-WEAK = 0.15
-# In few images chance alone reaches much, so two standard errors are asked for, but never more than this.
-BELIEVED = 0.5
-# A class stands out where chance explains it with less than this probability, over all classes together. It counts as
-# not understood only if the typical class does better than `FINE_CLASS`: otherwise the whole model is the matter.
-LUCK, FINE_CLASS, LOST_CLASS = 0.01, 0.2, 0.05
+# Agreement on the scale of `GUESSING`; below this the model hardly knows the class names.
+WEAK_AGREEMENT = 0.15
+# With few images chance agreement varies, so two standard errors are required, but at most this.
+MAX_REQUIRED_AGREEMENT = 0.5
+# Significance level of a test of each class, divided by the number of classes. A class with at most `LOW_AGREEMENT` is
+# not understood only if the typical class has `TYPICAL_AGREEMENT`: otherwise the problem is the model.
+CHANCE_LEVEL, TYPICAL_AGREEMENT, LOW_AGREEMENT = 0.01, 0.2, 0.05
 # A good detector wrongly flags about 3 % of the clean images (the paper's Table 1); twice that is too many.
 OVER_FILTERED = 0.06
-# Fewer images than this can be an accident, whatever share of a small data set they are.
-FEW = 5
-# A model that gives its first choice less than this is unsure; it matters where a tenth of the images hang on it.
-UNSURE, MANY_FLAGGED = 0.4, 0.1
-# A class with less than this left, or with fewer than two images, has nothing to learn from and nothing to test on.
-EMPTIED, LEAST_KEPT = 0.05, 2
-# Human labelling seldom goes wrong for more than half of a class (CIFAR-100N: 40 % over all classes).
-HARD_HIT = 0.6
-# Fewer images for each class are too few to fine-tune a classifier on; reported where the scan took that many away.
-FEW_PER_CLASS, MANY_LOST = 10, 0.3
-# Kept labels that the model contradicts with confidence: a good selection is 95 to 99 % right (the paper's Table 1).
-SURE, CONTRADICTED = 0.8, 0.05
+# Fewer images than this can be due to chance, whatever their share of a small data set.
+MIN_IMAGES = 5
+# A confidence below this is low; it is reported if it concerns a tenth of the images.
+LOW_CONFIDENCE, MANY_FLAGGED = 0.4, 0.1
+# A class with a smaller share left, or with fewer than two images, cannot be learned or tested.
+MIN_SHARE_KEPT, MIN_KEPT = 0.05, 2
+# Human labels are rarely wrong for more than half of a class (CIFAR-100N: 40 % over all classes).
+MAX_FLAGGED = 0.6
+# Fewer images a class are too few to fine-tune a classifier; reported if the scan removed this share.
+MIN_PER_CLASS, MANY_REMOVED = 10, 0.3
+# Unflagged labels that the model contradicts with this confidence, and their maximum share: a good selection is 95 to
+# 99 % right (the paper's Table 1).
+CONFIDENT, CONTRADICTED = 0.8, 0.05
 # Label quality spread evenly from 0 to 1 has 20 % within 0.1 of the threshold; a good detector has less.
-BAND, PILED_UP = 0.1, 0.3
-# Above a tenth it is hardly single broken files, but a wrong folder, a broken copy or a missing decoder.
+MARGIN, MAX_NEAR_THRESHOLD = 0.1, 0.3
+# Above a tenth the cause is hardly single damaged files, but a wrong folder, a damaged copy or a missing decoder.
 MANY_UNREADABLE = 0.1
 # The largest class against the smallest; below this the sizes make little difference to the scores.
 IMBALANCE = 20
-# Training that selects less than this learns from next to nothing.
-STARVED = 0.05
+# Training that selects a smaller share has almost nothing to learn from.
+MIN_SELECTED = 0.05
 
 
 def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Finding]:
-    """Looks for what makes the verdicts, or a classifier trained on them, less good than they could be.
+    """Finds problems of the verdicts, and of a classifier trained on them.
 
     Args:
-        images: N images, or rows of features; `truth` is never read.
-        scores: What the detector found out about them.
-        verdicts: What :func:`labelsieve.verdicts.decide` made of both.
+        images: N images, or rows of features; `truth` is never used.
+        scores: From the detector.
+        verdicts: From :func:`labelsieve.verdicts.decide`.
 
     Returns:
         The findings, problems first; see `Finding`.
     """
-    scan = Symptoms(images, scores, verdicts)
+    scan = ScanStatistics(images, scores, verdicts)
     checks = CHECKS if scan.rows.size else (_unreadable,)
     findings = [finding for check in checks if (finding := check(scan))]
     return sorted(findings, key=lambda finding: ("problem", "warning", "info").index(finding["level"]))
@@ -76,20 +77,20 @@ def _finding(
     return {"code": code, "level": level, "figure": figure, "message": message, "advice": advice}
 
 
-def _near_chance(scan: Symptoms) -> Finding | None:
-    measured = scan.zero_shot
-    if measured is None or np.count_nonzero(scan.sizes) < 2:
+def _near_chance(scan: ScanStatistics) -> Finding | None:
+    agreement = scan.zero_shot
+    if agreement is None or np.count_nonzero(scan.sizes) < 2:
         return None
-    above = measured.above_chance(measured.share - measured.chance)
-    if above >= max(WEAK, min(BELIEVED, measured.above_chance(2 * measured.spread))):
+    above = agreement.above_chance(agreement.share - agreement.chance)
+    if above >= max(WEAK_AGREEMENT, min(MAX_REQUIRED_AGREEMENT, agreement.above_chance(2 * agreement.spread))):
         return None
     guessing = above < GUESSING
     averaged = " (mean over classes)" if scan.scores.zero_shot_per_class is not None else ""
     return _finding(
         "zero-shot-near-chance",
         "problem" if guessing else "warning",
-        figure=f"The zero-shot model agrees with {percent(measured.share)} of the given labels{averaged}; "
-        f"guessing would with {percent(measured.chance)}",
+        figure=f"The zero-shot model agrees with {percent(agreement.share)} of the given labels{averaged}; "
+        f"guessing would with {percent(agreement.chance)}",
         message="It cannot tell these classes apart, so the verdicts rest on the image features alone, if on anything."
         if guessing
         else "It hardly knows these classes, or the images are too few to tell, so the verdicts are shaky.",
@@ -98,7 +99,7 @@ def _near_chance(scan: Symptoms) -> Finding | None:
     )
 
 
-def _not_understood(scan: Symptoms) -> Finding | None:
+def _class_not_understood(scan: ScanStatistics) -> Finding | None:
     from scipy.special import bdtr  # binomial; imported here to keep the package quick to import
 
     if scan.scores.zero_shot_per_class is None:
@@ -106,23 +107,23 @@ def _not_understood(scan: Symptoms) -> Finding | None:
     agreement = np.nan_to_num(scan.scores.zero_shot_per_class)
     typical = float(np.median(agreement[scan.sizes > 0]))
     hits = np.rint(agreement * scan.sizes)
-    unlucky = bdtr(hits, scan.sizes, typical) < LUCK / len(scan.sizes)
-    lost = np.flatnonzero((agreement <= LOST_CLASS) & (scan.sizes > 0) & unlucky)
-    if typical < FINE_CLASS or not lost.size:
+    is_low = bdtr(hits, scan.sizes, typical) < CHANCE_LEVEL / len(scan.sizes)
+    classes = np.flatnonzero((agreement <= LOW_AGREEMENT) & (scan.sizes > 0) & is_low)
+    if typical < TYPICAL_AGREEMENT or not classes.size:
         return None
-    lost = lost[np.lexsort((-scan.sizes[lost], agreement[lost]))]
+    classes = classes[np.lexsort((-scan.sizes[classes], agreement[classes]))]
     return _finding(
         "class-not-understood",
         "warning",
         figure=f"The zero-shot model agrees with {percent(typical)} of the labels of a typical class, but hardly with "
-        f"those of {scan.names(lost, lambda k: f'{int(hits[k]):,} of {scan.sizes[k]:,}')}",
+        f"those of {scan.names(classes, lambda k: f'{int(hits[k]):,} of {scan.sizes[k]:,}')}",
         message="It probably does not understand these names as you do, so correct labels may be flagged.",
         advice="Give these classes names that would stand in a caption (--class-names), and look at some of their "
         "images: they may show something else, or two classes may be swapped.",
     )
 
 
-def _all_or_nothing(scan: Symptoms) -> Finding | None:
+def _all_or_none_flagged(scan: ScanStatistics) -> Finding | None:
     if scan.flagged.all():
         return _finding(
             "everything-flagged",
@@ -143,10 +144,10 @@ def _all_or_nothing(scan: Symptoms) -> Finding | None:
     )
 
 
-def _over_filtered(scan: Symptoms) -> Finding | None:
+def _over_filtered(scan: ScanStatistics) -> Finding | None:
     agreed = int((scan.flagged & scan.agrees).sum())
     of_flagged = agreed / max(int(scan.flagged.sum()), 1)
-    if scan.flagged.all() or agreed < max(FEW, OVER_FILTERED * len(scan.rows)) or of_flagged <= 0.5:
+    if scan.flagged.all() or agreed < max(MIN_IMAGES, OVER_FILTERED * len(scan.rows)) or of_flagged <= 0.5:
         return None
     return _finding(
         "over-filtering",
@@ -159,24 +160,24 @@ def _over_filtered(scan: Symptoms) -> Finding | None:
     )
 
 
-def _unsure(scan: Symptoms) -> Finding | None:
-    doubted = scan.flagged & ~scan.agrees
-    if scan.flagged.all() or int(doubted.sum()) < max(FEW, MANY_FLAGGED * len(scan.rows)):
+def _unsure_suggestions(scan: ScanStatistics) -> Finding | None:
+    disagrees = scan.flagged & ~scan.agrees
+    if scan.flagged.all() or int(disagrees.sum()) < max(MIN_IMAGES, MANY_FLAGGED * len(scan.rows)):
         return None
-    typical = float(np.median(scan.confidence[doubted]))
-    if typical >= UNSURE:
+    typical = float(np.median(scan.confidence[disagrees]))
+    if typical >= LOW_CONFIDENCE:
         return None
     return _finding(
         "unsure-suggestions",
         "warning",
-        figure=f"{percent(float(doubted.mean()))} of the labels are flagged because the model prefers another class, "
+        figure=f"{percent(float(disagrees.mean()))} of the labels are flagged because the model prefers another class, "
         f"with a typical confidence of only {percent(typical)}",
         message="The model contradicts more labels than it is sure about: many of them may be right.",
         advice="Trust the top of the ranking more than its end; a stronger --model makes surer suggestions.",
     )
 
 
-def _emptied(scan: Symptoms) -> Finding | None:
+def _emptied_classes(scan: ScanStatistics) -> Finding | None:
     classes = np.flatnonzero(_is_emptied(scan))
     if not classes.size or scan.flagged.all():
         return None
@@ -192,36 +193,36 @@ def _emptied(scan: Symptoms) -> Finding | None:
     )
 
 
-def _is_emptied(scan: Symptoms) -> NDArray[np.bool_]:
-    few = (scan.kept < LEAST_KEPT) | (scan.kept < EMPTIED * scan.sizes)
-    return few & (scan.lost > 0)
+def _is_emptied(scan: ScanStatistics) -> NDArray[np.bool_]:
+    has_few = (scan.kept < MIN_KEPT) | (scan.kept < MIN_SHARE_KEPT * scan.sizes)
+    return has_few & (scan.lost > 0)
 
 
-def _hard_hit(scan: Symptoms) -> Finding | None:
+def _heavily_flagged_classes(scan: ScanStatistics) -> Finding | None:
     from scipy.special import bdtrc  # binomial; imported here to keep the package quick to import
 
     share = scan.lost / np.maximum(scan.sizes, 1)
-    # of many small classes some lose more than the rest by chance
-    unlucky = bdtrc(scan.lost - 1.0, scan.sizes, min(scan.share_flagged, HARD_HIT)) < LUCK / len(scan.sizes)
-    hit = unlucky | (scan.share_flagged > HARD_HIT)
-    classes = np.flatnonzero(hit & (scan.sizes >= FEW) & (share > HARD_HIT) & ~_is_emptied(scan))
+    # of many small classes some lose many images by chance
+    p_value = bdtrc(scan.lost - 1.0, scan.sizes, min(scan.share_flagged, MAX_FLAGGED))
+    is_high = (p_value < CHANCE_LEVEL / len(scan.sizes)) | (scan.share_flagged > MAX_FLAGGED)
+    classes = np.flatnonzero(is_high & (scan.sizes >= MIN_IMAGES) & (share > MAX_FLAGGED) & ~_is_emptied(scan))
     if not classes.size:
         return None
     classes = classes[np.lexsort((-scan.sizes[classes], -share[classes]))]
     return _finding(
         "classes-hard-hit",
         "warning",
-        figure=f"{counted(classes.size, 'class loses', 'classes lose')} more than {percent(HARD_HIT)} of the images: "
-        f"{scan.names(classes, lambda k: f'{scan.lost[k]:,} of {scan.sizes[k]:,}')}",
+        figure=f"{counted(classes.size, 'class loses', 'classes lose')} more than {percent(MAX_FLAGGED)} of the images"
+        f": {scan.names(classes, lambda k: f'{scan.lost[k]:,} of {scan.sizes[k]:,}')}",
         message="Either most of these labels are wrong, or clean images are thrown away (low clean recall).",
         advice="Look at the flagged images of these classes. If they are right, rename the class (--class-names) or "
         "try another --model.",
     )
 
 
-def _few_left(scan: Symptoms) -> Finding | None:
+def _few_images_left(scan: ScanStatistics) -> Finding | None:
     classes, kept = int(np.count_nonzero(scan.sizes)), int(scan.kept.sum())
-    if scan.flagged.all() or kept >= FEW_PER_CLASS * classes or scan.share_flagged < MANY_LOST:
+    if scan.flagged.all() or kept >= MIN_PER_CLASS * classes or scan.share_flagged < MANY_REMOVED:
         return None
     return _finding(
         "few-images-left",
@@ -232,56 +233,56 @@ def _few_left(scan: Symptoms) -> Finding | None:
     )
 
 
-def _contradicted(scan: Symptoms) -> Finding | None:
-    survivors = int((~scan.flagged & ~scan.agrees & (scan.confidence >= SURE)).sum())
-    share = survivors / max(int(scan.kept.sum()), 1)
-    if survivors < FEW or share < CONTRADICTED:
+def _contradicted_labels(scan: ScanStatistics) -> Finding | None:
+    count = int((~scan.flagged & ~scan.agrees & (scan.confidence >= CONFIDENT)).sum())
+    share = count / max(int(scan.kept.sum()), 1)
+    if count < MIN_IMAGES or share < CONTRADICTED:
         return None
     return _finding(
         "wrong-labels-survive",
         "warning",
-        figure=f"For {survivors:,} images that were kept ({percent(share)}) the model names another class with at "
-        f"least {percent(SURE)} confidence",
+        figure=f"For {count:,} images that were kept ({percent(share)}) the model names another class with at "
+        f"least {percent(CONFIDENT)} confidence",
         message="Wrong labels probably survive among those kept (low clean precision).",
         advice="Use a detector that demands agreement between model and label, and look at the images just above the "
         "threshold before you train on them.",
     )
 
 
-def _piled_up(scan: Symptoms) -> Finding | None:
+def _quality_near_threshold(scan: ScanStatistics) -> Finding | None:
     threshold = scan.scores.rule.threshold
-    if threshold is None or not BAND <= threshold <= 1 - BAND:  # at an end of the scale lie the clearest cases
+    if threshold is None or not MARGIN <= threshold <= 1 - MARGIN:  # the clearest cases are at the ends of the scale
         return None
-    near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= BAND
-    if int(near.sum()) < FEW or near.mean() < PILED_UP:
+    near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= MARGIN
+    if int(near.sum()) < MIN_IMAGES or near.mean() < MAX_NEAR_THRESHOLD:
         return None
     return _finding(
         "quality-near-threshold",
         "warning",
-        figure=f"{percent(float(near.mean()))} of the images have a label quality within {BAND:g} of the threshold "
+        figure=f"{percent(float(near.mean()))} of the images have a label quality within {MARGIN:g} of the threshold "
         f"({threshold:.3g})",
         message="The detector can hardly tell there: wrong labels survive and right ones are flagged.",
         advice="Train longer (--epochs) or use a stronger --model, and go by the ranking rather than by the flags.",
     )
 
 
-def _starved(scan: Symptoms) -> Finding | None:
+def _collapsed_selection(scan: ScanStatistics) -> Finding | None:
     values = [(number, record.get("selected")) for number, record in enumerate(scan.scores.history, start=1)]
     shares = [(float(value), number) for number, value in values if isinstance(value, int | float) and value >= 0]
-    if not shares or min(shares)[0] >= STARVED:
+    if not shares or min(shares)[0] >= MIN_SELECTED:
         return None
     lowest, last = min(shares), shares[-1]
     return _finding(
         "selection-collapsed",
-        "problem" if last[0] < STARVED else "warning",
+        "problem" if last[0] < MIN_SELECTED else "warning",
         figure=f"Training selected {percent(lowest[0])} of the images in epoch {lowest[1]} of {len(values)}, and "
         f"{percent(last[0])} in epoch {last[1]}",
-        message="It took nearly all labels for wrong and had next to nothing to learn from.",
+        message="It considered nearly all labels wrong and had almost nothing to learn from.",
         advice="Use a lower --learning-rate or more --warmup-epochs, and check that the class names fit the images.",
     )
 
 
-def _conflicting_copies(scan: Symptoms) -> Finding | None:
+def _conflicting_copies(scan: ScanStatistics) -> Finding | None:
     copies = scan.copies
     groups, total = int(copies.mixed.sum()), int(copies.sizes[copies.mixed].sum())
     if not groups:
@@ -299,7 +300,7 @@ def _conflicting_copies(scan: Symptoms) -> Finding | None:
     )
 
 
-def _unreadable(scan: Symptoms) -> Finding | None:
+def _unreadable(scan: ScanStatistics) -> Finding | None:
     rows = np.flatnonzero(~scan.verdicts.is_readable)
     if not rows.size:
         return None
@@ -318,7 +319,7 @@ def _unreadable(scan: Symptoms) -> Finding | None:
     )
 
 
-def _flat(scan: Symptoms) -> Finding | None:
+def _constant_images(scan: ScanStatistics) -> Finding | None:
     if not (rows := scan.scores.flat):
         return None
     return _finding(
@@ -331,7 +332,7 @@ def _flat(scan: Symptoms) -> Finding | None:
     )
 
 
-def _imbalance(scan: Symptoms) -> Finding | None:
+def _imbalance(scan: ScanStatistics) -> Finding | None:
     largest, smallest = int(scan.sizes.argmax()), int(np.where(scan.sizes, scan.sizes, len(scan.rows) + 1).argmin())
     ratio = scan.sizes[largest] / scan.sizes[smallest]
     if ratio < IMBALANCE:
@@ -346,12 +347,12 @@ def _imbalance(scan: Symptoms) -> Finding | None:
     )
 
 
-def _tiny_classes(scan: Symptoms) -> Finding | None:
+def _tiny_classes(scan: ScanStatistics) -> Finding | None:
     single, empty = np.flatnonzero(scan.sizes == 1), np.flatnonzero(scan.sizes == 0)
-    parts = ((single, "one readable image"), (empty, "no readable image"))
+    groups = ((single, "one readable image"), (empty, "no readable image"))
     figures = [
         f"{counted(classes.size, 'class has', 'classes have')} {what}: {scan.names(classes)}"
-        for classes, what in parts
+        for classes, what in groups
         if classes.size
     ]
     if not figures:
@@ -365,21 +366,21 @@ def _tiny_classes(scan: Symptoms) -> Finding | None:
     )
 
 
-CHECKS: tuple[Callable[[Symptoms], Finding | None], ...] = (
+CHECKS: tuple[Callable[[ScanStatistics], Finding | None], ...] = (
     _near_chance,
-    _not_understood,
-    _all_or_nothing,
+    _class_not_understood,
+    _all_or_none_flagged,
     _over_filtered,
-    _unsure,
-    _emptied,
-    _hard_hit,
-    _few_left,
-    _contradicted,
-    _piled_up,
-    _starved,
+    _unsure_suggestions,
+    _emptied_classes,
+    _heavily_flagged_classes,
+    _few_images_left,
+    _contradicted_labels,
+    _quality_near_threshold,
+    _collapsed_selection,
     _conflicting_copies,
     _unreadable,
-    _flat,
+    _constant_images,
     _imbalance,
     _tiny_classes,
 )

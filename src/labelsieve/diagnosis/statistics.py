@@ -1,4 +1,4 @@
-"""Numbers about a scan, for :mod:`labelsieve.diagnosis.checks` to compare. True labels are never read."""
+"""Statistics of a scan for :mod:`labelsieve.diagnosis.checks`. True labels are never used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
 from labelsieve.verdicts import Verdicts
 
-# Classes that a finding names; a list of hundreds is not read.
-MOST_NAMES = 5
+# Maximum number of classes that a finding names.
+MAX_NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Agreement:
 
     Attributes:
         share: Measured, between 0 and 1.
-        chance: Expected of a model that does not look at the images.
-        spread: Standard error of the share if it is by chance.
+        chance: Expected of a model that ignores the images.
+        spread: Standard error of the share under chance.
     """
 
     share: float
@@ -32,12 +32,12 @@ class Agreement:
     spread: float
 
     def above_chance(self, value: float) -> float:
-        """Puts a difference to chance on a scale where guessing is 0 and full agreement is 1."""
+        """Rescales a difference to chance so that guessing is 0 and full agreement is 1."""
         return value / (1 - self.chance) if self.chance < 1 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Copies:
+class DuplicateGroups:
     """Images grouped by equal content; G groups, most of them of one image.
 
     Attributes:
@@ -53,15 +53,15 @@ class Copies:
     mixed: NDArray[np.bool_]
 
     def first(self, groups: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns the rows of that one of the chosen groups which comes first in the data."""
+        """Returns the rows of the chosen group that comes first in the data."""
         chosen = np.flatnonzero(groups)
         group = chosen[np.argmin(self.order[self.starts[chosen]])]
         return self.order[self.starts[group] : self.starts[group] + self.sizes[group]]
 
 
 @dataclass(frozen=True, eq=False)
-class Symptoms:
-    """Measurements of a scan. Arrays of shape (n,) hold readable images only; nothing here takes K x K numbers."""
+class ScanStatistics:
+    """Statistics of a scan. Arrays of shape (n,) are for readable images; nothing here has K x K numbers."""
 
     images: Labelled
     scores: Scores
@@ -84,7 +84,7 @@ class Symptoms:
 
     @cached_property
     def agrees(self) -> NDArray[np.bool_]:
-        """Shape (n,): true where the model, as it was when it scored, predicts the given label."""
+        """Shape (n,): true where the model that computed the scores predicts the given label."""
         return np.asarray(self.scores.predicted[self.rows] == self.given)
 
     @cached_property
@@ -114,10 +114,10 @@ class Symptoms:
 
     @cached_property
     def zero_shot(self) -> Agreement | None:
-        """Agreement of the zero-shot model; None if the detector did not ask it.
+        """Agreement of the zero-shot model; None if the detector did not use it.
 
-        Averaged over the classes rather than the images where that is known: so averaged, chance is 1 / K for every
-        model that does not look at the images, one that always names the commonest class included.
+        Averaged over classes instead of images where known: then chance is 1 / K for every model that ignores the
+        images, including one that always predicts the most frequent class.
         """
         sizes = self.sizes[self.sizes > 0]
         if self.scores.zero_shot_per_class is not None:
@@ -133,14 +133,16 @@ class Symptoms:
         return Agreement(share=share, chance=chance, spread=float(spread))
 
     @cached_property
-    def copies(self) -> Copies:
-        """Duplicate images. Unreadable files are left out: empty ones are all equal, which means nothing."""
+    def copies(self) -> DuplicateGroups:
+        """Duplicate images. Unreadable files are excluded: empty files are all equal without being copies."""
         contents = self.images.contents[self.rows]
         order = np.argsort(contents, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(contents[order]) != 0])
         labels = self.given[order]
         mixed = np.minimum.reduceat(labels, starts) != np.maximum.reduceat(labels, starts)
-        return Copies(order=self.rows[order], starts=starts, sizes=np.diff(np.r_[starts, len(order)]), mixed=mixed)
+        return DuplicateGroups(
+            order=self.rows[order], starts=starts, sizes=np.diff(np.r_[starts, len(order)]), mixed=mixed
+        )
 
     def _count(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(labels, minlength=len(self.images.class_names)).astype(np.int64)
@@ -150,13 +152,13 @@ class Symptoms:
         return f'"{shortened(self.images.class_names[self.images.labels[row]])}"'
 
     def names(self, classes: NDArray[np.int64], detail: Callable[[int], str] | None = None) -> str:
-        """Lists the first few of the classes, each with a detail, and says how many more there are."""
-        quoted = ((k, f'"{shortened(self.images.class_names[k])}"') for k in classes[:MOST_NAMES].tolist())
-        shown = [f"{name} ({detail(k)})" if detail else name for k, name in quoted]
-        more = len(classes) - len(shown)
-        return ", ".join(shown) + (f" and {more:,} more" if more else "")
+        """Lists the first few of the classes, each with a detail, and the number of the others."""
+        quoted = ((k, f'"{shortened(self.images.class_names[k])}"') for k in classes[:MAX_NAMES].tolist())
+        items = [f"{name} ({detail(k)})" if detail else name for k, name in quoted]
+        more = len(classes) - len(items)
+        return ", ".join(items) + (f" and {more:,} more" if more else "")
 
 
 def shortened(text: str, width: int = 60) -> str:
-    """Cuts a long name in the middle: the end of a path says more than the folders before it."""
+    """Shortens a long name in the middle: the end of a path matters more than the folders."""
     return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width // 2) :]}"

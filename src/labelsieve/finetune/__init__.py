@@ -1,14 +1,15 @@
-"""Phase 2: a standard image classifier, trained on what a scan left.
+"""Phase 2: a standard image classifier, trained on the selection of a scan.
 
-* `settings.py`: every option, and the recipes of the paper
-* `kinds.py`: all that differs between one class an image and tags
-* `selection.py`: which images, with which labels and weights, out of the verdicts and the reviews
-* `tag_selection.py`, `tag_head.py`: which tags, and the head that training on them starts from
+* `settings.py`: the settings, and the recipes of the paper
+* `target_kinds.py`: the differences between single labels and tags
+* `selection.py`, `tag_selection.py`: training rows, labels or tags, and weights, from the verdicts and the reviews
 * `backbones.py`: classification models of `transformers` with a new head
-* `tuning.py`: which of their weights are trained
-* `modules.py`: the modules of phase 1 on their blocks
-* `losses.py`: cross-entropy and losses that are robust to wrong labels
-* `loop.py`, `evaluation.py`: the loop, its checkpoints, and accuracies
-* `result.py`: the record and the folder that it is kept in
+* `timm_classifier.py`, `timm_encoders.py`, `open_clip_encoders.py`: image encoders as classifiers of `timm`
+* `tag_head.py`: the initial head for tags
+* `tuning.py`: the weights that are trained; `peft_modules.py`: the modules of phase 1 on a backbone
+* `losses.py`: cross-entropy and robust losses
+* `loop.py`, `evaluation.py`: the training loop with its checkpoints, and metrics
+* `rgb_conversion.py`: images that training and `pipeline()` convert differently
+* `result.py`: the result, its record and its folder
 * `run.py`: all of it in one call
 """

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
 from labelsieve.core.provenance import fingerprint
-from labelsieve.finetune.encoders import as_classifier
-from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, converted, read_encoder
-from labelsieve.vlm.colours import Colours, read_colours
+from labelsieve.finetune.timm_classifier import make_classifier
+from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, convert_dual_encoder, read_encoder
+from labelsieve.vlm.colours import ColourTransform, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
 from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
@@ -23,34 +23,34 @@ from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
     check_weights,
+    concise_weight_errors,
     first_line,
     loader_options,
-    one_line_about_weights,
     quiet_loading,
     raw_configuration,
     read_part,
     relevant,
 )
 
-# Configurations without a class of their own for classification, and the one that takes their weights.
-_TAKEN_FOR = {"vit_mae": "ViTConfig"}
-# What differs with the classes, not with the weights.
-_OF_THE_LABELS = {"id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"}
+# Configurations without a classification model, and the class whose classifier loads their weights.
+_CONFIG_CLASSES = {"vit_mae": "ViTConfig"}
+# Entries of a configuration that depend on the classes, not on the weights.
+_LABEL_ENTRIES = {"id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Backbone:
-    """A `transformers` image classifier with K outputs. Its members are those that cached features ask for, too.
+    """A `transformers` image classifier with K outputs; it has the interface that cached features require.
 
     Attributes:
         name: Hub id or folder, or `open_clip:...`.
         model: The classifier, in float32; the head is zero until it is set.
         processor: Its own image processor.
-        head: The last linear layer, (vision_width) to (K).
+        head: The last linear layer, vision_width to K.
         image_size: Side of the input in pixels.
-        unused: Names of parameters that have no influence on the logits.
+        unused: Names of parameters that do not influence the logits.
         fingerprint: Of architecture, pre-trained weights and processor, without the head.
-        colours: What the processor does to colours.
+        colours: Colour transform of the processor.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Backbone:
     image_size: int
     unused: frozenset[str]
     fingerprint: str
-    colours: Colours
+    colours: ColourTransform
 
     @property
     def kind(self) -> str:
@@ -69,12 +69,12 @@ class Backbone:
 
     @property
     def vision_width(self) -> int:
-        """Width of the features that the head reads."""
+        """Width of the input of the head."""
         return int(self.head.in_features)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """Device of the parameters."""
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
@@ -82,7 +82,7 @@ class Backbone:
         return self.processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
+        """Applies the colour transform of the processor to RGB pixels between 0 and 1, (B, 3, S, S)."""
         return self.colours(pixels)
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -90,14 +90,14 @@ class Backbone:
         return self.model(pixel_values=pixels).logits  # type: ignore[no-any-return]
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Returns what the logits are made of: (B, 3, S, S) to (B, vision_width)."""
-        seen: list[Tensor] = []
-        handle = self.head.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        """Returns the input of the head: (B, 3, S, S) to (B, vision_width)."""
+        features: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _module, args: features.append(args[0]))
         try:
             self.logits(pixels)
         finally:
             handle.remove()
-        return _first_token(seen[0])
+        return _first_token(features[0])
 
 
 def load_backbone(
@@ -105,19 +105,19 @@ def load_backbone(
 ) -> Backbone:
     """Loads a pre-trained model as a classifier of K classes with a head of zeros.
 
-    Any model that `AutoModelForImageClassification` knows will do, whether its weights were saved with a head, as a
-    bare image encoder, or with a text encoder beside it; ViT-MAE loads as a ViT, and the encoders of
-    vision-language models as :mod:`labelsieve.finetune.timm_encoders` says. Weights are read as by
+    All models that `AutoModelForImageClassification` knows are supported, with weights that were saved with a head, as
+    an image encoder, or with a text encoder; ViT-MAE loads as a ViT, and the encoders of vision-language models as
+    described in :mod:`labelsieve.finetune.timm_encoders`. Weights are read as by
     :func:`labelsieve.load_vlm`.
 
     Args:
         name: Hub id or local folder, or any other name that :func:`labelsieve.load_vlm` takes.
         class_names: The K names, which become `id2label`.
-        problem_type: What `transformers` calls the kind of its answers; `pipeline()` goes by it.
+        problem_type: Entry of the configuration of `transformers`, which `pipeline()` uses.
 
     Raises:
-        ModelError: There is no such model, it is no image classifier, its weights are missing, misshapen, broken or not
-            finite, or its image processor makes pixels that it does not take.
+        ModelError: There is no such model, it is no image classifier, its weights are missing, mismatched, broken or
+            not finite, or its image processor makes pixels that it does not take.
     """
     kind, options = _kind(name)
     if kind == DUAL_ENCODER:
@@ -132,7 +132,7 @@ def load_backbone(
         nn.init.zeros_(head.bias)
     model.config.problem_type = problem_type
     colours = read_colours(processor, name)
-    unused = _try(model, head, colours.side, name)
+    unused = _check_forward(model, head, colours.side, name)
     return Backbone(
         name=name,
         model=model,
@@ -146,8 +146,8 @@ def load_backbone(
 
 
 def _kind(name: str) -> tuple[str, dict[str, Any]]:
-    """Returns the model type, empty where config.json does not say it, and how to call the loaders."""
-    if OpenCLIP.claims(name):
+    """Returns the model type, empty if config.json has none, and the arguments of the loaders."""
+    if OpenCLIP.is_open_clip_name(name):
         return "open_clip", {}
     try:
         options = loader_options(name)
@@ -160,34 +160,34 @@ def _kind(name: str) -> tuple[str, dict[str, Any]]:
 
 def _read_dual_encoder(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
     """Reads the image encoder of a dual encoder as a classifier; returns it with its head and its image processor."""
-    whole, processor = read_encoders(name, options)
-    encoder, config = whole.vision_model, whole.config.vision_config
-    standard = converted(encoder, config, processor, read_colours(processor, name).side, name)
-    if standard is not None:
-        model, processor = as_classifier(standard, dict(enumerate(class_names)), name), standard.processor
+    dual_encoder, processor = read_encoders(name, options)
+    encoder, config = dual_encoder.vision_model, dual_encoder.config.vision_config
+    timm_encoder = convert_dual_encoder(encoder, config, processor, read_colours(processor, name).side, name)
+    if timm_encoder is not None:
+        model, processor = make_classifier(timm_encoder, dict(enumerate(class_names)), name), timm_encoder.processor
     else:
-        model = _classifier_of(encoder, _configured(config, name, class_names), name)
+        model = _classifier_of(encoder, _classifier_config(config, name, class_names), name)
     return model, _head(model, name)[1], processor
 
 
 def _classifier_of(encoder: Any, config: Any, name: str) -> Any:
-    """Makes the classifier that `transformers` has for an encoder, with the weights of that and a head to be set."""
-    with quiet_loading(), torch.random.fork_rng(devices=[]):  # whatever it is filled with at first
+    """Builds the `transformers` classifier of an encoder, with its weights and an uninitialised head."""
+    with quiet_loading(), torch.random.fork_rng(devices=[]):  # for its random initial weights
         model = _classifier_class(config)(config).eval()
-    inside = getattr(model, model.base_model_prefix)
-    with one_line_about_weights(name):
-        missing, _ = inside.load_state_dict(encoder.state_dict(), strict=False)  # it may have no use for a pooler
-    check_weights(name, inside, missing, ())
+    base = getattr(model, model.base_model_prefix)
+    with concise_weight_errors(name):
+        missing, _ = base.load_state_dict(encoder.state_dict(), strict=False)  # it may not have a pooler
+    check_weights(name, base, missing, ())
     return model
 
 
-def _configured(config: Any, name: str, class_names: Sequence[str]) -> Any:
-    """Turns the configuration of a model into that of a classifier of K classes."""
+def _classifier_config(config: Any, name: str, class_names: Sequence[str]) -> Any:
+    """Converts the configuration of a model to that of a classifier of K classes."""
     import transformers
 
-    if config.model_type in _TAKEN_FOR:
+    if config.model_type in _CONFIG_CLASSES:
         settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
-        config = getattr(transformers, _TAKEN_FOR[config.model_type])(**settings)
+        config = getattr(transformers, _CONFIG_CLASSES[config.model_type])(**settings)
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
@@ -201,8 +201,8 @@ def _configured(config: Any, name: str, class_names: Sequence[str]) -> Any:
 def _classifier_class(config: Any) -> Any:
     import transformers
 
-    found: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    classes: Any = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    return classes[0] if isinstance(classes, tuple) else classes
 
 
 def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
@@ -210,45 +210,45 @@ def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, A
     import transformers
 
     config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
-    config = _configured(config, name, class_names)
+    config = _classifier_config(config, name, class_names)
     processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
-    with one_line_about_weights(name), quiet_loading():
+    with concise_weight_errors(name), quiet_loading():
         model, info = _classifier_class(config).from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
             weights_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the head's, and reported below of all others
+            ignore_mismatched_sizes=True,  # the head does not match; all others are reported below
             **options,
         )
     path, head = _head(model, name)
-    # the head is new, and made of whatever the memory held until it is set
-    misshapen = (key for key, *_shapes in info["mismatched_keys"])
-    check_weights(name, model, info["missing_keys"], misshapen, new=(f"{path}.weight", f"{path}.bias"))
+    # the head is uninitialised
+    mismatched = (key for key, *_shapes in info["mismatched_keys"])
+    check_weights(name, model, info["missing_keys"], mismatched, new=(f"{path}.weight", f"{path}.bias"))
     return model.eval(), head, processor
 
 
 def _head(model: Any, name: str) -> tuple[str, nn.Linear]:
-    """Returns the layer that gives the logits, and its path; :func:`_try` makes sure that it does."""
-    found = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    path, head = found[-1] if found else ("", nn.Linear(1, 0))
+    """Returns the path and the layer that computes the logits; :func:`_check_forward` checks that it does."""
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    path, head = layers[-1] if layers else ("", nn.Linear(1, 0))
     if head.out_features != model.config.num_labels or head.bias is None:
-        raise _no_head(model, name)
+        raise _no_head_error(model, name)
     return path, head
 
 
-def _no_head(model: Any, name: str) -> ModelError:
+def _no_head_error(model: Any, name: str) -> ModelError:
     return ModelError(
         f"{name} ({type(model).__name__}) does not end in one linear layer with bias, so it gets no new head; "
         "choose another --backbone"
     )
 
 
-def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
-    """Runs the model once on its processor's size; returns the names of parameters without influence on the logits."""
-    given: list[Tensor] = []
-    handle = head.register_forward_hook(lambda _module, _args, output: given.append(output))
+def _check_forward(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
+    """Runs the model on the output size of its processor; returns the parameters that do not influence the logits."""
+    outputs: list[Tensor] = []
+    handle = head.register_forward_hook(lambda _module, _args, output: outputs.append(output))
     try:
         logits = model(pixel_values=torch.zeros(2, 3, size, size)).logits
     except Exception as error:  # each architecture has its own
@@ -258,8 +258,8 @@ def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
         ) from error
     finally:
         handle.remove()
-    if len(given) != 1 or not _same_memory(_first_token(given[0]), logits):
-        raise _no_head(model, name)
+    if len(outputs) != 1 or not _same_memory(_first_token(outputs[0]), logits):
+        raise _no_head_error(model, name)
     logits.sum().backward()
     unused = frozenset(key for key, parameter in model.named_parameters() if parameter.grad is None)
     model.zero_grad(set_to_none=True)
@@ -267,20 +267,20 @@ def _try(model: Any, head: nn.Linear, size: int, name: str) -> frozenset[str]:
 
 
 def _first_token(values: Tensor) -> Tensor:
-    """The ResNets of CLIP give their head all tokens, and classify by the first."""
+    """Selects the first token: the head of the ResNets of CLIP gets all tokens."""
     return values[:, 0] if values.ndim == 3 else values
 
 
-def _same_memory(one: Tensor, other: Tensor) -> bool:
-    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
+def _same_memory(first: Tensor, second: Tensor) -> bool:
+    return (first.data_ptr(), first.shape, first.stride()) == (second.data_ptr(), second.shape, second.stride())
 
 
 def _fingerprint(model: Any, head: nn.Linear, processor: Any) -> str:
-    own = {id(head.weight), id(head.bias)}
+    head_ids = {id(head.weight), id(head.bias)}
     weights = [
         np.ascontiguousarray(value.detach().numpy())
         for _, value in sorted(model.state_dict(keep_vars=True).items())
-        if id(value) not in own
+        if id(value) not in head_ids
     ]
-    config = {key: value for key, value in relevant(model.config.to_dict()).items() if key not in _OF_THE_LABELS}
+    config = {key: value for key, value in relevant(model.config.to_dict()).items() if key not in _LABEL_ENTRIES}
     return fingerprint(type(model).__name__, config, processor.to_json_string(), *weights)

@@ -1,7 +1,7 @@
-"""The training loop of phase 2, with a checkpoint after each epoch, and how well a classifier does.
+"""The training loop of phase 2, with a checkpoint and an evaluation after each epoch.
 
-A run that was killed and resumed gives the weights of an unbroken one: all that changes is in the checkpoint, and
-everything random depends on the seed and the number of the epoch only.
+A resumed run ends with the same weights as an uninterrupted one: the checkpoint has the whole state, and random numbers
+depend only on the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.checkpoints import read_checkpoint, write_checkpoint
-from labelsieve.core.memory import in_parts, keeping_room
+from labelsieve.core.memory import checkpointed_chunks, reuse_allocations
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.input.batches import Augment, batches, unit
 from labelsieve.detect.training.loop import check_finite
 from labelsieve.finetune.backbones import Backbone
-from labelsieve.finetune.evaluation import losses, scores
+from labelsieve.finetune.evaluation import evaluate, training_losses
 from labelsieve.finetune.job import Job, training_mode
 from labelsieve.finetune.losses import Loss
 from labelsieve.finetune.settings import Adaptation
@@ -30,14 +30,14 @@ from labelsieve.vlm.features import image_features
 
 
 class Trained(NamedTuple):
-    """What was seen while training.
+    """The result of training.
 
     Attributes:
-        start: How good the pre-trained features are with the first head; see
-            :func:`labelsieve.finetune.evaluation.scores`.
+        start: Metrics of the pre-trained features with the initial head; see
+            :func:`labelsieve.finetune.evaluation.evaluate`.
         history: One record for each epoch.
-        saved_epoch: The epoch whose weights are kept: with validation the first of those that did best on it, where 0
-            is the start; else the last.
+        saved_epoch: The epoch whose weights are kept: with validation the first of the best epochs, where 0 is the
+            start; else the last.
     """
 
     start: dict[str, float]
@@ -50,26 +50,26 @@ def train(job: Job) -> Trained:
 
     Raises:
         TrainingError: The loss is no longer finite.
-        RunError: A checkpoint to resume from belongs to something else.
+        RunError: A checkpoint to resume from belongs to another run.
     """
     settings, backbone = job.settings, job.backbone
     loss = job.kind.make_loss(settings, images=len(job.images), classes=len(job.images.class_names))
     optimizer = _optimizer(backbone, settings)
-    start, score = scores(job), f"validation_{job.kind.score_name}"
+    start, score = evaluate(job), f"validation_{job.kind.score_name}"
     best = _copy(backbone) if len(job.held_out) else {}
     tensors, history = read_checkpoint(job.engine, identity=job.identity)
     best = _restore(tensors, backbone, optimizer, loss) or best
     passes, steps = _passes(settings, len(job.rows)), steps_of(settings, images=len(job.rows))
-    left = steps - len(history) * (steps // max(1, settings.epochs))
-    with job.engine.progress.task("training", total=left, unit="steps") as advance, keeping_room():
+    remaining = steps - len(history) * (steps // max(1, settings.epochs))
+    with job.engine.progress.task("training", total=remaining, unit="steps") as advance, reuse_allocations():
         for epoch in range(len(history) + 1, settings.epochs + 1):
             decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay
             if epoch > settings.warmup_epochs:
-                loss.on_epoch_start(partial(_losses_before, epoch, job))
+                loss.on_epoch_start(partial(_checked_losses, epoch, job))
             record = _epoch(job, loss, optimizer, epoch, passes, advance)
-            history.append(record | scores(job))
+            history.append(record | evaluate(job))
             if best and _best_epoch(start, history, score) == epoch:
                 best = _copy(backbone)
             _save(job, optimizer, loss, history, best)
@@ -79,19 +79,19 @@ def train(job: Job) -> Trained:
 
 
 def _passes(settings: Adaptation, images: int) -> int:
-    """Returns how many times an epoch passes over some images."""
+    """Returns the number of passes over the images in an epoch."""
     steps = math.ceil(images / settings.batch_size)
     return max(1, math.ceil(settings.min_steps / (steps * settings.epochs))) if settings.epochs else 0
 
 
 def steps_of(settings: Adaptation, *, images: int) -> int:
-    """Returns how many steps training on some images, at least one, takes in all."""
+    """Returns the total number of training steps on some images, at least one."""
     return settings.epochs * _passes(settings, images) * math.ceil(images / settings.batch_size)
 
 
 def _best_epoch(start: Mapping[str, float], history: Sequence[Mapping[str, Any]], score: str) -> int:
-    reached = [record[score] for record in (start, *history)]
-    return reached.index(max(reached))
+    values = [record[score] for record in (start, *history)]
+    return values.index(max(values))
 
 
 def _optimizer(backbone: Backbone, settings: Adaptation) -> torch.optim.Optimizer:
@@ -113,28 +113,30 @@ def _epoch(
 ) -> dict[str, Any]:
     engine, started = job.engine, time.perf_counter()
     labels, weights = torch.from_numpy(job.selection.labels), torch.from_numpy(job.selection.weights)
-    total, seen, steps = torch.zeros((), device=engine.device), 0, 0
-    at_once = len(job.rows) if job.on_features else job.at_once  # found out before random numbers are drawn
+    total, images, steps = torch.zeros((), device=engine.device), 0, 0
+    chunk_size = (
+        len(job.rows) if job.uses_cached_features else job.chunk_size
+    )  # measured before random numbers are drawn
     with training_mode(job.backbone, job.engine, epoch):
         for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
-            join = _joining(job, loss)
-            for rows, inputs in _feed(job, number):
+            synchronise = _process_sync(job, loss)
+            for rows, inputs in _batches(job, number):
                 optimizer.zero_grad()
                 chosen = loss.selects(rows)
                 count = engine.count(int(chosen.sum()))
-                if len(rows):  # with several processes, one may get none of a small batch
-                    logits = _logits(job, inputs, at_once=at_once)
-                    each = loss(logits, labels[rows].to(logits.device), rows)
-                    value = (each * (weights[rows] * chosen).to(logits.device)).sum() / max(count, 1)
+                if len(rows):  # a process may have no images of a small batch
+                    logits = _logits(job, inputs, chunk_size=chunk_size)
+                    losses = loss(logits, labels[rows].to(logits.device), rows)
+                    value = (losses * (weights[rows] * chosen).to(logits.device)).sum() / max(count, 1)
                     value.backward()
                     total += value.detach()
                 engine.sum_gradients(job.backbone.model)
                 optimizer.step()
-                seen, steps = seen + count, steps + 1
-                if steps % 50 == 1:  # not at each step: reading a number off a GPU waits for it
+                images, steps = images + count, steps + 1
+                if steps % 50 == 1:  # not at each step, since it synchronises with the GPU
                     _check(total, epoch)
                 advance(1)
-            join()
+            synchronise()
     mean = engine.total(total) / max(steps, 1)
     _check(mean, epoch)
     rates = {"learning_rate": optimizer.param_groups[-1]["lr"], "head_learning_rate": optimizer.param_groups[0]["lr"]}
@@ -143,63 +145,63 @@ def _epoch(
         **rates,
         "loss": float(mean),
         "steps": steps,
-        "images": seen,
+        "images": images,
         "seconds": round(time.perf_counter() - started, 3),
     }
 
 
-def _feed(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(job: Job, number: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields rows and augmented images, or cached features, of one shuffled pass over the data."""
     rows, engine, backbone = job.rows, job.engine, job.backbone
     order = rows[torch.randperm(len(rows), generator=engine.generator(Purpose.FINETUNING_ORDER, number)).numpy()]
-    # of nearly the same size: a rest of a single image would be too little for batch normalisation
+    # of nearly equal size: batch normalisation fails on a last batch of one image
     parts = np.array_split(order, math.ceil(len(order) / job.settings.batch_size))
-    mine = [np.asarray(engine.share(part.tolist()), dtype=np.int64) for part in parts]
-    if job.on_features:
+    process_parts = [np.asarray(engine.share(part.tolist()), dtype=np.int64) for part in parts]
+    if job.uses_cached_features:
         pooled = image_features(job.images, backbone, engine=engine).pooled
-        for own in mine:
-            yield torch.from_numpy(own), torch.from_numpy(pooled[own])
+        for part_rows in process_parts:
+            yield torch.from_numpy(part_rows), torch.from_numpy(pooled[part_rows])
         return
     augment = Augment(backbone.image_size, seed=engine.seed, epoch=number)
-    for batch in batches(job.crop_source, mine, transform=augment, device=engine.device):
+    for batch in batches(job.crop_source, process_parts, transform=augment, device=engine.device):
         yield batch.rows, batch.inputs
 
 
-def _logits(job: Job, inputs: Tensor, *, at_once: int) -> Tensor:
+def _logits(job: Job, inputs: Tensor, *, chunk_size: int) -> Tensor:
     backbone, engine = job.backbone, job.engine
     inputs = inputs.to(engine.device)
-    if job.on_features:
+    if job.uses_cached_features:
         return backbone.head(inputs)  # type: ignore[no-any-return]
 
     def logits(first: int, last: int) -> Tensor:
         with engine.autocast():
             return backbone.logits(backbone.normalise(unit(inputs[first:last]))).float()
 
-    return in_parts(logits, count=len(inputs), at_once=at_once, device=engine.device)
+    return checkpointed_chunks(logits, count=len(inputs), chunk_size=chunk_size, device=engine.device)
 
 
-def _joining(job: Job, loss: Loss) -> Callable[[], None]:
-    """Returns what brings together, after a pass, what each of several processes changed on its own."""
+def _process_sync(job: Job, loss: Loss) -> Callable[[], None]:
+    """Returns a function that synchronises the state of the processes after a pass."""
     engine = job.engine
     if engine.accelerator.num_processes == 1:
         return lambda: None
-    before = {name: value.clone() for name, value in loss.memory.items()}
+    initial = {name: value.clone() for name, value in loss.memory.items()}
 
-    def join() -> None:
-        for name, value in loss.memory.items():  # in one pass a row is seen by one process only
-            value.copy_(before[name] + engine.total((value - before[name]).to(engine.device)).cpu())
+    def synchronise() -> None:
+        for name, value in loss.memory.items():  # each row is processed by one process only
+            value.copy_(initial[name] + engine.total((value - initial[name]).to(engine.device)).cpu())
         for buffer in job.backbone.model.buffers():
             if buffer.is_floating_point():  # the statistics of batch normalisation
                 buffer.copy_(engine.total(buffer) / engine.accelerator.num_processes)
 
-    return join
+    return synchronise
 
 
-def _losses_before(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
-    """Returns what :func:`labelsieve.finetune.evaluation.losses` does, and checks what the last epoch made."""
-    rows, found = losses(job)
-    _check(found.sum(), epoch - 1)
-    return rows, found
+def _checked_losses(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
+    """Returns :func:`labelsieve.finetune.evaluation.training_losses`, after checking that they are finite."""
+    rows, values = training_losses(job)
+    _check(values.sum(), epoch - 1)
+    return rows, values
 
 
 def _check(loss: Tensor, epoch: int) -> None:
@@ -207,11 +209,11 @@ def _check(loss: Tensor, epoch: int) -> None:
 
 
 def _state(backbone: Backbone) -> dict[str, Tensor]:
-    """Returns what training changes: the trained parameters and all statistics."""
-    whole = backbone.model.state_dict(keep_vars=True)
+    """Returns the state that training changes: trainable parameters and all buffers."""
+    state = backbone.model.state_dict(keep_vars=True)
     return {
         name: value.detach()
-        for name, value in whole.items()
+        for name, value in state.items()
         if value.requires_grad or not isinstance(value, nn.Parameter)
     }
 
@@ -227,20 +229,20 @@ def _save(
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"memory.{name}": value for name, value in loss.memory.items()}
     for name, parameter in job.backbone.model.named_parameters():
-        kept = optimizer.state.get(parameter, {})
-        tensors |= {f"optimizer.{key}.{name}": value for key, value in kept.items() if isinstance(value, Tensor)}
+        state = optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{key}.{name}": value for key, value in state.items() if isinstance(value, Tensor)}
     write_checkpoint(job.engine, tensors, identity=job.identity, history=history)
 
 
 def _restore(
     tensors: Mapping[str, Tensor], backbone: Backbone, optimizer: torch.optim.Optimizer, loss: Loss
 ) -> dict[str, Tensor]:
-    """Puts a checkpoint back and returns the weights that were best so far; without one there is nothing to do."""
+    """Restores a checkpoint, if there is one, and returns the best weights so far."""
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "memory": {}, "optimizer": {}}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
         parts[part][name] = value
-    # that of torch: the wrapper of timm has one of its own, which takes all names for its inner model's
+    # the method of torch: that of the timm wrapper adds a prefix to all names
     nn.Module.load_state_dict(backbone.model, parts["model"], strict=False)
     for name, value in parts["memory"].items():
         loss.memory[name].copy_(value)
@@ -248,6 +250,6 @@ def _restore(
     for key, value in parts["optimizer"].items():
         kind, _, name = key.partition(".")
         parameter = parameters[name]
-        # the count of steps stays where AdamW keeps it, on the CPU
+        # AdamW keeps its step count on the CPU
         optimizer.state[parameter][kind] = value if value.ndim == 0 else value.to(parameter.device)
     return parts["best"]

@@ -1,8 +1,6 @@
-"""Losses of phase 2: cross-entropy, and those that are robust to wrong labels, with which the selection is compared.
+"""Losses of phase 2: cross-entropy, and robust losses, which the selection is compared with.
 
-Tags are learned with binary cross-entropy.
-
-:mod:`labelsieve.finetune.registry` has the table of them.
+Tags are trained with binary cross-entropy. :mod:`labelsieve.finetune.registry` lists the losses.
 """
 
 from __future__ import annotations
@@ -19,14 +17,13 @@ from labelsieve.finetune.registry import LOSSES
 
 
 class Loss:
-    """A loss of each image of a batch; this one remembers nothing and learns from all images.
+    """A per-image loss; this base class has no state and selects all images.
 
     Args:
         function: Takes logits (B, K) and labels (B,), returns (B,).
 
     Attributes:
-        memory: Tensors that it carries from step to step, with one row for each image of the data; kept in the
-            checkpoint.
+        memory: Its state: tensors with one row for each image of the data, which are saved in checkpoints.
 
     Example:
         >>> import torch
@@ -39,15 +36,15 @@ class Loss:
         self.function, self.memory = function, dict[str, Tensor]()
 
     def on_epoch_start(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        """Is called, in all processes, when an epoch after warm-up begins.
+        """Is called in all processes at the start of each epoch after warm-up.
 
         Args:
-            losses: Returns the rows that are trained on, (n,), and the cross-entropy of their un-augmented images,
-                (n,), with the weights that the last epoch left.
+            losses: Returns the training rows, (n,), and the cross-entropy of their un-augmented images, (n,), with the
+                current weights.
         """
 
     def selects(self, rows: Tensor) -> Tensor:
-        """Returns which rows of a batch, (B,), are learned from, (B,), bool."""
+        """Returns whether each row of a batch, (B,), is selected for training, (B,), bool."""
         return torch.ones(len(rows), dtype=torch.bool)
 
     def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
@@ -58,8 +55,8 @@ class Loss:
 def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7) -> Tensor:
     """Generalised cross-entropy (Zhang and Sabuncu, NeurIPS 2018, Eq. 6): `(1 - p_y^q) / q`.
 
-    Between cross-entropy (q to 0) and the mean absolute error (q = 1): images that the model does not believe pull less
-    than under cross-entropy, by the factor p_y^q.
+    Between cross-entropy (q to 0) and the mean absolute error (q = 1): the gradients of images are those of
+    cross-entropy times p_y^q, which is small for labels that the model considers wrong.
 
     Args:
         logits: (B, K).
@@ -74,14 +71,14 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
         >>> generalised_cross_entropy(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
         tensor([0.0180, 1.3428])
     """
-    # as 1 - exp(q log p_y): exact also where p_y is nearly 1, and with a gradient where it is nearly 0
+    # as 1 - exp(q log p_y): accurate for p_y near 1, and with a gradient for p_y near 0
     return -torch.expm1(-q * cross_entropy(logits, labels)) / q
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of tags: the mean over the pairs of an image and each class.
 
-    A pair that is left out counts as 0 in that mean, so that every other pair weighs the same in all images.
+    A pair that is left out counts as 0 in the mean, so that all other pairs have the same weight.
 
     Args:
         logits: (B, K).
@@ -103,16 +100,16 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class EarlyLearning(Loss):
     """Early-learning regularisation (Liu et al., NeurIPS 2020): `-log p_y + λ log(1 - <t, p>)`.
 
-    Models learn the right labels before the wrong ones. Each image has a target t, a moving average of what the model
-    said of it, and the second term keeps the model close to that: the memory of early learning outweighs a wrong label.
+    Models learn right labels before wrong ones. Each image has a target t, a moving average of the predictions for it,
+    and the second term keeps the predictions close to it, so that early learning outweighs a wrong label.
 
     As in the reference, `t = β t + (1 - β) p / Σp` before the loss is computed, with p clamped to [1e-4, 1 - 1e-4]; no
-    gradient goes through t. The memory holds N x K numbers.
+    gradient goes through t. The state has N x K numbers.
 
     Args:
         images: N.
         classes: K.
-        keep: β, how much of the old target is kept.
+        keep: β, the weight of the old target.
         strength: λ.
 
     Example:
@@ -133,20 +130,20 @@ class EarlyLearning(Loss):
     def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """Moves the targets of these rows and returns (B,) losses."""
         probability = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
-        now = probability.detach()
+        predicted = probability.detach()
         target = self.memory["target"][rows].to(logits.device)
-        target = self.keep * target + (1 - self.keep) * now / now.sum(dim=1, keepdim=True)
+        target = self.keep * target + (1 - self.keep) * predicted / predicted.sum(dim=1, keepdim=True)
         self.memory["target"][rows] = target.cpu()
         agreement = (target * probability).sum(dim=1)
         return self.function(logits, labels) + self.strength * (1 - agreement).log()
 
 
 class Mixture(Loss):
-    """Cross-entropy on the images that a mixture of two Gaussians takes for clean (Li et al., ICLR 2020).
+    """Cross-entropy on the images that a mixture of two Gaussians considers clean (Li et al., ICLR 2020).
 
-    Before each epoch after warm-up the mixture is fitted to the losses of all images; those with a posterior above one
-    half of the component with the smaller mean are learned from. One net, and nothing is made of the others: the GMM
-    that the published code of DeFT compares with.
+    Before each epoch after warm-up the mixture is fitted to the losses of all images; those whose posterior of the
+    component with the smaller mean is above one half are used for training. There is one network, and the other images
+    are not used: the GMM that the published code of DeFT compares with.
 
     Args:
         images: N.
@@ -161,12 +158,12 @@ class Mixture(Loss):
 
     def __init__(self, images: int, _classes: int = 0) -> None:
         super().__init__(cross_entropy)
-        self.chosen = torch.ones(images, dtype=torch.bool)  # no memory: it follows from the weights
+        self.chosen = torch.ones(images, dtype=torch.bool)  # not part of the state, since it follows from the weights
 
     def on_epoch_start(self, losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
         """Fits the mixture."""
-        rows, found = losses()
-        self.chosen[rows] = torch.from_numpy(small_mean_posterior(found.double().numpy()) > 0.5)
+        rows, values = losses()
+        self.chosen[rows] = torch.from_numpy(small_mean_posterior(values.double().numpy()) > 0.5)
 
     def selects(self, rows: Tensor) -> Tensor:
         """Returns the images of the component with the smaller mean."""
@@ -178,7 +175,7 @@ def make_loss(name: str, *, images: int, classes: int) -> Loss:
 
     Args:
         name: The name.
-        images: N, the number of images that it may remember.
+        images: N, the number of images of the data.
         classes: K.
 
     Example:
@@ -186,5 +183,5 @@ def make_loss(name: str, *, images: int, classes: int) -> Loss:
         >>> make_loss("gce", images=3, classes=2)(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0]))
         tensor([0.5492])
     """
-    found = LOSSES[name]
-    return found(images, classes) if isinstance(found, type) else Loss(found)
+    loss = LOSSES[name]
+    return loss(images, classes) if isinstance(loss, type) else Loss(loss)

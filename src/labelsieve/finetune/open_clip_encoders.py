@@ -1,6 +1,7 @@
-"""Image encoders of the `open_clip` library in the words of `timm`.
+"""Image encoders of the `open_clip` library as models of `timm`.
 
-Its own ViT and ResNet are models of `timm` under other names; its ConvNeXt, SigLIP and others are from there.
+The ViT and ResNet of open_clip exist in `timm` with other names of weights; ConvNeXt, SigLIP and others are from
+`timm`.
 
 A new kind of image encoder is one function and one line in `_KINDS`.
 """
@@ -13,10 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.finetune.encoders import Renamed, TimmEncoder, Weights, pair, pooled, unlike
+from labelsieve.finetune.timm_classifier import (
+    RenamedWeights,
+    TimmEncoder,
+    Weights,
+    pooled,
+    rename_layer,
+    unsupported_encoder,
+)
 from labelsieve.vlm.families.open_clip import read_vision, side
 
-# Of open_clip's layer norms, which none of its own models changes.
+# Epsilon of the layer norms in all models of open_clip.
 _EPSILON = 1e-5
 _VITS = {"GELU": "vit_base_patch16_clip_224", "QuickGELU": "vit_base_patch16_clip_quickgelu_224"}
 # By the number of blocks in each of the four stages; the width is passed.
@@ -27,7 +35,7 @@ _RESNETS = {
     (6, 8, 18, 8): "resnet50x16_clip",
     (3, 15, 36, 10): "resnet50x64_clip",
 }
-_IN_BLOCK = {
+_BLOCK_LAYERS = {
     "conv1": "conv1_1x1.conv",
     "bn1": "conv1_1x1.bn",
     "conv2": "conv2_kxk.conv",
@@ -37,24 +45,29 @@ _IN_BLOCK = {
     "downsample.0": "shortcut.conv.conv",
     "downsample.1": "shortcut.conv.bn",
 }
-_IN_POOL = {"attnpool": "head", "attnpool.q_proj": "head.q", "attnpool.k_proj": "head.k", "attnpool.v_proj": "head.v"}
+_POOL_LAYERS = {
+    "attnpool": "head",
+    "attnpool.q_proj": "head.q",
+    "attnpool.k_proj": "head.k",
+    "attnpool.v_proj": "head.v",
+}
 
-Made = tuple[str, dict[str, Any], Weights, Callable[[Tensor], Tensor]]
+TimmParts = tuple[str, dict[str, Any], Weights, Callable[[Tensor], Tensor]]
 """Architecture, options, weights and feature of a :class:`TimmEncoder`."""
 
 
 def read_open_clip(name: str, options: dict[str, Any]) -> TimmEncoder:
-    """Reads the image encoder of what `open_clip:...` or a folder names."""
+    """Reads the image encoder of a folder or of a name with the prefix `open_clip:`."""
     del options  # they are for the loaders of transformers
     visual, settings = read_vision(name)
     kind = type(visual).__name__
     if kind not in _KINDS:
-        raise unlike(name, f"({kind}) is none of timm")
+        raise unsupported_encoder(name, f"({kind}) is none of timm")
     size = side(visual, name)
-    architecture, told, weights, feature = _KINDS[kind](visual, settings, name)
+    architecture, model_options, weights, feature = _KINDS[kind](visual, settings, name)
     return TimmEncoder(
         architecture=architecture,
-        options=told,
+        options=model_options,
         weights=weights,
         feature=feature,
         size=size,
@@ -62,29 +75,29 @@ def read_open_clip(name: str, options: dict[str, Any]) -> TimmEncoder:
     )
 
 
-def _of_timm(visual: Any, settings: dict[str, Any], name: str) -> Made:
-    """A model of `timm` already; its own head, where it has one, and what comes behind it project."""
+def _of_timm(visual: Any, settings: dict[str, Any], name: str) -> TimmParts:
+    """An encoder from `timm`; its head, if it has one, and the layers after it are the projection."""
     if hasattr(visual.head, "pool"):
-        raise unlike(name, f"pools its features as timm does not (timm_pool {settings['timm_pool']})")
+        raise unsupported_encoder(name, f"pools its features as timm does not (timm_pool {settings['timm_pool']})")
     trunk, pool = visual.trunk, settings.get("timm_pool", "avg")
     options = {"global_pool": pool} if pool else {}
     return trunk.pretrained_cfg["architecture"], options, trunk.state_dict(), lambda pixels: pooled(trunk, pixels)
 
 
-def _vit(visual: Any, settings: dict[str, Any], name: str) -> Made:
+def _vit(visual: Any, settings: dict[str, Any], name: str) -> TimmParts:
     blocks = visual.transformer.resblocks
     first = blocks[0]
     activation = type(first.mlp.gelu).__name__
-    known = {
+    supported = {
         "attentional_pool": visual.attn_pool is None,
         "pool_type": visual.pool_type in ("tok", "avg"),
         "block_type": type(first).__name__ == "ResidualAttentionBlock",
         "act_kwargs": activation in _VITS and not settings.get("act_kwargs"),
         "norm_kwargs": visual.ln_post.eps == _EPSILON,
     }
-    for setting, holds in known.items():
-        if not holds:
-            raise unlike(name, f"is none of timm's (see {setting} in its vision_cfg)")
+    for setting, is_supported in supported.items():
+        if not is_supported:
+            raise unsupported_encoder(name, f"is none of timm's (see {setting} in its vision_cfg)")
     width, average = visual.transformer.width, visual.pool_type == "avg"
     norm_last = average and visual.final_ln_after_pool
     options = {
@@ -104,33 +117,38 @@ def _vit(visual: Any, settings: dict[str, Any], name: str) -> Made:
     return _VITS[activation], options, weights, visual
 
 
-def _of_vit(weights: Weights, depth: int, *, norm: str) -> Renamed:
+def _of_vit(weights: Weights, depth: int, *, norm: str) -> RenamedWeights:
     yield "cls_token", weights["class_embedding"].view(1, 1, -1)
     yield "pos_embed", weights["positional_embedding"][None]
     yield "patch_embed.proj.weight", weights["conv1.weight"]
     if "ln_pre.weight" in weights:
-        yield from pair("norm_pre", "ln_pre", weights)
-    else:  # only there a patch embedding of timm has a bias
+        yield from rename_layer("norm_pre", "ln_pre", weights)
+    else:  # only then has the patch embedding of timm a bias
         yield "patch_embed.proj.bias", torch.zeros_like(weights["class_embedding"])
     for index in range(depth):
         new, old = f"blocks.{index}", f"transformer.resblocks.{index}"
         for part in ("weight", "bias"):
             yield f"{new}.attn.qkv.{part}", weights[f"{old}.attn.in_proj_{part}"]
-        for name, own in (("norm1", "ln_1"), ("norm2", "ln_2"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
-            yield from pair(f"{new}.{name}", f"{old}.{own}", weights)
-        yield from pair(f"{new}.attn.proj", f"{old}.attn.out_proj", weights)
+        for name, old_name in (
+            ("norm1", "ln_1"),
+            ("norm2", "ln_2"),
+            ("mlp.fc1", "mlp.c_fc"),
+            ("mlp.fc2", "mlp.c_proj"),
+        ):
+            yield from rename_layer(f"{new}.{name}", f"{old}.{old_name}", weights)
+        yield from rename_layer(f"{new}.attn.proj", f"{old}.attn.out_proj", weights)
         for number in (1, 2):
             if f"{old}.ls_{number}.gamma" in weights:
                 yield f"{new}.ls{number}.gamma", weights[f"{old}.ls_{number}.gamma"]
-    yield from pair(norm, "ln_post", weights)
+    yield from rename_layer(norm, "ln_post", weights)
 
 
-def _resnet(visual: Any, settings: dict[str, Any], name: str) -> Made:
+def _resnet(visual: Any, settings: dict[str, Any], name: str) -> TimmParts:
     """A ResNet of CLIP. The last layer of its attention pooling is the projection."""
     del settings
     blocks = tuple(len(getattr(visual, f"layer{stage}")) for stage in (1, 2, 3, 4))
     if blocks not in _RESNETS:
-        raise unlike(name, f"is a ResNet of {blocks} blocks, none of those that timm has,")
+        raise unsupported_encoder(name, f"is a ResNet of {blocks} blocks, none of those that timm has,")
     last = visual.attnpool.c_proj
     unprojected = nn.Linear(last.in_features, last.in_features)
     with torch.no_grad():
@@ -140,20 +158,20 @@ def _resnet(visual: Any, settings: dict[str, Any], name: str) -> Made:
     return _RESNETS[blocks], options, dict(_of_resnet(visual.state_dict())), visual
 
 
-def _of_resnet(weights: Weights) -> Renamed:
+def _of_resnet(weights: Weights) -> RenamedWeights:
     for key, value in weights.items():
         module, _, part = key.rpartition(".")
         if module.startswith("layer"):
             stage, block, layer = module.removeprefix("layer").split(".", 2)
-            yield f"stages.{int(stage) - 1}.{block}.{_IN_BLOCK[layer]}.{part}", value
-        elif module in _IN_POOL:
-            yield f"{_IN_POOL[module]}.{'pos_embed' if module == 'attnpool' else part}", value
+            yield f"stages.{int(stage) - 1}.{block}.{_BLOCK_LAYERS[layer]}.{part}", value
+        elif module in _POOL_LAYERS:
+            yield f"{_POOL_LAYERS[module]}.{'pos_embed' if module == 'attnpool' else part}", value
         elif module != "attnpool.c_proj":
             kind, number = module[:-1], module[-1]
             yield f"stem.conv{number}.{kind}.{part}", value
 
 
-_KINDS: dict[str, Callable[[Any, dict[str, Any], str], Made]] = {
+_KINDS: dict[str, Callable[[Any, dict[str, Any], str], TimmParts]] = {
     "TimmModel": _of_timm,
     "VisionTransformer": _vit,
     "ModifiedResNet": _resnet,
@@ -162,15 +180,15 @@ _KINDS: dict[str, Callable[[Any, dict[str, Any], str], Made]] = {
 
 
 def _processor(settings: dict[str, Any], size: int, name: str) -> Any:
-    """Returns a processor of `transformers` that does what open_clip's own does."""
+    """Returns a processor of `transformers` that is equivalent to that of open_clip."""
     import transformers
 
     squash, square = settings["resize_mode"] == "squash", {"height": size, "width": size}
     if settings["resize_mode"] == "longest":
-        raise unlike(name, "takes images with borders around them (resize_mode longest)")
+        raise unsupported_encoder(name, "takes images with borders around them (resize_mode longest)")
     mean, std = (
-        [float(value) for value in (given if isinstance(given, list | tuple) else [given] * 3)]
-        for given in (settings["mean"], settings["std"])
+        [float(value) for value in (values if isinstance(values, list | tuple) else [values] * 3)]
+        for values in (settings["mean"], settings["std"])
     )
     return transformers.CLIPImageProcessor(
         size=square if squash else {"shortest_edge": size},

@@ -1,8 +1,8 @@
-"""The tables of losses and of ways to train a backbone. Nothing here loads torch.
+"""The registries of losses and of `--tune` choices. Nothing here imports torch.
 
-A new loss is one function of a batch, or a class for what remembers or selects, and one line in `LOSSES`. A new way to
-train is one function and one line in `TUNE`; a module of :mod:`labelsieve.vlm.peft` has a part in phase 2 by its own
-line.
+A new loss is one function of a batch, or a class if it has state or selects images, and one line in `LOSSES`. A new
+`--tune` choice is one function and one line in `TUNE`; modules of :mod:`labelsieve.vlm.peft` are added from their
+registry.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.vlm.peft.registry import PEFT
 
-_HERE = "labelsieve.finetune."
+_FINETUNE = "labelsieve.finetune."
 LOSSES: Registry[Callable[..., Any], Entry] = Registry(
     "--loss",
     Entry("ce", "labelsieve.detect.losses:cross_entropy", "cross-entropy"),
     Entry(
         "gce",
-        _HERE + "losses:generalised_cross_entropy",
-        "generalised cross-entropy: images that the model does not believe pull less",
+        _FINETUNE + "losses:generalised_cross_entropy",
+        "generalised cross-entropy: labels that the model contradicts have smaller gradients",
     ),
     Entry(
         "sce",
@@ -29,28 +29,30 @@ LOSSES: Registry[Callable[..., Any], Entry] = Registry(
     ),
     Entry(
         "elr",
-        _HERE + "losses:EarlyLearning",
-        "early-learning regularisation: holds to what the model said of an image before",
+        _FINETUNE + "losses:EarlyLearning",
+        "early-learning regularisation: keeps predictions close to earlier ones",
     ),
     Entry(
         "gmm",
-        _HERE + "losses:Mixture",
-        "cross-entropy on what a mixture of two Gaussians on the losses takes for clean, fitted before each epoch",
+        _FINETUNE + "losses:Mixture",
+        "cross-entropy on the images that a mixture of two Gaussians, fitted to the losses before each epoch, selects",
     ),
 )
 TUNE: Registry[Callable[..., None], Entry] = Registry(
     "--tune",
-    Entry("full", _HERE + "tuning:train_all", "everything"),
-    Entry("linear", _HERE + "tuning:train_head", "the head alone, on cached features: fast on a CPU"),
-    Entry("paper", _HERE + "tuning:train_blocks", "the blocks; embeddings and outer layer norms stay"),
+    Entry("full", _FINETUNE + "tuning:train_all", "everything"),
+    Entry("linear", _FINETUNE + "tuning:train_head", "the head alone, on cached features: fast on a CPU"),
+    Entry("paper", _FINETUNE + "tuning:train_blocks", "the blocks; embeddings and outer layer norms stay"),
     Entry(
-        "lora", _HERE + "tuning:train_low_rank", "low-rank matrices beside the layers of the blocks, merged at the end"
+        "lora",
+        _FINETUNE + "tuning:train_low_rank",
+        "low-rank matrices beside the layers of the blocks, merged at the end",
     ),
-    Entry("bitfit", _HERE + "tuning:train_biases", "all biases"),
+    Entry("bitfit", _FINETUNE + "tuning:train_biases", "all biases"),
     *(
         Entry(
             module.name,
-            _HERE + "tuning:train_module",
+            _FINETUNE + "tuning:train_module",
             module.about + (", merged at the end" if module.backbone == "merges" else "; cannot be saved"),
         )
         for module in PEFT.entries.values()

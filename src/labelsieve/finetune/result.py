@@ -1,4 +1,4 @@
-"""What phase 2 gives: a standard classifier, with the record of where it came from and how well it does."""
+"""The result of phase 2: a standard classifier with its record and metrics."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Adapted:
     Attributes:
         backbone: The model with its processor.
         class_names: The K names, in the order of the logits.
-        record: Data, verdicts, backbone, settings, versions and history. Becomes `adapt.json`.
-        metrics: Accuracies, see :func:`labelsieve.metrics.measure`; of tags, see
-            :func:`labelsieve.tag_metrics.measure_tags`. Becomes `metrics.json`.
+        record: Data, verdicts, backbone, settings, versions and history. Saved as `adapt.json`.
+        metrics: Accuracies, see :func:`labelsieve.metrics.measure`; for tags, see
+            :func:`labelsieve.tag_metrics.measure_tags`. Saved as `metrics.json`.
 
     Example:
         >>> import labelsieve as ls
@@ -64,7 +64,7 @@ class Adapted:
 
     @property
     def processor(self) -> Any:
-        """The image processor that goes with it."""
+        """The image processor of the model."""
         return self.backbone.processor
 
     @property
@@ -75,24 +75,26 @@ class Adapted:
     def save(self, folder: str | Path) -> Path:
         """Writes a folder that the Auto classes of `transformers` load, with model card, metrics and record.
 
-        It appears whole or not at all, and takes the place of what stood there.
+        It is written atomically, and replaces an existing folder.
 
         Raises:
             RunError: The folder cannot be written to, or the disk is full.
-            SettingsError: Something is attached to the model that a standard one has no place for.
+            SettingsError: A module is attached that a standard model cannot contain.
         """
         check_saves(self.record["settings"]["tune"])
         folder = Path(folder)
         try:
-            with new_folder(folder) as part, quiet_loading():
-                self.model.save_pretrained(part)
-                self.processor.save_pretrained(part)
-                for weights in part.glob("*.safetensors"):  # they come readable by their owner alone
-                    weights.chmod((part / "config.json").stat().st_mode)
-                write_text(part / CARD, model_card(self))
-                write_json(part / METRICS, self.metrics)
-                files = sorted(path.name for path in part.iterdir())  # all else in the folder is somebody's own
-                write_json(part / RECORD, {**self.record, "files": files})
+            with new_folder(folder) as temporary, quiet_loading():
+                self.model.save_pretrained(temporary)
+                self.processor.save_pretrained(temporary)
+                for weights in temporary.glob("*.safetensors"):  # they are created with access for their owner only
+                    weights.chmod((temporary / "config.json").stat().st_mode)
+                write_text(temporary / CARD, model_card(self))
+                write_json(temporary / METRICS, self.metrics)
+                files = sorted(
+                    path.name for path in temporary.iterdir()
+                )  # other files in the folder belong to the user
+                write_json(temporary / RECORD, {**self.record, "files": files})
         except SafetensorError as error:
             raise RunError(f"could not write the weights to {folder}: {error}; free some space") from error
         return folder
@@ -108,9 +110,9 @@ def model_card(adapted: Adapted) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
-        autoescape=False,  # Markdown, not HTML: what is foreign passes the filter `plain`
+        autoescape=False,  # Markdown, not HTML: user data passes the filter `plain`
     )
-    environment.filters |= {"percent": percent, "points": points, "thousands": thousands, "plain": _plain}
+    environment.filters |= {"percent": percent, "points": points, "thousands": thousands, "plain": _escape_markdown}
     record = adapted.record
     return environment.get_template("card.md.jinja").render(
         record=record,
@@ -129,9 +131,9 @@ def model_card(adapted: Adapted) -> str:
     )
 
 
-def _plain(text: Any) -> str:
-    """Keeps a class name from being read as Markdown, HTML or a second line."""
-    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(text))
-    for letter in "\\`*_[]<>|#":
-        line = line.replace(letter, f"\\{letter}")
+def _escape_markdown(text: Any) -> str:
+    """Escapes Markdown, HTML and line breaks."""
+    line = "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+    for character in "\\`*_[]<>|#":
+        line = line.replace(character, f"\\{character}")
     return line

@@ -1,4 +1,4 @@
-"""The second half of the job: select, train, measure, and keep the result with where it came from."""
+"""Phase 2: select, train, evaluate, and save the result with its provenance."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from labelsieve.core.checkpoints import run_identity, seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
-from labelsieve.core.output_folders import check_no_mount, foreign
+from labelsieve.core.output_folders import check_no_mount, unknown_files
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, read_json, versions
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.test_sets import described, overlap_note
 from labelsieve.finetune import tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
-from labelsieve.finetune.conversion import converted_rows
 from labelsieve.finetune.evaluation import predict
-from labelsieve.finetune.job import Job, hold_out
-from labelsieve.finetune.kinds import AnyImages, AnyVerdicts, kind_of
+from labelsieve.finetune.job import Job, draw_validation_rows
 from labelsieve.finetune.loop import Trained, train
 from labelsieve.finetune.result import RECORD, Adapted
+from labelsieve.finetune.rgb_conversion import converted_rows
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
+from labelsieve.finetune.target_kinds import AnyImages, AnyVerdicts, kind_of
 from labelsieve.report.common import findings
 from labelsieve.review.row_reviews import ReviewFiles
-from labelsieve.run_folder import check_run_folder, opened_run
+from labelsieve.run_folder import check_run_folder, open_run
 from labelsieve.verdicts import CHECKPOINT_FOLDER
 from labelsieve.vlm.features import image_features
-from labelsieve.vlm.names import located
+from labelsieve.vlm.names import absolute_name
 
 BEST_IS_NO_RESULT = (
     "test_{score}_best is the best epoch by the test set itself, for comparison with papers that report it; the model "
@@ -61,30 +61,30 @@ def adapt(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Adapted:
-    """Trains a standard image classifier on the part of a data set whose labels a scan took for right.
+    """Trains a standard image classifier on the images whose labels a scan considers right.
 
-    It starts from the pre-trained weights again, not from what the scan trained.
+    It starts from the pre-trained weights, not from those that the scan trained.
 
     Args:
-        images: N images with given labels, or with tags: those that the verdicts were made from.
-        verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`; of tags from
+        images: N images with given labels, or with tags: the scanned ones.
+        verdicts: From :func:`labelsieve.scan` or :meth:`labelsieve.Verdicts.load`; for tags from
             :func:`labelsieve.scan_tags` or :meth:`labelsieve.TagVerdicts.load`.
         backbone: Hub id or folder of any model that `AutoModelForImageClassification` loads, or a name that
             :func:`labelsieve.load_vlm` takes; by default the model of the scan.
-        settings: How to train; `Adaptation()` if None, with tags `Adaptation(labels="relabel")`. What trains visual
-            prompts or adapters goes without an `out`.
-        marks: What people said of the images, which counts more than the verdicts: run folders with a log of answers,
-            and CSV files of marks, downloaded from the report; one or several, see
+        settings: How to train; `Adaptation()` if None, with tags `Adaptation(labels="relabel")`. Visual prompts and
+            adapters cannot be saved to `out`.
+        marks: Reviews by people, which override the verdicts: run folders with a log of answers, and CSV files of
+            marks, downloaded from the report; one or several, see
             :func:`labelsieve.review.row_reviews.read_reviews`, and with tags :func:`labelsieve.tags.marks.with_marks`.
-        test: Images with right labels, or right tags, to measure the classifier with, as
-            `pipeline("image-classification")` sees them. Nothing is chosen by them.
-        seed: Every random choice is drawn from it.
+        test: Images with correct labels, or tags, to evaluate the classifier with the preprocessing of
+            `pipeline("image-classification")`. They select nothing.
+        seed: All random numbers derive from it.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
-        out: A folder for the model and, while running, checkpoints; None keeps nothing on disk.
-        resume: Go on from the checkpoint in `out`; start again if there is none.
-        overwrite: Replace a model in `out`, once the new one is whole; with `resume` a checkpoint is kept.
-        progress: Where to show how far it is.
+        out: A folder for the model and, while running, checkpoints; None writes nothing to disk.
+        resume: Resume from the checkpoint in `out`; start from scratch if there is none.
+        overwrite: Replace a model in `out` when the new one is complete; with `resume` a checkpoint is kept.
+        progress: Where to show progress.
 
     Returns:
         The classifier, saved if there is an `out`.
@@ -114,15 +114,15 @@ def adapt(
     kind.check(images, verdicts, settings)
     check = partial(check_model_folder, overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
         selection = kind.choose(images, verdicts, settings, marks, progress)
-        tested = None if test is None else _seen_by_pipeline(kind.matched(test, verdicts.class_names), images)
-        started = time.perf_counter() - seconds_before(engine)  # a run that is resumed began earlier
+        test_images = None if test is None else _as_pipeline(kind.match_classes(test, verdicts.class_names), images)
+        started = time.perf_counter() - seconds_before(engine)  # includes the time before a resumed checkpoint
         name = _backbone_name(backbone, verdicts)
         loaded = load_backbone(name, verdicts.class_names, problem_type=kind.problem_type)
         loaded.model.to(engine.device)
-        job = _job(loaded, images, selection, tested, settings, engine)
-        overlap = () if tested is None else overlap_note(tested, images.contents[selection.rows])
+        job = _job(loaded, images, selection, test_images, settings, engine)
+        overlap = () if test_images is None else overlap_note(test_images, images.contents[selection.rows])
         notes = (*_problems(verdicts), *selection.notes, *overlap)
         for note in notes:
             engine.progress.say(f"note: {note}")
@@ -136,22 +136,22 @@ def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool
     """Checks that a model may be written to a folder, before anything expensive starts.
 
     Raises:
-        RunError: There is something in the way that is no model of ours, nothing to resume, or the folder cannot be
-            made.
+        RunError: The folder contains other files than a model of labelsieve, there is nothing to resume, or it cannot
+            be created.
     """
     folder = Path(out)
     check_no_mount(folder)
-    if folder.is_dir():  # which is replaced as a whole, so it must be our own
-        others = foreign(folder, {CHECKPOINT_FOLDER, *_written(folder)})
-        if others:
+    if folder.is_dir():  # it is replaced as a whole, so it must not have other files
+        unknown = unknown_files(folder, {CHECKPOINT_FOLDER, *_recorded_files(folder)})
+        if unknown:
             raise RunError(
-                f"{folder} holds other files, such as {shown(others[0])}; choose another folder for the model"
+                f"{folder} holds other files, such as {shown(unknown[0])}; choose another folder for the model"
             )
     return check_run_folder(folder, overwrite=overwrite, resume=resume, record=RECORD, what="model", files=())
 
 
-def _written(folder: Path) -> list[str]:
-    """Returns the names of what an adaptation wrote to a folder; empty where it is no model of ours."""
+def _recorded_files(folder: Path) -> list[str]:
+    """Returns the names of the files that an adaptation wrote to a folder; empty if there was none."""
     try:
         names = read_json(folder / RECORD).get("files")
     except RunError:
@@ -159,8 +159,8 @@ def _written(folder: Path) -> list[str]:
     return [RECORD, *map(str, names)] if isinstance(names, list) else []
 
 
-def _seen_by_pipeline(test: AnyImages, images: AnyImages) -> AnyImages:
-    """Returns test images as those who use the model see them, where that makes a difference."""
+def _as_pipeline(test: AnyImages, images: AnyImages) -> AnyImages:
+    """Returns test images with the conversion of the pipeline, if it makes a difference."""
     test = dataclasses.replace(test, ranges={**test.ranges, **images.ranges})
     return test.seen_by_pipeline() if len(converted_rows(test, np.arange(len(test)))) else test
 
@@ -192,7 +192,7 @@ def _job(
         backbone=backbone,
         images=images,
         selection=selection,
-        held_out=hold_out(selection, settings.validation, engine=engine),
+        held_out=draw_validation_rows(selection, settings.validation, engine=engine),
         test=test,
         settings=settings,
         engine=engine,
@@ -201,7 +201,7 @@ def _job(
 
 
 def _problems(verdicts: AnyVerdicts) -> tuple[str, ...]:
-    """Returns what the scan said of itself that makes its selection doubtful."""
+    """Returns the problems of the scan that make its selection doubtful."""
     return tuple(
         f"the scan warned: {finding['figure']}. {finding['message']}"
         for finding in findings(verdicts.run)
@@ -211,36 +211,36 @@ def _problems(verdicts: AnyVerdicts) -> tuple[str, ...]:
 
 def _train_and_measure(job: Job, verdicts: AnyVerdicts, notes: tuple[str, ...], started: float) -> Adapted:
     settings, backbone, engine = job.settings, job.backbone, job.engine
-    threshold = _start_head(job)
+    threshold = _initialise_head(job)
     tuning.prepare(backbone, settings, generator=engine.generator(Purpose.INITIAL_MODULES))
     parameters = list(backbone.model.parameters())
-    changed = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     trained = train(job)
     tuning.merge(backbone)
     backbone.model.eval().requires_grad_(False)
     metrics = _metrics(job, trained, threshold)
-    record = _record(job, verdicts, trained, notes, parameters=changed, seconds=time.perf_counter() - started)
+    record = _record(job, verdicts, trained, notes, parameters=trainable, seconds=time.perf_counter() - started)
     return Adapted(backbone=backbone, class_names=job.images.class_names, record=record, metrics=metrics)
 
 
-def _start_head(job: Job) -> float | None:
-    """Sets the head, and computes all features that training on cached ones will ask for.
+def _initialise_head(job: Job) -> float | None:
+    """Sets the initial head, and computes the features that training on cached features needs.
 
     Returns:
-        The threshold of tags, chosen out of fold; None with one label an image.
+        The threshold of tags, chosen out of fold; None for single labels.
     """
-    engine, backbone, starts = job.engine, job.backbone, job.settings.head_init == "probe"
-    if job.on_features and job.test is not None:
+    engine, backbone, sets_head = job.engine, job.backbone, job.settings.head_init == "probe"
+    if job.uses_cached_features and job.test is not None:
         image_features(job.test, backbone, engine=engine)
-    if not (job.on_features or starts or job.kind.has_threshold):
+    if not (job.uses_cached_features or sets_head or job.kind.has_threshold):
         return None
     features = image_features(job.images, backbone, engine=engine)
     rows = np.intersect1d(job.rows, features.readable)
-    if not ((starts or job.kind.has_threshold) and len(rows)):
+    if not ((sets_head or job.kind.has_threshold) and len(rows)):
         return None
     classes = len(job.images.class_names)
-    head = job.kind.first_head(features.pooled, job.selection.labels, rows, classes, engine)
-    if starts:
+    head = job.kind.initial_head(features.pooled, job.selection.labels, rows, classes, engine)
+    if sets_head:
         with torch.no_grad():
             backbone.head.weight.copy_(head.weights)
             backbone.head.bias.copy_(head.biases)
@@ -248,42 +248,42 @@ def _start_head(job: Job) -> float | None:
 
 
 def _metrics(job: Job, trained: Trained, threshold: float | None) -> dict[str, Any]:
-    every, kind = [trained.start, *trained.history], job.kind
+    evaluations, kind = [trained.start, *trained.history], job.kind
     metrics: dict[str, Any] = {
         "saved_epoch": trained.saved_epoch,
-        f"validation_{kind.score_name}": every[trained.saved_epoch].get(f"validation_{kind.score_name}"),
+        f"validation_{kind.score_name}": evaluations[trained.saved_epoch].get(f"validation_{kind.score_name}"),
         "test": None,
         "test_converted": 0,
     }
     if kind.has_threshold:
-        if len(job.held_out):  # which the classifier itself was not trained on
+        if len(job.held_out):  # images that the classifier was not trained on
             answers = predict(job, job.images, job.held_out)[job.held_out]
             threshold = kind.threshold(answers, job.selection.labels[job.held_out])
         metrics["threshold"] = threshold
     if job.test is not None:
         predicted, test = predict(job, job.test, np.arange(len(job.test))), f"test_{kind.score_name}"
-        reached = [record[test] for record in every]
+        values = [record[test] for record in evaluations]
         metrics |= {
             "test": kind.measure(predicted, kind.targets(job.test), job.images.class_names, threshold),
-            f"{test}_start": reached[0],
-            f"{test}_last": reached[-1],
-            f"{test}_best": max(reached),
-            "test_best_epoch": reached.index(max(reached)),
+            f"{test}_start": values[0],
+            f"{test}_last": values[-1],
+            f"{test}_best": max(values),
+            "test_best_epoch": values.index(max(values)),
             "note": BEST_IS_NO_RESULT.format(score=kind.score_name),
-            **_as_trained(job, predicted),
+            **_with_training_conversion(job, predicted),
         }
     return metrics
 
 
-def _as_trained(job: Job, predicted: NDArray[Any]) -> dict[str, Any]:
-    """Returns how many test images training would see with other pixels, and how good it is on the test set if so."""
+def _with_training_conversion(job: Job, predicted: NDArray[Any]) -> dict[str, Any]:
+    """Returns the number of test images that training converts differently, and the score with its conversion."""
     test, score = job.test, f"test_{job.kind.score_name}_converted"
     if test is None or not test.as_pipeline:
         return {score: None}
-    ours = dataclasses.replace(test, as_pipeline=False)
-    rows = converted_rows(ours, np.arange(len(test)))
+    converted = dataclasses.replace(test, as_pipeline=False)
+    rows = converted_rows(converted, np.arange(len(test)))
     predicted = predicted.copy()
-    predicted[rows] = predict(job, ours.take(rows), np.arange(len(rows)))
+    predicted[rows] = predict(job, converted.take(rows), np.arange(len(rows)))
     return {"test_converted": len(rows), score: job.kind.score(predicted, job.kind.targets(test))}
 
 
@@ -296,9 +296,9 @@ def _record(
     parameters: int,
     seconds: float,
 ) -> dict[str, Any]:
-    engine, backbone, scanned = job.engine, job.backbone, verdicts.run
+    engine, backbone, run = job.engine, job.backbone, verdicts.run
     installed = versions()
-    source = str(scanned.source or job.images.origin.get("source", "data in memory"))
+    source = str(run.source or job.images.origin.get("source", "data in memory"))
     return {
         "labelsieve": installed.get("labelsieve", "unknown"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -310,10 +310,10 @@ def _record(
             "fingerprint": job.images.fingerprint,
         },
         "verdicts": {
-            "detector": scanned.detector.name,
-            "detector_settings": scanned.detector.settings,
-            "model": scanned.model.name,
-            "created": scanned.created,
+            "detector": run.detector.name,
+            "detector_settings": run.detector.settings,
+            "model": run.model.name,
+            "created": run.created,
         },
         "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
         "test": None if job.test is None else described(job.test),
@@ -322,7 +322,7 @@ def _record(
             "ranges": {kind: list(ends) for kind, ends in job.images.ranges.items()},
         },
         "backbone": {
-            "name": located(backbone.name),
+            "name": absolute_name(backbone.name),
             "kind": backbone.kind,
             "fingerprint": backbone.fingerprint,
             "image_size": backbone.image_size,
@@ -330,7 +330,7 @@ def _record(
             "trained": parameters,
         },
         "settings": dataclasses.asdict(job.settings),
-        "recipe": next((name for name, known in RECIPES.items() if known == job.settings), None),
+        "recipe": next((name for name, recipe in RECIPES.items() if recipe == job.settings), None),
         "saved_epoch": trained.saved_epoch,
         "history": trained.history,
         "notes": list(notes),

@@ -1,7 +1,7 @@
-"""What is trained on: rows, labels and weights, out of the verdicts and, where there are any, reviews.
+"""Selects training rows, labels and weights from the verdicts and, if there are any, reviews.
 
-By default the clean part (:func:`labelsieve.review.row_reviews.clean_part`), images whose right label a reviewer named
-and flagged images that are more likely right than wrong: those that `labelsieve export --format imagefolder
+By default it selects the clean part (:func:`labelsieve.review.row_reviews.clean_part`), images that a reviewer
+corrected, and flagged images that are more likely right than wrong: those that `labelsieve export --format imagefolder
 --drop-at 0.5` writes.
 """
 
@@ -29,8 +29,8 @@ from labelsieve.review.row_reviews import (
 )
 from labelsieve.verdicts import Verdicts
 
-# Names that a line holds; a list of hundreds is not read.
-_NAMED = 5
+# Maximum number of names in a note.
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,11 +39,11 @@ class Selection:
 
     Attributes:
         rows: Shape (n,), int64, ascending: the rows to train on.
-        labels: Shape (N,), int64: the label to train each row with; those of other rows mean nothing. Of tags (N, K),
-            float32: 1, 0, or NaN for a pair of image and class that is left out of the loss.
+        labels: Shape (N,), int64: the training label of each row, undefined for other rows. For tags (N, K), float32:
+            1, 0, or NaN for a pair of image and class that is left out of the loss.
         weights: Shape (N,), float32, with mean 1 over `rows`.
-        counts: How many images there are, and are used, dropped, relabelled, flagged but kept (`kept`), left out by
-            reviewers as copies, leaks or defects (`left_out`), unreadable, and marked by a person.
+        counts: Number of images in all, used, dropped, relabelled, flagged but kept (`kept`), left out by reviewers as
+            copies, leaks or defects (`left_out`), unreadable, and marked by a person.
         notes: Remarks for the user, one line each.
     """
 
@@ -55,61 +55,61 @@ class Selection:
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """Shape (N,): what equal shares are held out of: each class; of tags, all images together."""
+        """Shape (N,): strata of the validation split: the classes; for tags, one stratum."""
         return self.labels if self.labels.ndim == 1 else np.zeros(len(self.labels), dtype=np.int64)
 
 
 def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | None = None) -> Selection:
-    """Chooses rows, labels and weights.
+    """Selects rows, labels and weights.
 
-    A review counts more than a verdict. Where a reviewer named another class, the image is trained on with that; a
-    label that is right stays; one that is wrong drops the image or, with labels `relabel`, gives it the predicted
-    label; unsure leaves it to the verdict. See :func:`labelsieve.review.row_reviews.after_reviews`. Copies that
-    reviewers left out are not trained on.
+    Reviews override verdicts. An image that a reviewer corrected is used with the new class; a label found right is
+    kept; a wrong one drops the image or, with labels `relabel`, is replaced by the predicted label; unsure leaves the
+    decision to the verdict. See :func:`labelsieve.review.row_reviews.after_reviews`. Copies that reviewers left out
+    are not used.
 
     Args:
         verdicts: Of N images.
-        settings: `labels`, `drop_at`, `weighting` and `class_weights` of it.
-        reviews: Row to what the reviewers say, from :func:`labelsieve.review.row_reviews.read_reviews`.
+        settings: Its `labels`, `drop_at`, `weighting` and `class_weights`.
+        reviews: Row to review, from :func:`labelsieve.review.row_reviews.read_reviews`.
 
     Raises:
-        DataError: Nothing is left, or a review names a class that there is not.
+        DataError: No image is selected, or a review names an unknown class.
     """
-    said = marks_of_rows(verdicts, reviews or {})
-    named = verdicts.is_readable & (corrected(verdicts, reviews or {}) != verdicts.given)
-    stays = verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
+    marks = marks_of_rows(verdicts, reviews or {})
+    is_corrected = verdicts.is_readable & (corrected(verdicts, reviews or {}) != verdicts.given)
+    is_usable = verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
     verdicts = after_reviews(verdicts, reviews)
     kept = kept_although_flagged(verdicts, drop_at=settings.drop_at)
-    wrong = said == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
-    other = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
-    relabelled = other if settings.labels == "relabel" else named
-    rows = np.flatnonzero(stays & (~wrong | relabelled))
+    wrong = marks == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
+    can_relabel = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable
+    relabelled = can_relabel if settings.labels == "relabel" else is_corrected
+    rows = np.flatnonzero(is_usable & (~wrong | relabelled))
     if not len(rows):
         raise DataError(
             f"expected images to train on, but all of {len(verdicts):,} are flagged or unreadable; look at the report, "
             "or train on all with --labels all"
         )
     labels = np.where(relabelled, verdicts.predicted, verdicts.given)
-    numbers = {
+    counts = {
         "images": len(verdicts),
         "used": len(rows),
-        "dropped": int((stays & wrong & ~relabelled).sum()),
-        "relabelled": int((stays & relabelled).sum()),
-        "kept": 0 if settings.labels == "all" else int((stays & kept).sum()),
-        "left_out": int((verdicts.is_readable & ~stays).sum()),
+        "dropped": int((is_usable & wrong & ~relabelled).sum()),
+        "relabelled": int((is_usable & relabelled).sum()),
+        "kept": 0 if settings.labels == "all" else int((is_usable & kept).sum()),
+        "left_out": int((verdicts.is_readable & ~is_usable).sum()),
         "unreadable": int((~verdicts.is_readable).sum()),
-        **({} if reviews is None else _marked(said)),
+        **({} if reviews is None else _mark_counts(marks)),
     }
     return Selection(
         rows=rows,
         labels=labels,
         weights=_weights(verdicts, settings, rows, labels, relabelled),
-        counts=numbers,
-        notes=_emptied(labels[rows], verdicts.class_names),
+        counts=counts,
+        notes=_empty_class_notes(labels[rows], verdicts.class_names),
     )
 
 
-def _marked(marks: NDArray[np.str_]) -> dict[str, int]:
+def _mark_counts(marks: NDArray[np.str_]) -> dict[str, int]:
     return {f"marked_{mark}": int((marks == mark).sum()) for mark in MARKS}
 
 
@@ -122,7 +122,7 @@ def _weights(
 ) -> NDArray[np.float32]:
     weights = np.ones(len(verdicts), dtype=np.float64)
     if settings.weighting == "p_clean":
-        # a new label is as right as the detector is sure of it
+        # the probability that a new label is right is its confidence
         confidence = np.asarray(pc.fill_null(verdicts.table["predicted_confidence"], 0.0), dtype=np.float64)
         weights = np.where(relabelled, confidence, verdicts.label_quality)
     if settings.class_weights == "balanced":
@@ -134,14 +134,14 @@ def _weights(
     return (weights / mean).astype(np.float32)
 
 
-def _emptied(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[str, ...]:
-    left = np.bincount(labels, minlength=len(class_names))
-    gone = [class_names[index] for index in np.flatnonzero(left == 0).tolist()]
-    if not gone:
+def _empty_class_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[str, ...]:
+    sizes = np.bincount(labels, minlength=len(class_names))
+    empty = [class_names[index] for index in np.flatnonzero(sizes == 0).tolist()]
+    if not empty:
         return ()
-    more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
+    more = f" and {len(empty) - _MAX_NAMES:,} more" if len(empty) > _MAX_NAMES else ""
     return (
-        f"no image is left of {', '.join(gone[:_NAMED])}{more}: the classifier keeps a place for "
-        f"{'it' if len(gone) == 1 else 'them'} but cannot have learned {'it' if len(gone) == 1 else 'them'}; "
+        f"no image is left of {', '.join(empty[:_MAX_NAMES])}{more}: the classifier keeps a place for "
+        f"{'it' if len(empty) == 1 else 'them'} but cannot have learned {'it' if len(empty) == 1 else 'them'}; "
         "look at these in the report, or train with --labels relabel or all",
     )

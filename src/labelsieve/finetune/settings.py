@@ -25,9 +25,9 @@ from labelsieve.vlm.peft.registry import PEFT
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """How a classifier is trained on what a scan left.
+    """Settings of training a classifier on the selection of a scan.
 
-    `RECIPES` holds the settings of the paper for five backbones; the defaults are ours.
+    `RECIPES` has the settings of the paper for five backbones; the defaults are those of labelsieve.
 
     Attributes:
         labels: What becomes of flagged images: `selected` drops them, `all` keeps them with the given label, `relabel`
@@ -42,15 +42,15 @@ class Adaptation:
             left of them.
         loss: Cross-entropy (of tags binary, and no other), or a loss that is robust to wrong labels: generalised or
             symmetric cross-entropy, early-learning regularisation, which remembers a target of K numbers for each
-            image, or cross-entropy on what a mixture of two Gaussians (`gmm`), fitted to all losses before each epoch,
-            takes for clean.
+            image, or cross-entropy on the images that a mixture of two Gaussians (`gmm`), fitted to all losses before
+            each epoch, selects.
         warmup_epochs: Epochs that learn from all images before loss `gmm` begins to select.
-        tune: What is trained beside the head: everything, nothing (`linear`, quick on cached features), only the blocks
-            (`paper`: embeddings and outer layer norms stay), low-rank matrices beside the linear layers, merged into
-            them at the end (`lora`), all biases (`bitfit`), scales and shifts behind the linear layers, merged as well
-            (`ssf`), visual prompts in each block (`vpt-deep`) or the first (`vpt-shallow`), or a bottleneck behind each
-            MLP (`adapter`). A standard model has no place for the last three: they are for `labelsieve bench`, and for
-            Python without an `out`.
+        tune: What is trained in addition to the head: everything, nothing (`linear`, quick on cached features), only
+            the blocks (`paper`: embeddings and outer layer norms stay), low-rank matrices parallel to the linear
+            layers, merged into them at the end (`lora`), all biases (`bitfit`), scales and shifts behind the linear
+            layers, merged as well (`ssf`), visual prompts in each block (`vpt-deep`) or the first (`vpt-shallow`), or a
+            bottleneck behind each MLP (`adapter`). A standard model has no place for the last three: they are for
+            `labelsieve bench`, and for Python without an `out`.
         visual_prompts: L, tokens of `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
         head_init: `probe` starts the head from a linear discriminant on the frozen features, `zeros` from nothing.
@@ -102,7 +102,7 @@ DEFAULT_FOR_TAGS: Literal["relabel"] = "relabel"
 
 
 def check_tag_settings(settings: Adaptation) -> None:
-    """Checks that the settings go with tags.
+    """Checks that the settings support tags.
 
     Raises:
         SettingsError: Names the first that does not.
@@ -116,10 +116,10 @@ def check_tag_settings(settings: Adaptation) -> None:
 
 
 def check_saves(tune: str) -> None:
-    """Checks that what is trained has a place in a standard model.
+    """Checks that the trained model can be saved as a standard model.
 
     Raises:
-        SettingsError: It has none.
+        SettingsError: It cannot.
     """
     if tune in PEFT and PEFT.entries[tune].backbone == "stays":
         raise SettingsError(
@@ -128,7 +128,7 @@ def check_saves(tune: str) -> None:
         )
 
 
-def _of_the_paper(optimizer: Literal["sgd", "adamw"], rate: float, decay: float) -> Adaptation:
+def _paper_recipe(optimizer: Literal["sgd", "adamw"], rate: float, decay: float) -> Adaptation:
     return Adaptation(
         head_init="zeros",
         optimizer=optimizer,
@@ -142,9 +142,9 @@ def _of_the_paper(optimizer: Literal["sgd", "adamw"], rate: float, decay: float)
 RECIPES: dict[str, Adaptation] = {
     "default": Adaptation(),
     # section 4 of the paper: CLIP ViT-B/16, and the other backbones of its comparison
-    "paper": _of_the_paper("sgd", 5e-4, 5e-4),
-    "paper-resnet": _of_the_paper("adamw", 1e-3, 1e-5),
-    "paper-mae": _of_the_paper("adamw", 1e-4, 1e-3),
-    "paper-vit": _of_the_paper("sgd", 1e-2, 1e-5),
-    "paper-convnext": _of_the_paper("adamw", 1e-4, 1e-4),
+    "paper": _paper_recipe("sgd", 5e-4, 5e-4),
+    "paper-resnet": _paper_recipe("adamw", 1e-3, 1e-5),
+    "paper-mae": _paper_recipe("adamw", 1e-4, 1e-3),
+    "paper-vit": _paper_recipe("sgd", 1e-2, 1e-5),
+    "paper-convnext": _paper_recipe("adamw", 1e-4, 1e-4),
 }

@@ -1,4 +1,4 @@
-"""The linear head that training on tags starts from: logistic regressions of each class against the rest."""
+"""The initial linear head for tags: one-vs-rest logistic regressions."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
-from labelsieve.detect.tags.evidence import deal_folds
+from labelsieve.detect.tags.evidence import random_folds
 from labelsieve.detect.tags.probe import fit_one_against_rest
 from labelsieve.finetune.losses import binary_cross_entropy
 
-# L2 regularisation of the slopes on standardised features; which one suits is seen out of fold. Each fit begins where
-# the one before has ended, and the first is the easiest.
+# L2 regularisation of the coefficients on standardised features, chosen out of fold. Each fit is warm-started from the
+# one before; the strongest regularisation converges fastest.
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
 
 
 class TagHead(NamedTuple):
-    """A linear layer over features, and what it says of images that it was not fitted to.
+    """A linear layer on features, and its logits out of fold.
 
     Attributes:
         weights: Shape (K, D).
         biases: Shape (K,).
-        logits: Shape (n, K), float32: those out of fold of the rows that were used.
+        logits: Shape (n, K), float32: out-of-fold logits of the used rows.
     """
 
     weights: Tensor
@@ -45,16 +45,16 @@ def fit_tag_head(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> TagHead:
-    """Fits logistic regressions with the L2 regularisation that makes the targets most likely out of fold.
+    """Fits logistic regressions with the L2 regularisation of the highest out-of-fold likelihood.
 
     Args:
-        features: Shape (N, D), may be memory-mapped; the rows that are used have to fit into memory.
+        features: Shape (N, D), may be memory-mapped; the used rows have to fit into memory.
         targets: Shape (N, K): 1, 0, or NaN for a pair that is left out.
         rows: The n rows to use, at least one.
-        generator: Deals the rows into folds.
-        folds: Their number, at least 2; no more than rows.
-        device: Where to compute.
-        progress: Where to show how far it is.
+        generator: Draws the folds.
+        folds: Number of folds, at least 2; at most n are used.
+        device: Device of the computation.
+        progress: Where to show progress.
 
     Example:
         >>> import numpy as np
@@ -63,26 +63,29 @@ def fit_tag_head(
         >>> features = rng.normal(size=(200, 4)).astype(np.float32)
         >>> targets = (features[:, :2] > 0).astype(np.float32)
         >>> head = fit_tag_head(features, targets, rows=np.arange(200), generator=torch.Generator().manual_seed(0))
-        >>> found = torch.from_numpy(features) @ head.weights.T + head.biases > 0
-        >>> float((found.numpy() == targets).mean()) > 0.95
+        >>> predicted = torch.from_numpy(features) @ head.weights.T + head.biases > 0
+        >>> float((predicted.numpy() == targets).mean()) > 0.95
         True
     """
     folds = min(folds, len(rows))
-    deal = torch.from_numpy(deal_folds(len(rows), folds=folds, generator=generator)).to(device)
+    fold_ids = torch.from_numpy(random_folds(len(rows), folds=folds, generator=generator)).to(device)
     mean, scale = (each.float() for each in moments(features, rows))
-    own = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)
-    right = torch.from_numpy(targets[rows]).to(device)
-    shown, total = progress or Progress(), len(STRENGTHS) * folds + 1
-    with shown.task("fitting a head", total=total, unit="fits", brief=True) as advance, keeping_room():
-        found = torch.empty(len(STRENGTHS), *right.shape, device=device)
+    inputs = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)
+    outputs = torch.from_numpy(targets[rows]).to(device)
+    bars, total = progress or Progress(), len(STRENGTHS) * folds + 1
+    with bars.task("fitting a head", total=total, unit="fits", brief=True) as advance, reuse_allocations():
+        logits_by_strength = torch.empty(len(STRENGTHS), *outputs.shape, device=device)
         for fold in range(folds):
-            here, last = deal == fold, None
-            for logits, strength in zip(found, STRENGTHS, strict=True):
-                last = fit_one_against_rest(own[~here], right[~here], strength=strength, start=last)
-                logits[here] = own[here] @ last[0] + last[1]
+            in_fold, solution = fold_ids == fold, None
+            for logits, strength in zip(logits_by_strength, STRENGTHS, strict=True):
+                solution = fit_one_against_rest(inputs[~in_fold], outputs[~in_fold], strength=strength, start=solution)
+                logits[in_fold] = inputs[in_fold] @ solution[0] + solution[1]
                 advance(1)
-        best = min(range(len(STRENGTHS)), key=lambda each: float(binary_cross_entropy(found[each], right).mean()))
-        slopes, biases = (each.cpu() for each in fit_one_against_rest(own, right, strength=STRENGTHS[best]))
+        best = min(
+            range(len(STRENGTHS)),
+            key=lambda each: float(binary_cross_entropy(logits_by_strength[each], outputs).mean()),
+        )
+        slopes, biases = (each.cpu() for each in fit_one_against_rest(inputs, outputs, strength=STRENGTHS[best]))
         advance(1)
     weights = (slopes / scale[:, None]).T.contiguous()
-    return TagHead(weights, biases - weights @ mean, found[best].cpu())
+    return TagHead(weights, biases - weights @ mean, logits_by_strength[best].cpu())

@@ -1,4 +1,4 @@
-"""What a classifier of tags is trained on: the tags of a run, as its verdicts have them."""
+"""Selects the training targets of a tag classifier from the verdicts of a run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from labelsieve.tags.verdicts import TagVerdicts
 
 
 def choose_tags(verdicts: TagVerdicts, settings: Adaptation) -> Selection:
-    """Chooses images and targets: all that can be read, with the tags as `settings.labels` says.
+    """Selects all readable images, with targets according to `settings.labels`.
 
-    A pair of image and class has but two values. Where one of them is more likely wrong than right, `relabel` takes the
-    other, so that nothing has to be dropped; `selected` leaves the pair out of the loss and keeps all other pairs of
+    A pair of image and class has only two values. If the given one is more likely wrong than right, `relabel` takes the
+    other, so that no image is dropped; `selected` leaves the pair out of the loss and keeps all other pairs of
     the image.
 
     Args:
         verdicts: Of N images.
-        settings: `labels` and `drop_at` of it.
+        settings: Its `labels` and `drop_at`.
 
     Returns:
-        With targets as `labels`, (N, K), float32: 1, 0, or NaN for a pair that is left out.
+        A selection with targets as `labels`, (N, K), float32: 1, 0, or NaN for a pair that is left out.
 
     Raises:
-        DataError: No image can be read.
+        DataError: No image is readable.
     """
     rows = np.flatnonzero(verdicts.is_readable)
     if not len(rows):
@@ -34,7 +34,7 @@ def choose_tags(verdicts: TagVerdicts, settings: Adaptation) -> Selection:
     wrong = np.zeros_like(given) if settings.labels == "all" else verdicts.flagged(at=settings.drop_at)
     targets = np.where(wrong, np.nan if settings.labels == "selected" else ~given, given).astype(np.float32)
     changed = wrong if settings.labels == "relabel" else np.zeros_like(given)
-    numbers = {
+    counts = {
         "images": len(verdicts),
         "used": len(rows),
         "unreadable": len(verdicts) - len(rows),
@@ -50,6 +50,6 @@ def choose_tags(verdicts: TagVerdicts, settings: Adaptation) -> Selection:
         rows=rows,
         labels=targets,
         weights=np.ones(len(verdicts), dtype=np.float32),
-        counts=numbers,
+        counts=counts,
         notes=(note,) if len(names) else (),
     )

@@ -22,17 +22,17 @@ _WORST = 5
 
 
 def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
-    """Prints what was trained on, how well it does, where it is worst, and how to load it."""
+    """Prints the selection, the metrics, the hardest classes, and how to load the model."""
     record, metrics = adapted.record, adapted.metrics
     console.print()
     console.print(_headline(record))
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
     console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
     has_tags = is_tag_record(record)
-    reached = metrics["validation_map" if has_tags else "validation_accuracy"]
-    if reached is not None:
+    value = metrics["validation_map" if has_tags else "validation_accuracy"]
+    if value is not None:
         saved, score = f"epoch {metrics['saved_epoch']} of {len(adapted.history)} is saved", "mAP " if has_tags else ""
-        console.print(Unbroken(f"{score}{points(reached)} on the held-out training images: {saved}"))
+        console.print(Unbroken(f"{score}{points(value)} on the held-out training images: {saved}"))
     if record["converted"]["images"]:
         console.print(
             Unbroken(
@@ -55,7 +55,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
 
 
 def _headline(record: Any) -> Unbroken:
-    selection, left = record["selection"], []
+    selection, details = record["selection"], []
     if is_tag_record(record):
         return _headline_of_tags(selection)
     marked = sum(selection.get(f"marked_{mark}", 0) for mark in MARKS)
@@ -68,12 +68,12 @@ def _headline(record: Any) -> Unbroken:
         (selection["held_out"], "held out"),
         (marked, "reviewed by a person"),
     ):
-        left += [f"{count:,} {what}"] if count else []
+        details += [f"{count:,} {what}"] if count else []
     return Unbroken(
         (f"{selection['trained_on']:,}", "bold green"),
         (" images trained on", "bold"),
         f" of {selection['images']:,}",
-        f" ({', '.join(left)})" if left else "",
+        f" ({', '.join(details)})" if details else "",
     )
 
 
@@ -86,12 +86,12 @@ def _headline_of_tags(selection: Any) -> Unbroken:
         (selection["unreadable"], "unreadable images"),
         (selection["held_out"], "images held out"),
     )
-    told = ", ".join(f"{count:,} {what}" for count, what in changes if count)
+    details = ", ".join(f"{count:,} {what}" for count, what in changes if count)
     return Unbroken(
         (f"{selection['trained_on']:,}", "bold green"),
         (" images trained on", "bold"),
         f" of {selection['images']:,} with {selection['tags']:,} tags",
-        f" ({told})" if told else "",
+        f" ({details})" if details else "",
     )
 
 
@@ -104,7 +104,7 @@ def _print_tags(metrics: Any, console: Console) -> None:
             ("mAP ", "bold"),
             (points(test["map"]), "bold green"),
             f" on {test['images']:,} test images, mean over the classes that they show",
-            _others(TAG_CLASSIFICATION, test),
+            _other_metrics(TAG_CLASSIFICATION, test),
         )
     )
     console.print(
@@ -135,7 +135,7 @@ def _print_test(metrics: Any, console: Console) -> None:
         Unbroken(
             (points(test["accuracy"]), "bold green"),
             f" right of {test['images']:,} test images",
-            _others(CLASSIFICATION, test),
+            _other_metrics(CLASSIFICATION, test),
         )
     )
     console.print(Unbroken(f"before training {start}, last epoch {last}", style="dim"))
@@ -151,8 +151,8 @@ def _print_test(metrics: Any, console: Console) -> None:
     _print_hardest(test["per_class"], "accuracy", console)
 
 
-def _others(metrics: Mapping[str, Metric], test: Any) -> str:
-    """Lists all metrics but the first, which the line begins with."""
+def _other_metrics(metrics: Mapping[str, Metric], test: Any) -> str:
+    """Lists all metrics except the first, which starts the line."""
     return "".join(f", {metric.full_name} {points(test[name])}" for name, metric in [*metrics.items()][1:])
 
 

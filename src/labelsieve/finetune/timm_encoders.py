@@ -1,9 +1,9 @@
-"""Image encoders of vision-language models as classifiers that read the very feature that is compared with texts.
+"""Image encoders of vision-language models as classifiers on the feature that is compared with texts.
 
-`CLIPForImageClassification` and `SiglipForImageClassification` average the patch tokens, which the models were never
-trained to say anything with; for BLIP there is no such class. The paper puts its linear head on CLIP's own feature: the
-class token after the last layer norm. `timm` has these encoders as image classifiers, and `transformers` loads `timm`
-models by `AutoModelForImageClassification` like its own.
+`CLIPForImageClassification` and `SiglipForImageClassification` average the patch tokens, which the pre-training does
+not use; for BLIP there is no such class. The paper puts its linear head on the image feature of CLIP: the class token
+after the last layer norm. `timm` has these encoders as image classifiers, and `transformers` loads models of `timm` by
+`AutoModelForImageClassification`.
 
 A new kind of image encoder is one line in `IMAGE_ENCODERS`.
 """
@@ -18,8 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsieve.finetune.encoders import Renamed, TimmEncoder, Weights, as_classifier, pair, unlike
 from labelsieve.finetune.open_clip_encoders import read_open_clip
+from labelsieve.finetune.timm_classifier import (
+    RenamedWeights,
+    TimmEncoder,
+    Weights,
+    make_classifier,
+    rename_layer,
+    unsupported_encoder,
+)
 from labelsieve.vlm.families import albef
 from labelsieve.vlm.families.dual_encoder import pooled_images
 from labelsieve.vlm.families.siglip2 import pool_square, square_side
@@ -30,25 +37,25 @@ Feature = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderKind:
-    """How an image encoder of `transformers` becomes one of `timm`.
+    """Conversion of an image encoder of `transformers` to `timm`.
 
     Attributes:
-        reader: The class of `transformers` that reads the whole model.
-        architectures: Activation and epsilon of the layer norms to the `timm` model that has them; all sizes are given.
-        rename: Yields the weights of the image encoder under the names of `timm`, given its number of blocks.
-        options: What else is passed to the `timm` model.
-        feature: What the image encoder makes of pixels.
-        size: The side of its images, given its configuration.
-        processor: The processor of such images, given the model's own and their side.
+        reader: The class of `transformers` that loads the whole model.
+        architectures: Activation and epsilon of the layer norms to the name of the `timm` model; sizes are arguments.
+        rename: Yields the weights of the image encoder with the names of `timm`, given its number of blocks.
+        options: Other arguments of the `timm` model.
+        feature: Computes the feature of pixels with the original encoder.
+        size: Returns the side of the images, given the configuration.
+        processor: Returns the processor, given the original one and the side of the images.
     """
 
     reader: str
     architectures: Mapping[tuple[str, float], str]
-    rename: Callable[[Weights, int], Renamed]
+    rename: Callable[[Weights, int], RenamedWeights]
     options: Mapping[str, Any] = field(default_factory=dict)
     feature: Callable[[Any, Tensor], Tensor] = lambda encoder, pixels: encoder(pixel_values=pixels).pooler_output
     size: Callable[[Any], int] = lambda vision: vision.image_size
-    processor: Callable[[Any, int], Any] = lambda own, _size: own
+    processor: Callable[[Any, int], Any] = lambda original, _size: original
 
     def __call__(self, name: str, options: dict[str, Any]) -> TimmEncoder:
         """Reads the image encoder from a Hub id or local folder."""
@@ -63,20 +70,20 @@ class EncoderKind:
         return self.convert(encoder, vision, processor, lambda pixels: self.feature(encoder, pixels), name)
 
     def convert(self, encoder: Any, vision: Any, processor: Any, feature: Feature, name: str) -> TimmEncoder:
-        """Converts an image encoder that was read.
+        """Converts a loaded image encoder.
 
         Args:
-            encoder: The module, which holds embeddings and blocks.
+            encoder: The module with embeddings and blocks.
             vision: Its configuration.
-            processor: The model's own.
-            feature: What the model makes of pixels.
-            name: Of the model, for the errors.
+            processor: Its image processor.
+            feature: Computes its feature of pixels.
+            name: Name of the model, for the errors.
         """
         architecture, size = _architecture(self.architectures, vision, name), self.size(vision)
         try:
             weights = dict(self.rename(encoder.state_dict(), vision.num_hidden_layers))
         except KeyError as error:
-            raise unlike(name, f"has no {error.args[0]}") from error
+            raise unsupported_encoder(name, f"has no {error.args[0]}") from error
         return TimmEncoder(
             architecture=architecture,
             options={**_sizes(vision, size), **self.options},
@@ -87,11 +94,11 @@ class EncoderKind:
         )
 
 
-def _architecture(known: Mapping[tuple[str, float], str], vision: Any, name: str) -> str:
+def _architecture(architectures: Mapping[tuple[str, float], str], vision: Any, name: str) -> str:
     traits = (vision.hidden_act, vision.layer_norm_eps)
-    if traits not in known:
-        raise unlike(name, f"is none of timm's (activation {traits[0]}, epsilon {traits[1]:g})")
-    return known[traits]
+    if traits not in architectures:
+        raise unsupported_encoder(name, f"is none of timm's (activation {traits[0]}, epsilon {traits[1]:g})")
+    return architectures[traits]
 
 
 def _sizes(vision: Any, size: int) -> dict[str, Any]:
@@ -105,8 +112,8 @@ def _sizes(vision: Any, size: int) -> dict[str, Any]:
     }
 
 
-def _patches(weights: Weights) -> Renamed:
-    """Yields the patch embedding, whose bias not every image encoder has, and the positions."""
+def _patches(weights: Weights) -> RenamedWeights:
+    """Yields the patch embedding, with its bias if it has one, and the position embedding."""
     for part in ("weight", "bias"):
         if f"embeddings.patch_embedding.{part}" in weights:
             yield f"patch_embed.proj.{part}", weights[f"embeddings.patch_embedding.{part}"]
@@ -114,68 +121,68 @@ def _patches(weights: Weights) -> Renamed:
     yield "pos_embed", weights[name].reshape(1, *weights[name].shape[-2:])
 
 
-def _blocks(weights: Weights, depth: int, *, out: str) -> Renamed:
+def _blocks(weights: Weights, depth: int, *, out: str) -> RenamedWeights:
     for index in range(depth):
         new, old = f"blocks.{index}", f"encoder.layers.{index}"
         if f"{old}.self_attn.qkv.weight" in weights:
-            yield from pair(f"{new}.attn.qkv", f"{old}.self_attn.qkv", weights)
+            yield from rename_layer(f"{new}.attn.qkv", f"{old}.self_attn.qkv", weights)
         else:
             for part in ("weight", "bias"):
-                fused = [weights[f"{old}.self_attn.{one}_proj.{part}"] for one in "qkv"]
+                fused = [weights[f"{old}.self_attn.{projection}_proj.{part}"] for projection in "qkv"]
                 yield f"{new}.attn.qkv.{part}", torch.cat(fused)
-        yield from pair(f"{new}.attn.proj", f"{old}.self_attn.{out}", weights)
-        for name, own in (("norm1", "layer_norm1"), ("norm2", "layer_norm2"), ("mlp.fc1",) * 2, ("mlp.fc2",) * 2):
-            yield from pair(f"{new}.{name}", f"{old}.{own}", weights)
+        yield from rename_layer(f"{new}.attn.proj", f"{old}.self_attn.{out}", weights)
+        for name, old_name in (("norm1", "layer_norm1"), ("norm2", "layer_norm2"), ("mlp.fc1",) * 2, ("mlp.fc2",) * 2):
+            yield from rename_layer(f"{new}.{name}", f"{old}.{old_name}", weights)
 
 
-def _of_clip(weights: Weights, depth: int) -> Renamed:
+def _of_clip(weights: Weights, depth: int) -> RenamedWeights:
     yield "cls_token", weights["embeddings.class_embedding"].view(1, 1, -1)
     yield from _patches(weights)
-    yield from pair("norm_pre", "pre_layrnorm", weights)
+    yield from rename_layer("norm_pre", "pre_layrnorm", weights)
     yield from _blocks(weights, depth, out="out_proj")
-    yield from pair("norm", "post_layernorm", weights)
+    yield from rename_layer("norm", "post_layernorm", weights)
 
 
-def _of_blip(weights: Weights, depth: int) -> Renamed:
+def _of_blip(weights: Weights, depth: int) -> RenamedWeights:
     yield "cls_token", weights["embeddings.class_embedding"]
     yield from _patches(weights)
     yield from _blocks(weights, depth, out="projection")
-    yield from pair("norm", "post_layernorm", weights)
+    yield from rename_layer("norm", "post_layernorm", weights)
 
 
-def _of_siglip(weights: Weights, depth: int) -> Renamed:
+def _of_siglip(weights: Weights, depth: int) -> RenamedWeights:
     yield from _patches(weights)
     yield from _blocks(weights, depth, out="out_proj")
-    yield from pair("norm", "post_layernorm", weights)
+    yield from rename_layer("norm", "post_layernorm", weights)
     yield "attn_pool.latent", weights["head.probe"]
     for part in ("weight", "bias"):
         query, key_and_value = weights[f"head.attention.in_proj_{part}"].tensor_split([weights["head.probe"].shape[-1]])
         yield f"attn_pool.q.{part}", query
         yield f"attn_pool.kv.{part}", key_and_value
     for new, old in (("proj", "attention.out_proj"), ("norm", "layernorm"), ("mlp.fc1",) * 2, ("mlp.fc2",) * 2):
-        yield from pair(f"attn_pool.{new}", f"head.{old}", weights)
+        yield from rename_layer(f"attn_pool.{new}", f"head.{old}", weights)
 
 
-def _of_siglip2(weights: Weights, depth: int) -> Renamed:
-    """The patches of a NaFlex model go through a linear layer, (row, column, colour) in one."""
+def _of_siglip2(weights: Weights, depth: int) -> RenamedWeights:
+    """Converts the linear patch embedding of a NaFlex model, (row, column, colour), to a convolution."""
     linear = weights["embeddings.patch_embedding.weight"]
     patch = math.isqrt(linear.shape[1] // 3)
     kernel = linear.view(-1, patch, patch, 3).permute(0, 3, 1, 2)
     yield from _of_siglip({**weights, "embeddings.patch_embedding.weight": kernel}, depth)
 
 
-def _squeezing(own: Any, size: int) -> Any:
-    """Returns a processor that squeezes images to a square, with the colours of one that cuts patches."""
+def _square_processor(processor: Any, size: int) -> Any:
+    """Returns a processor that resizes images to a square, with the normalisation of a NaFlex processor."""
     import transformers
 
-    kept = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+    entries = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     return transformers.SiglipImageProcessor(
-        size={"height": size, "width": size}, do_convert_rgb=True, **{key: getattr(own, key) for key in kept}
+        size={"height": size, "width": size}, do_convert_rgb=True, **{key: getattr(processor, key) for key in entries}
     )
 
 
 def _albef(name: str, options: dict[str, Any]) -> TimmEncoder:
-    """The authors' checkpoints have the names of `timm`, which they took their image encoder from."""
+    """Reads a checkpoint of the authors, which has the names of `timm`."""
     config = albef.read_configuration(name, options)
     vision = config.vision_config
     architecture = _architecture(_VIT, vision, name)
@@ -216,7 +223,7 @@ IMAGE_ENCODERS: dict[str, Callable[[str, dict[str, Any]], TimmEncoder]] = {
         options={"act_layer": "gelu_tanh"},
         feature=pool_square,
         size=square_side,
-        processor=_squeezing,
+        processor=_square_processor,
     ),
     "blip": EncoderKind(
         reader="BlipForImageTextRetrieval",
@@ -231,26 +238,26 @@ IMAGE_ENCODERS: dict[str, Callable[[str, dict[str, Any]], TimmEncoder]] = {
 """By the model type of the configuration; `open_clip` by the name, as `load_vlm` has it."""
 
 
-def converted(encoder: Any, vision: Any, processor: Any, size: int, name: str) -> TimmEncoder | None:
-    """Returns the image encoder of a dual encoder in the words of `timm`.
+def convert_dual_encoder(encoder: Any, vision: Any, processor: Any, size: int, name: str) -> TimmEncoder | None:
+    """Converts the image encoder of a dual encoder to `timm`.
 
     Args:
         encoder: A model of `transformers`.
         vision: Its configuration.
         processor: Its image processor.
-        size: Side of the images that this makes.
-        name: Of the dual encoder, for the errors.
+        size: Side of its output images.
+        name: Name of the dual encoder, for the errors.
 
     Returns:
-        The image encoder; None where it is left to the classifier that `transformers` itself has for such an encoder.
+        The image encoder; None if `transformers` has a classifier for it.
 
     Raises:
-        ModelError: It is not quite one that `timm` has.
+        ModelError: `timm` does not have exactly this encoder.
     """
-    known = IMAGE_ENCODERS.get(vision.model_type)
+    kind = IMAGE_ENCODERS.get(vision.model_type)
     feature: Feature = lambda pixels: pooled_images(encoder, pixels)  # noqa: E731
-    if isinstance(known, EncoderKind):
-        return known.convert(getattr(encoder, "vision_model", encoder), vision, processor, feature, name)
+    if isinstance(kind, EncoderKind):
+        return kind.convert(getattr(encoder, "vision_model", encoder), vision, processor, feature, name)
     if vision.model_type != "timm_wrapper":
         return None
     return TimmEncoder(
@@ -264,11 +271,11 @@ def converted(encoder: Any, vision: Any, processor: Any, size: int, name: str) -
 
 
 def read_encoder(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:
-    """Reads an image encoder; returns it as a classifier, whose head is still to be set, and its image processor.
+    """Reads an image encoder as a classifier with an uninitialised head; returns it with its image processor.
 
     Args:
         kind: One of `IMAGE_ENCODERS`.
-        name: Hub id, local folder, or what else stands for a model of this kind.
+        name: Hub id, local folder, or another name of a model of this kind.
         class_names: Index to name.
         options: From :func:`labelsieve.vlm.pretrained.loader_options`.
 
@@ -276,4 +283,4 @@ def read_encoder(kind: str, name: str, class_names: Mapping[int, str], options: 
         ModelError: The weights are missing, broken or not finite, or the image encoder is not one that `timm` has.
     """
     encoder = IMAGE_ENCODERS[kind](name, options)
-    return as_classifier(encoder, class_names, name), encoder.processor
+    return make_classifier(encoder, class_names, name), encoder.processor

@@ -1,28 +1,25 @@
-"""Which weights of a backbone are trained beside the head.
+"""Selects the weights of a backbone that are trained in addition to the head.
 
-:mod:`labelsieve.finetune.registry` has the table of ways.
+:mod:`labelsieve.finetune.registry` lists the choices of `--tune`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.finetune import modules
+from labelsieve.finetune import peft_modules
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.vlm.peft.sequence import stacks_of
-
-Way = Callable[[Backbone, Adaptation, torch.Generator], None]
+from labelsieve.vlm.peft.sequence import block_stacks
 
 
 def train_head(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Leaves the backbone as it is: the head alone is trained."""
+    """Trains only the head."""
 
 
 def train_all(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
@@ -31,7 +28,7 @@ def train_all(backbone: Backbone, _settings: Adaptation, _generator: torch.Gener
 
 
 def train_blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Leaves embeddings and outer layer norms, as the published code of DeFT does."""
+    """Trains the blocks, without embeddings and outer layer norms, as the published code of DeFT does."""
     for _, module in _stacks(backbone):
         module.requires_grad_(True)
 
@@ -43,12 +40,12 @@ def train_biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Ge
 
 
 def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
-    """LoRA (Hu et al., ICLR 2022) beside the linear layers of the blocks; where there are none, beside convolutions."""
+    """LoRA (Hu et al., ICLR 2022) on the linear layers of the blocks; if there are none, on convolutions."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    inside = {f"{path}.{name}": m for path, module in _stacks(backbone) for name, m in module.named_modules()}
-    targets = [name for name, module in inside.items() if isinstance(module, nn.Linear)] or [
-        name for name, module in inside.items() if isinstance(module, nn.Conv2d) and module.groups == 1
+    block_modules = {f"{path}.{name}": m for path, module in _stacks(backbone) for name, m in module.named_modules()}
+    targets = [name for name, module in block_modules.items() if isinstance(module, nn.Linear)] or [
+        name for name, module in block_modules.items() if isinstance(module, nn.Conv2d) and module.groups == 1
     ]
     if not targets:
         raise ModelError(f"{backbone.name} has no layers that LoRA can go beside; choose another --tune")
@@ -57,25 +54,25 @@ def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.G
 
 
 def train_module(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
-    """A module of phase 1, on the blocks."""
-    modules.attach(
+    """Trains a parameter-efficient module of phase 1 on the blocks."""
+    peft_modules.attach(
         backbone, settings.tune, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
     )
 
 
 def prepare(backbone: Backbone, settings: Adaptation, *, generator: torch.Generator) -> None:
-    """Marks what is trained by `requires_grad`: the head, and what `settings.tune` says of the rest.
+    """Sets `requires_grad` of the trained weights: the head, and those that `settings.tune` selects.
 
-    Weights that the forward pass never uses stay out: weight decay would change them for nothing.
+    Weights that the forward pass does not use are not trained, since weight decay would change them.
 
     Args:
         backbone: Changed in place.
-        settings: Says which way, and how large a module is.
-        generator: Draws what LoRA and the modules start from.
+        settings: Has `tune` and the size of modules.
+        generator: Source of the initial values of LoRA and the modules.
 
     Raises:
         ModelError: The backbone has no blocks, or none with layers for LoRA.
-        SettingsError: The module does not go with the backbone.
+        SettingsError: The backbone does not support the module.
     """
     backbone.model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # the libraries draw from the global generator
@@ -88,20 +85,20 @@ def prepare(backbone: Backbone, settings: Adaptation, *, generator: torch.Genera
 
 
 def merge(backbone: Backbone) -> None:
-    """Merges what can be into the weights of the backbone: then its model is a standard one again."""
+    """Merges LoRA and modules into the weights of the backbone, if possible: the model is then a standard one."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(backbone.model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(backbone.model.get_submodule(parent), own, module.get_base_layer())
-    modules.merge(backbone)
+            parent, _, name_in_parent = name.rpartition(".")
+            setattr(backbone.model.get_submodule(parent), name_in_parent, module.get_base_layer())
+    peft_modules.merge(backbone)
 
 
 def _stacks(backbone: Backbone) -> list[tuple[str, Any]]:
     """Returns the stacks of blocks with their names."""
-    found = list(stacks_of(backbone.model))
-    if not found:
+    stacks = list(block_stacks(backbone.model))
+    if not stacks:
         raise ModelError(f"{backbone.name} has no blocks to tell from the rest; use --tune full, linear or bitfit")
-    return found
+    return stacks

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
-from labelsieve.curation.findings import KINDS, Kind
+from labelsieve.curation.findings import KINDS, FindingKind
 from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
@@ -121,7 +121,7 @@ def findings(run: RunRecord) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: order.index(row["level"]))
 
 
-def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
+def image_findings(verdicts: Verdicts) -> list[tuple[FindingKind, str, pa.Table]]:
     """Returns for each kind that was found: kind, a line with the number of images, and the findings."""
     if verdicts.image_findings is None:
         return []
@@ -133,7 +133,7 @@ def image_findings(verdicts: Verdicts) -> list[tuple[Kind, str, pa.Table]]:
     return sections
 
 
-def _of_kind(verdicts: Verdicts, kind: Kind, table: pa.Table) -> str:
+def _of_kind(verdicts: Verdicts, kind: FindingKind, table: pa.Table) -> str:
     text = counted(len(table), "image", "images") + (f" ({kind.remark})" if kind.remark else "")
     if kind.other == "against":
         other = (verdicts.run.against and verdicts.run.against.source_name) or "the other split"

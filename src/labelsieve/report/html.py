@@ -131,7 +131,7 @@ def _unbroken(text: str) -> Markup:
     """Escapes a text and keeps numbers and their units on one line; copied text has normal spaces."""
     return Markup("").join(
         Markup('<span class="quantity">{}</span>').format(part) if is_quantity else escape(part)
-        for part, is_quantity in quantities.parts(text)
+        for part, is_quantity in quantities.split_units(text)
     )
 
 

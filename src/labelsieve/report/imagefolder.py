@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError, RunError
-from labelsieve.core.output_folders import UniqueNames, check_no_mount, listing, new_folder, safe_name
+from labelsieve.core.output_folders import UniqueNames, check_no_mount, new_folder, paths_fingerprint, safe_name
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
@@ -125,7 +125,7 @@ def write_marker(verdicts: Verdicts, folder: Path, *, count: int, class_of_folde
         "images": count,
         "left_out": len(verdicts) - count,
         "class_of_folder": class_of_folder,
-        "files": listing(folder),
+        "files": paths_fingerprint(folder),
     }
     write_json(folder / MARKER, content)
 
@@ -148,7 +148,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 def _is_export(folder: Path) -> bool:
     """Returns whether a folder contains exactly the files that an export wrote."""
     try:
-        return read_json(folder / MARKER).get("files") == listing(folder)
+        return read_json(folder / MARKER).get("files") == paths_fingerprint(folder)
     except RunError:
         return False
 

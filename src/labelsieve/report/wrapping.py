@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from labelsieve.core.quantities import glued
+from labelsieve.core.quantities import bind_units
 
 # A private-use character: one column wide, not a space for `rich`, and never in cleaned text.
 _GLUE = "\ue000"
@@ -25,7 +25,7 @@ class Unbroken:
 
     def __init__(self, text: Any, *parts: Any, style: str = "") -> None:
         self.text = Text.assemble(text, *parts, style=style)
-        self.text.plain = glued(self.text.plain, _GLUE)
+        self.text.plain = bind_units(self.text.plain, _GLUE)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Wraps like `Text`, and restores the spaces."""

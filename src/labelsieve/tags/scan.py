@@ -26,11 +26,11 @@ from labelsieve.detect.tags.registry import (
 )
 from labelsieve.detect.tags.scores import TagScores
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
-from labelsieve.pipeline import described_run
-from labelsieve.run_folder import check_run_folder, opened_run, remove_checkpoint
+from labelsieve.pipeline import run_record
+from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.names import located
+from labelsieve.vlm.names import absolute_name
 
 
 def scan_tags(
@@ -81,7 +81,7 @@ def scan_tags(
     _check(images, vlm, detector)
     check = partial(check_run_folder, overwrite=overwrite, resume=resume, files=TAG_FILES)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with opened_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
         verdicts = _scan(images, vlm, detector, engine, out=out)
         if folder is not None and engine.accelerator.is_main_process:
             verdicts.save(folder)
@@ -132,11 +132,11 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    run = described_run(images, engine, detector, name=tag_detector_name(detector), seconds=seconds)
+    run = run_record(images, engine, detector, name=tag_detector_name(detector), seconds=seconds)
     run["data"]["tags"], run["detector"]["resolved"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,
-        "model": {} if vlm is None else {"name": located(vlm.name), "fingerprint": vlm.fingerprint},
+        "model": {} if vlm is None else {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint},
         "thresholds": {"wrong": scores.wrong_threshold, "missing": scores.missing_threshold},
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],

@@ -1,11 +1,11 @@
-"""Vision-language models: loading them, prompting them, adapting them, and remembering what they said.
+"""Vision-language models: loading, prompts, adaptation of the image encoder, and cached features.
 
-* `base.py`: what a detector may ask of a model
-* `huggingface.py`: loading a model, and the table of families; `clip.py`, `siglip.py`, `blip.py` ...: one file a family
-* `encoders.py`: what the families have in common
-* `reading.py`: configurations, tokenizers and weights, with a clear line for what is wrong with them
-* `colours.py`: what an image processor does to colours, found out by trying
-* `prompts.py`: the learned positive and negative prompts
+* `base.py`: the interface of a model
+* `loading.py`: loading a model by its name; `families/`: one file a family, and their table
+* `encoders.py`: the base class of the families
+* `pretrained.py`: configurations, tokenizers and weights, with a clear message for each error
+* `colours.py`: the colour transform of an image processor
+* `prompts.py`: the learned positive and negative prompts; `text_encoder.py` encodes them
 * `peft/`: parameter-efficient modules for the image encoder, one file a kind
-* `features.py`: image features, computed once and kept on disk; `kept_features.py` reads them
+* `features.py`: image features, computed once and cached on disk; `feature_cache.py` reads them
 """

@@ -1,4 +1,4 @@
-"""What a detector may ask of a vision-language model, whatever library the model comes from."""
+"""The interface of vision-language models, whatever library a model comes from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelsieve.data.input.preprocessed import ImagePreprocessor
 
 
 class ImageEncoder(ImagePreprocessor, Protocol):
-    """What turns images into features: all that is asked of a model where features are cached."""
+    """A model that turns images into features: the interface that caching features requires."""
 
     @property
     def name(self) -> str:
@@ -31,7 +31,7 @@ class ImageEncoder(ImagePreprocessor, Protocol):
 
 
 class VisionLanguageModel(Protocol):
-    """two encoders, one for images and one for texts, that meet in a joint space of width D.
+    """Two encoders, one for images and one for texts, with a joint embedding space of width D.
 
     The parameters of the encoders are frozen. Learned prompts and parameter-efficient modules are added from outside.
     """
@@ -45,29 +45,29 @@ class VisionLanguageModel(Protocol):
     text_width: int
     """Width of the token embeddings."""
     context_length: int
-    """Number of tokens the text encoder takes, start and end included."""
+    """Maximum number of tokens, start and end included."""
     vision_width: int
     """Width of the image encoder's hidden states."""
     patch_size: int
-    """Side of a patch in pixels; 0 where the image encoder cuts no patches."""
+    """Side of a patch in pixels; 0 if the image encoder has no patches."""
     image_size: int
     """Side of the input image in pixels."""
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """Device of the parameters."""
         ...
 
     @property
     def image_encoder(self) -> nn.Module:
-        """The module that :meth:`pool` runs, with its parameters and no others: the projection is not among them."""
+        """The module that :meth:`pool` runs, with its parameters; the projection is not part of it."""
         ...
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the image encoder, each called with hidden states (B, tokens, vision_width) first.
 
-        Empty where the image encoder is no vision transformer, or the number or width of its tokens changes.
+        Empty if the image encoder is not a vision transformer, or if the number or width of its tokens changes.
         """
         ...
 
@@ -76,7 +76,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """ImagePreprocessor RGB images as the model's own processor does: (B, 3, S, S)."""
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
         ...
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def unknown_names(self, names: Sequence[str]) -> list[str]:
-        """Returns the names of which the tokenizer knows nothing: to the model they are no words."""
+        """Returns the names of which the tokenizer knows no token, so that they mean nothing to the model."""
         ...
 
     def embed_words(self, text: str) -> Tensor:

@@ -1,6 +1,6 @@
-"""What all families of models have in common: two encoders of `transformers`, a tokenizer and an image processor.
+"""The base class of all families of models: two encoders of `transformers`, a tokenizer and an image processor.
 
-A family is one file with one class that says where its encoders keep things, and one line in `ADAPTERS`.
+A family is one file with one class, which adapts its encoders to this interface, and one line in `ADAPTERS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.core.memory import in_parts
+from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
@@ -22,27 +22,27 @@ from labelsieve.vlm.pretrained import (
     read_part,
     read_weights,
 )
-from labelsieve.vlm.text_encoder import MOST_TOKENS, CausalText, encode_behind_prefix
+from labelsieve.vlm.text_encoder import MAX_TOKENS, CausalTextEncoder, encode_with_shared_prefix
 
-# Pieces of a name are looked up after this word: many tokenizers write the first word of a text differently.
-_BEFORE = "photo"
+# Names are tokenised after this word: many tokenizers encode the first word of a text differently.
+_CONTEXT_WORD = "photo"
 
 
-class TwoEncoders:
+class DualEncoderAdapter:
     """A model of `transformers` with its own tokenizer and image processor. See :class:`VisionLanguageModel`.
 
-    A family overrides what it does in another way than CLIP: :meth:`text_features`, :attr:`words`, :meth:`pool`,
+    A family overrides the methods that differ from CLIP: :meth:`text_features`, :attr:`token_embeddings`, :meth:`pool`,
     :meth:`project`, :attr:`vision_layers`, :meth:`scale`.
     """
 
     architecture: ClassVar[str]
     """Name of the class in `transformers`."""
-    starts: ClassVar[bool] = True
-    """Whether a text begins with a token of its own."""
-    padded: ClassVar[bool] = False
-    """Whether the image encoder demands that each text is padded to the full length, and padding has an influence."""
-    masked: ClassVar[bool] = False
-    """Whether the text encoder masks the padding, which then has no influence."""
+    has_start_token: ClassVar[bool] = True
+    """Whether texts begin with a start token."""
+    pads_to_full_length: ClassVar[bool] = False
+    """Whether texts have to be padded to the full length; the padding then influences the features."""
+    masks_padding: ClassVar[bool] = False
+    """Whether the text encoder masks the padding, which then does not influence the features."""
     tokenizer_files: ClassVar[str] = "tokenizer.json, or vocab.json and merges.txt"
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
@@ -73,43 +73,43 @@ class TwoEncoders:
 
     @classmethod
     def check_config(cls, config: Any, name: str) -> None:
-        """Refuses a configuration of this family that has no two encoders."""
+        """Rejects a configuration of this family without two encoders."""
 
     @classmethod
     def read_tokenizer(cls, name: str, options: dict[str, Any], text: Any) -> Any:
-        """Reads the tokenizer and makes sure that it is the model's own.
+        """Reads the tokenizer and checks that it belongs to the model.
 
-        Of the words too: the loader makes up a tokenizer without any where the files are missing.
+        It also checks the vocabulary, since the loader creates an empty tokenizer if the files are missing.
         """
         import transformers
 
         what = f"tokenizer ({cls.tokenizer_files})"
         tokenizer = read_part(what, name, transformers.AutoTokenizer.from_pretrained, options)
-        words, (start, end) = _ids(tokenizer, _BEFORE, add_special_tokens=False), frame(tokenizer)
-        ends = "start and end" if cls.starts else "end"
-        if set(words) <= set(tokenizer.all_special_ids) or not end or (cls.starts and not start):
+        ids, (start, end) = _ids(tokenizer, _CONTEXT_WORD, add_special_tokens=False), special_tokens(tokenizer)
+        ends = "start and end" if cls.has_start_token else "end"
+        if set(ids) <= set(tokenizer.all_special_ids) or not end or (cls.has_start_token and not start):
             raise ModelError(
                 f"{name} has no usable {what}: it knows no words or no {ends}; copy the tokenizer files of the model"
             )
-        strange = max(*start, *end, *words) >= text.vocab_size or (start and not cls.starts)
-        if strange or not cls.belongs(tokenizer, text):
+        is_foreign = max(*start, *end, *ids) >= text.vocab_size or (start and not cls.has_start_token)
+        if is_foreign or not cls.is_tokenizer_of(tokenizer, text):
             raise ModelError(f"the tokenizer of {name} belongs to another model; copy the tokenizer files of the model")
         return tokenizer
 
     @classmethod
-    def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Returns whether the tokenizer fits the configuration of the text encoder, as far as that can be checked."""
-        return not cls.masked or bool(tokenizer.pad_token_id == text.pad_token_id)
+    def is_tokenizer_of(cls, tokenizer: Any, text: Any) -> bool:
+        """Returns whether the tokenizer matches the configuration of the text encoder, as far as can be checked."""
+        return not cls.masks_padding or bool(tokenizer.pad_token_id == text.pad_token_id)
 
     def to(self, device: torch.device) -> Self:
         """Moves the parameters and returns the model."""
-        with torch.inference_mode(False):  # parameters that are moved in that mode are of no use for training
+        with torch.inference_mode(False):  # parameters moved in inference mode could not be trained
             self.model.to(device)
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """Device of the parameters."""
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     def scale(self) -> float:
@@ -160,13 +160,13 @@ class TwoEncoders:
     # ------------------------------------------------------------------------------------------------------ texts
 
     @property
-    def words(self) -> nn.Embedding:
+    def token_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return self.model.text_model.embeddings.token_embedding  # type: ignore[no-any-return]
 
     @property
     def pad(self) -> int:
-        """The token that fills a text up."""
+        """The padding token."""
         return int(self.tokenizer.pad_token_id)
 
     def text_features(self, token_ids: Tensor) -> Tensor:
@@ -175,101 +175,103 @@ class TwoEncoders:
 
     @property
     def padding_side(self) -> str:
-        """Where the tokenizer fills texts up, `left` or `right`."""
+        """The side on which the tokenizer pads texts, `left` or `right`."""
         return str(getattr(self.tokenizer, "padding_side", "right"))
 
     def inputs(self, token_ids: Tensor) -> dict[str, Tensor]:
-        """Returns the arguments of the text encoder: the tokens and, where it masks the padding, 1 for each word."""
-        mask = {"attention_mask": (token_ids != self.pad).long()} if self.masked else {}
+        """Returns the arguments of the text encoder: the tokens and, if it masks the padding, an attention mask."""
+        mask = {"attention_mask": (token_ids != self.pad).long()} if self.masks_padding else {}
         return {"input_ids": token_ids, **mask}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokenises texts as the library does: (len(texts), T). Texts too long for the image encoder are cut."""
-        padding = "max_length" if self.padded else True
+        """Tokenises texts as the library does: (len(texts), T). Long texts are cut."""
+        padding = "max_length" if self.pads_to_full_length else True
         return self.tokenizer(  # type: ignore[no-any-return]
             list(texts), padding=padding, truncation=True, max_length=self.context_length, return_tensors="pt"
         )["input_ids"]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encodes texts: (len(texts), D), not normalised. Texts too long for the image encoder are cut."""
+        """Encodes texts: (len(texts), D), not normalised. Long texts are cut."""
         return self.text_features(self.tokenize(texts).to(self.device))
 
     def tokenize_names(self, names: Sequence[str], *, context_tokens: int) -> tuple[Tensor, list[str]]:
         """Tokenises `[start, place holders, name, ".", end]`; see :class:`VisionLanguageModel`.
 
-        Start, full stop and end are there where the model's own tokenizer writes them.
+        Start, full stop and end are included if the tokenizer of the model writes them.
         """
-        start, end = self.frame()
-        holder, stop = self.pieces(_BEFORE)[:1], self._inside(".")
-        room = self.context_length - len(start) - len(end) - context_tokens - len(stop)
-        if room < 1:
+        start, end = self.special_tokens()
+        placeholder, full_stop = self.tokens_of(_CONTEXT_WORD)[:1], self._continuation_tokens(".")
+        max_tokens = self.context_length - len(start) - len(end) - context_tokens - len(full_stop)
+        if max_tokens < 1:
             raise ModelError(
                 f"the text encoder of {self.name} takes {self.context_length} tokens: no room for a class name beside "
                 f"{context_tokens} context tokens; use fewer (--context-tokens)"
             )
         rows, shortened = [], []
         for name in names:
-            pieces = self._inside(f" {name}")
-            if len(pieces) > room:
+            tokens = self._continuation_tokens(f" {name}")
+            if len(tokens) > max_tokens:
                 shortened.append(name)
-            rows.append([*start, *holder * context_tokens, *pieces[:room], *stop, *end])
-        return self._fill(rows), shortened
+            rows.append([*start, *placeholder * context_tokens, *tokens[:max_tokens], *full_stop, *end])
+        return self._pad(rows), shortened
 
     def unknown_names(self, names: Sequence[str]) -> list[str]:
-        """Returns the names of which the tokenizer knows nothing: to the model they are no words."""
-        words = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # open_clip wraps that of transformers
-        unknown = getattr(words, "unk_token_id", None)
-        known = [[token for token in self._inside(f" {name}") if token != unknown] for name in names]
-        # SentencePiece leaves the mark of a new word
-        return [name for name, rest in zip(names, known, strict=True) if not rest or not words.decode(rest).strip()]
+        """Returns the names of which the tokenizer knows no token, so that they mean nothing to the model."""
+        tokenizer = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # open_clip wraps a tokenizer of transformers
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        tokens = [[token for token in self._continuation_tokens(f" {name}") if token != unknown] for name in names]
+        # the token of a new word alone, as of SentencePiece, does not count
+        return [name for name, ids in zip(names, tokens, strict=True) if not ids or not tokenizer.decode(ids).strip()]
 
-    def _fill(self, rows: list[list[int]]) -> Tensor:
-        longest = self.context_length if self.padded else max(map(len, rows))
-        fill = [[self.pad] * (longest - len(row)) for row in rows]
-        left = self.padding_side == "left"
-        return torch.tensor([[*more, *row] if left else [*row, *more] for row, more in zip(rows, fill, strict=True)])
+    def _pad(self, rows: list[list[int]]) -> Tensor:
+        longest = self.context_length if self.pads_to_full_length else max(map(len, rows))
+        padding = [[self.pad] * (longest - len(row)) for row in rows]
+        pads_left = self.padding_side == "left"
+        return torch.tensor(
+            [[*filler, *row] if pads_left else [*row, *filler] for row, filler in zip(rows, padding, strict=True)]
+        )
 
-    def frame(self) -> tuple[list[int], list[int]]:
+    def special_tokens(self) -> tuple[list[int], list[int]]:
         """Returns the tokens that begin and end every text."""
-        return frame(self.tokenizer)
+        return special_tokens(self.tokenizer)
 
-    def pieces(self, text: str) -> list[int]:
-        """Returns the tokens of a text without start and end, in lower case and with `_` read as a space."""
+    def tokens_of(self, text: str) -> list[int]:
+        """Returns the tokens of a text without start and end, in lower case with `_` replaced by a space."""
         return _ids(self.tokenizer, text.lower().replace("_", " "), add_special_tokens=False)
 
-    def _inside(self, text: str) -> list[int]:
-        """Returns the tokens of a text that follows on a word."""
-        return self.pieces(_BEFORE + text)[len(self.pieces(_BEFORE)) :]
+    def _continuation_tokens(self, text: str) -> list[int]:
+        """Returns the tokens of a text that follows another word."""
+        return self.tokens_of(_CONTEXT_WORD + text)[len(self.tokens_of(_CONTEXT_WORD)) :]
 
     def embed_words(self, text: str) -> Tensor:
         """Returns the token embeddings of a text without start and end: (tokens, text_width)."""
-        ids = torch.tensor(self.pieces(text), dtype=torch.int64, device=self.device)
-        return self.words(ids).detach()  # type: ignore[no-any-return]
+        ids = torch.tensor(self.tokens_of(text), dtype=torch.int64, device=self.device)
+        return self.token_embeddings(ids).detach()  # type: ignore[no-any-return]
 
     @property
-    def causal_text(self) -> CausalText | None:
-        """The parts of the text encoder, where it is causal and the feature is read at the end token."""
+    def causal_text(self) -> CausalTextEncoder | None:
+        """The parts of the text encoder if it is causal and pools at the end token; else None."""
         return None
 
     def encode_prompts(self, context: Tensor, token_ids: Tensor) -> Tensor:
         """Encodes prompts with learned context vectors; see :class:`VisionLanguageModel`.
 
-        A causal text encoder reads what all prompts have in common once for many of them. In others each token sees all
-        of its prompt, so that nothing is common but the vectors.
+        A causal text encoder encodes the common prefix of all prompts once for many of them. In other encoders each
+        token attends to its whole prompt, so that only the context vectors are shared.
         """
-        causal = self.causal_text
-        if causal is not None and self.padding_side == "right":
-            return encode_behind_prefix(causal, context, token_ids, start=len(self.frame()[0]))
-        at_once = max(1, MOST_TOKENS // token_ids.shape[1])
-        return in_parts(
-            lambda first, last: self._encode_alone(context, token_ids[first:last].to(self.device)),
+        encoder = self.causal_text
+        if encoder is not None and self.padding_side == "right":
+            return encode_with_shared_prefix(encoder, context, token_ids, start=len(self.special_tokens()[0]))
+        chunk_size = max(1, MAX_TOKENS // token_ids.shape[1])
+        return checkpointed_chunks(
+            lambda first, last: self._encode_unshared(context, token_ids[first:last].to(self.device)),
             count=len(token_ids),
-            at_once=at_once,
+            chunk_size=chunk_size,
             device=self.device,
         )
 
-    def _encode_alone(self, context: Tensor, token_ids: Tensor) -> Tensor:
-        """Encodes each prompt by itself; the context takes the place of what the token embedding gives.
+    def _encode_unshared(self, context: Tensor, token_ids: Tensor) -> Tensor:
+        """Encodes each prompt separately; the context replaces the embeddings of the place holders.
 
         Args:
             context: (M, text_width).
@@ -278,16 +280,16 @@ class TwoEncoders:
         Returns:
             (K, D), not normalised.
         """
-        leading = (token_ids == self.pad).long().cumprod(dim=1).sum(dim=1)  # of tokenizers that fill up on the left
-        first = leading + len(self.frame()[0])
-        at = first[:, None] + torch.arange(len(context), device=self.device)
+        padding = (token_ids == self.pad).long().cumprod(dim=1).sum(dim=1)  # of tokenizers that pad on the left
+        first = padding + len(self.special_tokens()[0])
+        positions = first[:, None] + torch.arange(len(context), device=self.device)
 
         def replace(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
             count, width = len(embedded), embedded.shape[-1]
             learned = context.to(embedded.dtype).expand(count, -1, width)
-            return embedded.scatter(1, at[:, :, None].expand(-1, -1, width), learned)
+            return embedded.scatter(1, positions[:, :, None].expand(-1, -1, width), learned)
 
-        handle = self.words.register_forward_hook(replace)
+        handle = self.token_embeddings.register_forward_hook(replace)
         try:
             return self.text_features(token_ids)
         finally:
@@ -298,10 +300,10 @@ def _ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
     return list(tokenizer(text, **options)["input_ids"])
 
 
-def frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Returns the tokens that a tokenizer of `transformers` puts before and after every text."""
-    inner, whole = _ids(tokenizer, _BEFORE, add_special_tokens=False), _ids(tokenizer, _BEFORE)
-    for at in range(len(whole) - len(inner) + 1):
-        if whole[at : at + len(inner)] == inner:
-            return whole[:at], whole[at + len(inner) :]
+    inner, full = _ids(tokenizer, _CONTEXT_WORD, add_special_tokens=False), _ids(tokenizer, _CONTEXT_WORD)
+    for start in range(len(full) - len(inner) + 1):
+        if full[start : start + len(inner)] == inner:
+            return full[:start], full[start + len(inner) :]
     return [], []

@@ -1,4 +1,4 @@
-"""Features that are kept on disk: where they lie, and reading them, which takes no model and no torch."""
+"""The cache of features on disk: paths and reading, without a model and without torch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from labelsieve.data.images import Images
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Goes up when the same model gives other features for the same images, be it by rounding: those kept from before do
-# not count then.
-COMPUTED = 3
+# Increased when the features of the same model and images change, even by rounding: older caches are then ignored.
+FEATURES_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """What the frozen image encoder says of N images.
+    """Features of N images from the frozen image encoder.
 
     Attributes:
-        pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero where the
-            image could not be read.
-        errors: Row number to reason, for the images that could not be read.
-        flat: Row numbers of the images that show nothing, since all of their pixels are alike.
+        pooled: Shape (N, vision_width), float32, memory-mapped: the input of the visual projection; zero for
+            unreadable images.
+        errors: Row number to reason, for unreadable images.
+        flat: Row numbers of the images whose pixels are all equal.
     """
 
     pooled: NDArray[np.float32]
@@ -38,32 +37,34 @@ class ImageFeatures:
 
     @property
     def readable(self) -> NDArray[np.int64]:
-        """Row numbers of the images that could be read, ascending."""
-        keep = np.ones(len(self.pooled), dtype=bool)
-        keep[list(self.errors)] = False
-        return np.flatnonzero(keep)
+        """Row numbers of the readable images, ascending."""
+        is_readable = np.ones(len(self.pooled), dtype=bool)
+        is_readable[list(self.errors)] = False
+        return np.flatnonzero(is_readable)
 
 
 def feature_stem(images: Images, model: str, precision: str) -> Path:
-    """Returns where the features of images are kept, without the endings of the files.
+    """Returns the path of cached features, without the suffixes of the files.
 
     Args:
         images: The images.
         model: Fingerprint of the model.
-        precision: In which it computed them.
+        precision: Precision of the computation.
     """
-    return cache_folder() / "features" / f"{images.pixels_fingerprint}-{model}-{precision}-{COMPUTED}"
+    return cache_folder() / "features" / f"{images.pixels_fingerprint}-{model}-{precision}-{FEATURES_VERSION}"
 
 
 def read_features(stem: Path, images: Images) -> ImageFeatures | None:
-    """Reads what `features.extract()` wrote, or returns None if that is missing, unfinished or of other images."""
+    """Reads what `features.extract()` wrote, or returns None if it is missing, unfinished or for other images."""
     try:
         record = read_json(stem.with_suffix(".json"))
         pooled = np.lib.format.open_memmap(stem.with_suffix(".npy"), mode="r")
         # reasons begin with the id, which is not part of the fingerprint of the images
         errors = {int(row): f"{images.ids[int(row)]}: {why}" for row, why in record["errors"].items()}
         flat = tuple(int(row) for row in record["flat"])
-        whole = pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
+        is_complete = (
+            pooled.dtype == np.float32 and list(pooled.shape) == record["shape"] and len(pooled) == len(images)
+        )
     except Exception:  # on damaged files the readers raise nearly anything
         return None
-    return ImageFeatures(pooled, errors, flat) if whole else None
+    return ImageFeatures(pooled, errors, flat) if is_complete else None

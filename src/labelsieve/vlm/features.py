@@ -1,4 +1,4 @@
-"""Features of the frozen image encoder, computed once for a data set and a model and kept on disk."""
+"""Features of the frozen image encoder, computed once for a data set and a model and cached on disk."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.cache import keep_room
+from labelsieve.core.cache import reserve_disk_space
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import RunError, TrainingError
-from labelsieve.core.memory import keeping_room
-from labelsieve.core.provenance import new_part, remove_parts, write_json
+from labelsieve.core.memory import reuse_allocations
+from labelsieve.core.provenance import new_temporary, remove_leftovers, write_json
 from labelsieve.data.images import Images
 from labelsieve.data.input.batches import Batch, batches, unit
 from labelsieve.data.input.image_cache import CachedImages
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-PASSING = "labelsieve-"
-"""How the folders of features begin that nobody keeps."""
+TEMPORARY_PREFIX = "labelsieve-"
+"""Prefix of the folders of temporary features."""
 
 
 def image_features(
@@ -45,17 +45,17 @@ def image_features(
 ) -> ImageFeatures:
     """Returns the pooled features of all images, from the cache if this model has encoded them before.
 
-    Every image is read here once, so that unreadable ones are known before any training starts.
+    Every image is read once, so that unreadable ones are known before training starts.
 
     Args:
         images: N images.
-        vlm: The model, on the device where it shall run.
-        engine: Its processes share the rows; it sets the precision and shows how far it is.
+        vlm: The model, on its device.
+        engine: Its processes share the rows; it has the precision and the progress.
         batch_size: Images at a time.
     """
     stem = feature_stem(images, vlm.fingerprint, engine.precision)
     cached = read_features(stem, images)
-    # alike in all processes, who would wait for each other else: another run may finish these between two checks
+    # the same decision in all processes, to avoid a deadlock: another run may finish the cache between two checks
     if int(engine.total(torch.tensor(int(cached is None), device=engine.device))):
         extract(images, vlm, stem, engine, batch_size)
         engine.accelerator.wait_for_everyone()
@@ -65,7 +65,7 @@ def image_features(
     return cached
 
 
-def passing_features(
+def temporary_features(
     images: Images,
     encoder: ImageEncoder,
     *,
@@ -73,44 +73,44 @@ def passing_features(
     batch_size: int = 64,
     pixels: CachedImages | None = None,
 ) -> ImageFeatures:
-    """Returns the pooled features of all images from a model that was trained, which are not kept.
+    """Returns the pooled features of all images from a trained model, without caching them.
 
-    The pass is deterministic: no augmentation, and the weights stand still. All processes call this together.
+    The pass is deterministic: no augmentation, and frozen weights. All processes call this together.
 
     Args:
         images: N images.
         encoder: The model, on its device.
         engine: Its processes share the rows.
         batch_size: Images at a time.
-        pixels: The images as the model prepares them, if they are kept.
+        pixels: The preprocessed images, if they are cached.
 
     Raises:
-        RunError: There is no room for them.
-        TrainingError: The model no longer gives finite numbers.
+        RunError: The disk is full.
+        TrainingError: The features are no longer finite.
     """
-    folder = [_passing_folder(engine)] if engine.accelerator.is_main_process else [""]
+    folder = [_temporary_folder(engine)] if engine.accelerator.is_main_process else [""]
     broadcast_object_list(folder)
     stem = Path(folder[0]) / "adapted"
     try:
         extract(images, encoder, stem, engine, batch_size, pixels=pixels)
         engine.accelerator.wait_for_everyone()
-        found = read_features(stem, images)
-        if found is None:
+        features = read_features(stem, images)
+        if features is None:
             raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
-        if not np.isfinite([found.pooled.min(), found.pooled.max()]).all():
+        if not np.isfinite([features.pooled.min(), features.pooled.max()]).all():
             raise TrainingError(
                 "the adapted image encoder no longer gives finite numbers; use a lower --learning-rate or --precision "
                 "fp32"
             )
-        engine.accelerator.wait_for_everyone()  # till all have opened it; after an error the others would not come
-        return found
+        engine.accelerator.wait_for_everyone()  # until all have opened it; not in `finally`, which errors reach, too
+        return features
     finally:
         if engine.accelerator.is_main_process:
-            shutil.rmtree(folder[0], ignore_errors=True)  # the memory map lives on until it is let go
+            shutil.rmtree(folder[0], ignore_errors=True)  # the memory map stays valid until it is closed
 
 
-def _passing_folder(engine: Engine) -> str:
-    """Makes a folder for what is given up after use, beside the checkpoint, which processes on all machines see.
+def _temporary_folder(engine: Engine) -> str:
+    """Creates a temporary folder next to the checkpoint, which processes on all machines can access.
 
     Raises:
         RunError: It cannot be made.
@@ -118,7 +118,7 @@ def _passing_folder(engine: Engine) -> str:
     try:
         if engine.checkpoint is not None:
             engine.checkpoint.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkdtemp(prefix=PASSING, dir=engine.checkpoint)
+        return tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=engine.checkpoint)
     except OSError as error:
         where = engine.checkpoint or tempfile.gettempdir()
         raise RunError(f"could not make a folder in {where}: {error.strerror}; choose a writable place") from error
@@ -133,10 +133,10 @@ def extract(
     *,
     pixels: CachedImages | None = None,
 ) -> None:
-    """Writes the pooled features of all images to `stem`.npy and the reasons of unreadable ones to `stem`.json.
+    """Writes the pooled features of all images to `stem`.npy and the errors of unreadable ones to `stem`.json.
 
-    Each process fills its share of the rows of one file, which gets its name when it is whole; the record is written
-    last and makes the file count. Runs that do the same at the same time do not get in each other's way.
+    Each process writes its share of the rows to one file, which is renamed when it is complete; the record is written
+    last and makes the file valid. Concurrent runs of the same extraction do not interfere.
 
     Args:
         images: N images.
@@ -144,7 +144,7 @@ def extract(
         stem: Of the files.
         engine: Its processes share the rows.
         batch_size: Images at a time.
-        pixels: The images as the model prepares them, if they are kept.
+        pixels: The preprocessed images, if they are cached.
 
     Raises:
         RunError: The folder is not writable or its disk is full.
@@ -152,50 +152,52 @@ def extract(
     accelerator = engine.accelerator
     with ExitStack() as stack:
         part = _new_part(stem, (len(images), vlm.vision_width), engine, stack)
-        errors, flat = _fill(part, pixels or images, vlm, engine, batch_size)
-        found, flat = dict(gather_object(list(errors.items()))), sorted(gather_object(flat))
+        errors, flat = _extract_rows(part, pixels or images, vlm, engine, batch_size)
+        all_errors, flat = dict(gather_object(list(errors.items()))), sorted(gather_object(flat))
         if accelerator.is_main_process:
             part.replace(stem.with_suffix(".npy"))
-            reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(found.items())}
+            reasons = {str(row): why.removeprefix(f"{images.ids[row]}: ") for row, why in sorted(all_errors.items())}
             record = {"model": vlm.name, "shape": [len(images), vlm.vision_width], "errors": reasons, "flat": flat}
             write_json(stem.with_suffix(".json"), record)
 
 
 def _new_part(stem: Path, shape: tuple[int, int], engine: Engine, stack: ExitStack) -> Path:
-    """Makes an empty file for all processes to fill, with its room on the disk kept for it, until a stack unwinds."""
+    """Creates a file with reserved disk space that all processes write to, until the stack unwinds."""
     name = [""]
     if engine.accelerator.is_main_process:
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
-            remove_parts(stem)
-            part = stack.enter_context(new_part(stem))
+            remove_leftovers(stem)
+            part = stack.enter_context(new_temporary(stem))
             np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
-            keep_room(part)
+            reserve_disk_space(part)
             name = [part.name]
         except OSError as error:
             raise RunError(
                 f"could not keep image features in {stem.parent}: {error.strerror or error}; free some space or set "
                 "LABELSIEVE_CACHE to a writable folder"
             ) from error
-    broadcast_object_list(name)  # which is there for all of them then
+    broadcast_object_list(name)  # the file exists for all processes from here on
     return stem.with_name(name[0])
 
 
-def _fill(
+def _extract_rows(
     part: Path, source: Images | CachedImages, vlm: ImageEncoder, engine: Engine, batch_size: int
 ) -> tuple[dict[int, str], list[int]]:
-    """Writes this process's share of the rows; returns the reasons of those that cannot be read, and the flat ones."""
+    """Writes the rows of this process; returns the errors of unreadable images, and the rows of flat ones."""
     accelerator, pooled = engine.accelerator, np.lib.format.open_memmap(part, mode="r+")
     errors: dict[int, str] = {}
     flat: list[int] = []
     images = source.images if isinstance(source, CachedImages) else source
     unit = "images" if images.boxes is None else "parts"
-    own = np.array_split(images.by_image(np.arange(len(pooled))), accelerator.num_processes)[accelerator.process_index]
-    rows = images.in_batches(own, batch_size)
+    process_rows = np.array_split(images.by_image(np.arange(len(pooled))), accelerator.num_processes)[
+        accelerator.process_index
+    ]
+    rows = images.in_batches(process_rows, batch_size)
     with (
         torch.inference_mode(),
-        keeping_room(),
-        engine.progress.task("reading images", total=len(own), unit=unit) as advance,
+        reuse_allocations(),
+        engine.progress.task("reading images", total=len(process_rows), unit=unit) as advance,
     ):
         for batch in prepared(source, rows, vlm, device=engine.device):
             errors.update(batch.errors)
@@ -212,13 +214,13 @@ def _fill(
 def prepared(
     source: Images | CachedImages, rows: Sequence[NDArray[np.int64]], model: ImagePreprocessor, *, device: torch.device
 ) -> Iterable[Batch]:
-    """Yields batches of preprocessed images, as they are kept or as the model's own processor prepares them.
+    """Yields batches of preprocessed images, from the cache or from the processor of the model.
 
     Args:
         source: The images, or their preprocessed versions.
         rows: The row numbers of each batch.
-        model: Takes what :func:`pixels_of` makes of a batch.
-        device: Where it runs.
+        model: The model, for :func:`pixels_of`.
+        device: Device of the batches.
     """
     if isinstance(source, CachedImages):
         return batches(source, rows, transform=lambda image, _row: image, device=device)
@@ -230,6 +232,6 @@ def prepared(
 
 
 def pixels_of(batch: Batch, model: ImagePreprocessor, device: torch.device) -> Tensor:
-    """Returns the pixels of a batch of :func:`prepared` as the model takes them, (B, 3, S, S)."""
+    """Returns the normalised pixels of a batch of :func:`prepared`, (B, 3, S, S)."""
     inputs = batch.inputs.to(device)
     return model.normalise(unit(inputs)) if inputs.dtype == torch.uint8 else inputs

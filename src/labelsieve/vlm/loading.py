@@ -1,4 +1,4 @@
-"""Loading a vision-language model by its name; :mod:`labelsieve.vlm.families.registry` has the table of families."""
+"""Loads vision-language models by name; :mod:`labelsieve.vlm.families.registry` has the table of families."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
         torch.Size([2, 128])
     """
     name = str(name)
-    if OpenCLIP.claims(name):
+    if OpenCLIP.is_open_clip_name(name):
         return OpenCLIP.load(name, {})
     options = loader_options(name)
     kind = read_part(CONFIGURATION, name, _model_type, options)

@@ -1,4 +1,4 @@
-"""Names of models and data sets, with and without the folders of this machine."""
+"""Names of models and data sets, with absolute paths or without folders."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 from labelsieve.data.published.base import named_source
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
-"""What a scan reads images with where nobody names a model."""
+"""The default model of a scan."""
 OPEN_CLIP = "open_clip:"
-"""What the names of models begin with that open_clip loads; see :func:`labelsieve.load_vlm`."""
+"""Prefix of the names of models that open_clip loads; see :func:`labelsieve.load_vlm`."""
 
 
-def located(name: str) -> str:
-    """Returns a name of a model by which it is found from any folder: one that lies here is named by its whole path.
+def absolute_name(name: str) -> str:
+    """Returns the name of a model with an absolute path, if it is a local one.
 
     Example:
-        >>> located("openai/clip-vit-base-patch16"), located("open_clip:ViT-B-32/openai")
+        >>> absolute_name("openai/clip-vit-base-patch16"), absolute_name("open_clip:ViT-B-32/openai")
         ('openai/clip-vit-base-patch16', 'open_clip:ViT-B-32/openai')
     """
-    before, place = _parts(name)
-    return before + os.path.abspath(place) if place and Path(place).exists() else name
+    prefix, path = _split_path(name)
+    return prefix + os.path.abspath(path) if path and Path(path).exists() else name
 
 
 def without_folders(name: str) -> str:
-    """Returns the last part of a path: the folders above it stay private. A Hub id stays whole.
+    """Returns a name without the folders of a path, which are private. A Hub id stays as it is.
 
     Example:
         >>> without_folders("/home/ann/models/clip"), without_folders("openai/clip-vit-base-patch16")
@@ -33,15 +33,15 @@ def without_folders(name: str) -> str:
     """
     if (named := named_source(name)) is not None:
         return f"{named.name}:{named.path.name}"
-    before, place = _parts(name)
-    is_path = Path(place).exists() or place.startswith(("/", ".", "~"))
-    return before + (Path(place).name if is_path else place)
+    prefix, path = _split_path(name)
+    is_path = Path(path).exists() or path.startswith(("/", ".", "~"))
+    return prefix + (Path(path).name if is_path else path)
 
 
-def _parts(name: str) -> tuple[str, str]:
-    """Returns what stands before a file or folder in a name, and that."""
+def _split_path(name: str) -> tuple[str, str]:
+    """Splits the name of a model into a prefix and a path or Hub id."""
     if not name.startswith(OPEN_CLIP):
         return "", name
-    place = name.removeprefix(OPEN_CLIP)
-    architecture, _, file = place.partition("/")
-    return (f"{OPEN_CLIP}{architecture}/", file) if Path(file).is_file() else (OPEN_CLIP, place)
+    path = name.removeprefix(OPEN_CLIP)
+    architecture, _, file = path.partition("/")
+    return (f"{OPEN_CLIP}{architecture}/", file) if Path(file).is_file() else (OPEN_CLIP, path)

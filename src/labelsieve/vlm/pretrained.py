@@ -1,6 +1,6 @@
-"""Reading the parts of a model from a folder or the Hub, with a clear line for whatever may be wrong with them.
+"""Reads the parts of a model from a folder or the Hub, with a clear message for each error.
 
-No code that a model carries is ever run, and no pickle that holds more than tensors is opened.
+Code in a model folder is never run, and pickles with anything else than tensors are not loaded.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 CONFIGURATION = "configuration (config.json)"
 PROCESSOR = "image processor (preprocessor_config.json)"
 
-# What the loaders say when a model folder is not as it should be.
-_PLAINLY = (
+# Messages of the loaders, and explanations of them.
+_EXPLANATIONS = (
     ("is not a valid JSON", "a file of it is no JSON"),
     ("Expecting ", "a file of it is no JSON"),
     ("Error no file named", "there are none, in model.safetensors or pytorch_model.bin"),
@@ -39,21 +39,21 @@ _PLAINLY = (
     ("alloc_cpu", "its config.json asks for more memory than there is"),
     ("modulo by zero", "its config.json has a size of 0"),
 )
-# What a configuration holds that makes no difference to what the model computes in float32.
+# Entries of a configuration that do not change the output of the model in float32.
 _IRRELEVANT = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 
 
 def loader_options(name: str) -> dict[str, Any]:
-    """Returns how the loaders are called: code out of the model never runs, and nobody asks whether it may."""
+    """Returns the keyword arguments of the loaders: they never run code of the model, and do not ask to."""
     if name and Path(name).is_dir():
         return {"trust_remote_code": False, "local_files_only": True}
     if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
         raise ModelError(f'expected a model folder or a Hub id, "{shown(name)}" is neither; check --model')
-    return {"trust_remote_code": False, "local_files_only": not reaches_hub()}
+    return {"trust_remote_code": False, "local_files_only": not is_hub_reachable()}
 
 
-def reaches_hub() -> bool:
-    """Tries once, for the loaders try each of their files for half a minute before they turn to what is on the disk."""
+def is_hub_reachable() -> bool:
+    """Returns whether the Hub responds; without this check the loaders would retry each file for half a minute."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
@@ -65,12 +65,12 @@ def reaches_hub() -> bool:
 
 
 def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """Calls a loader and turns whatever it raises into one line that says which part of which model it was about."""
+    """Calls a loader and converts its errors to one line that names the part and the model."""
     try:
         return load(name, **options)
-    except Exception as error:  # the loaders raise whatever their parsers raise
+    except Exception as error:  # the loaders pass on any error of their parsers
         if Path(name).is_dir():
-            refuse_pointers(name)
+            check_no_lfs_pointers(name)
             raise ModelError(f"{name} has no usable {what}: {first_line(error)}") from error
         if options["local_files_only"]:
             raise ModelError(
@@ -84,7 +84,7 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
 
 
 def raw_configuration(name: str, **options: Any) -> dict[str, Any]:
-    """Loads what stands in config.json, whether or not `transformers` knows a model of that kind."""
+    """Loads config.json, also of models that `transformers` does not know."""
     import transformers
 
     return dict(transformers.PretrainedConfig.get_config_dict(name, **options)[0])
@@ -96,17 +96,17 @@ def read_weights(
     """Builds a model of `transformers` in float32 and fills it with the weights of a folder or Hub id.
 
     Args:
-        name: Where the weights are, and what messages call the model.
+        name: Folder or Hub id, also for messages.
         architecture: The class of the model.
         config: Its configuration.
         options: From :func:`loader_options`.
-        state: Weights that were read already, under the names that `transformers` gives them; nothing is read then.
+        state: Weights that are already loaded, with the names of `transformers`; then no file is read.
 
     Raises:
         ModelError: The weights are missing, incomplete, of other shapes than the configuration says, or not finite.
     """
     extra = {} if state is None else {"state_dict": state, "add_pooling_layer": False}
-    with one_line_about_weights(name), quiet_loading():
+    with concise_weight_errors(name), quiet_loading():
         model, info = architecture.from_pretrained(
             name if state is None else None,
             config=config,
@@ -122,33 +122,33 @@ def read_weights(
 
 
 @contextmanager
-def one_line_about_weights(name: str, *, folder: Path | None = None) -> Iterator[None]:
-    """Turns whatever the readers of weights raise within a block into one line.
+def concise_weight_errors(name: str, *, folder: Path | None = None) -> Iterator[None]:
+    """Converts the errors of loading weights within a block to one line.
 
     Args:
-        name: What messages call the model.
-        folder: Where its files are, if its name does not say so.
+        name: Name of the model, for messages.
+        folder: Folder of its files, if it is not the name.
     """
     try:
         yield
     except pickle.UnpicklingError as error:
-        refuse_pointers(folder or name)
+        check_no_lfs_pointers(folder or name)
         raise ModelError(
             f"the weights of {name} are a pickle that holds more than tensors, or broken, and are not loaded; "
             "get a model with safetensors"
         ) from error
     except Exception as error:  # safetensors, torch and the Hub each raise their own
-        refuse_pointers(folder or name)
-        # which speaks of headers and metadata
-        cut = type(error).__name__ == "SafetensorError"
-        why = "a file of them is cut short or damaged" if cut else first_line(error)
-        raise ModelError(f"the weights of {name} cannot be loaded: {why}; get them again") from error
+        check_no_lfs_pointers(folder or name)
+        # its messages are about headers and metadata
+        is_damaged = type(error).__name__ == "SafetensorError"
+        reason = "a file of them is cut short or damaged" if is_damaged else first_line(error)
+        raise ModelError(f"the weights of {name} cannot be loaded: {reason}; get them again") from error
 
 
-def refuse_pointers(folder: str | Path) -> None:
-    """Says of files that could not be read that Git left them out, if that is so.
+def check_no_lfs_pointers(folder: str | Path) -> None:
+    """Checks that a folder has no pointer files of Git LFS.
 
-    A clone without Git LFS, or a clone that skipped it, holds a few lines of text in the place of each large file.
+    A clone without Git LFS has a short text file in place of each large file.
 
     Raises:
         ModelError: There are such files in the folder.
@@ -164,7 +164,7 @@ def refuse_pointers(folder: str | Path) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Takes away the progress bars and reports of `transformers`: what matters is reported in one line of our own."""
+    """Disables the progress bars and warnings of `transformers` within a block."""
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -181,47 +181,47 @@ def quiet_loading() -> Iterator[None]:
 
 
 def check_weights(
-    name: str, model: torch.nn.Module, missing: Iterable[str], misshapen: Iterable[str], *, new: Sequence[str] = ()
+    name: str, model: torch.nn.Module, missing: Iterable[str], mismatched: Iterable[str], *, new: Sequence[str] = ()
 ) -> None:
-    """Makes sure that every weight came, in its shape, and is finite; those in `new` are not expected to come."""
-    lacking, other = sorted({*missing} - {*new}), sorted({*misshapen} - {*new})
-    if lacking:
+    """Checks that every weight was loaded, has the right shape and is finite; `new` ones need not be loaded."""
+    absent, wrong_shape = sorted({*missing} - {*new}), sorted({*mismatched} - {*new})
+    if absent:
         raise ModelError(
-            f"the weights of {name} are incomplete, {len(lacking)} missing such as {lacking[0]}; get them again"
+            f"the weights of {name} are incomplete, {len(absent)} missing such as {absent[0]}; get them again"
         )
-    if other:
+    if wrong_shape:
         raise ModelError(
-            f"{len(other)} weights of {name} have another shape than its config.json says, such as {other[0]}; "
-            "get both again"
+            f"{len(wrong_shape)} weights of {name} have another shape than its config.json says, such as "
+            f"{wrong_shape[0]}; get both again"
         )
     if not all(bool(torch.isfinite(value).all()) for key, value in model.state_dict().items() if key not in new):
         raise ModelError(f"the weights of {name} hold values that are not finite; get them again")
 
 
 def check_processor(vlm: VisionLanguageModel) -> None:
-    """Makes sure that the image processor gives images of the size that the model takes."""
+    """Checks that the output of the image processor has the input size of the model."""
     expected = (1, 3, vlm.image_size, vlm.image_size)
     try:
-        found: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)
-    except Exception as error:  # whatever a processor with odd settings raises
-        found = first_line(error)
-    if found != expected:
+        actual: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)
+    except Exception as error:  # any error of a processor with unusual settings
+        actual = first_line(error)
+    if actual != expected:
         raise ModelError(
-            f"expected the image processor of {vlm.name} to give pixels of shape {expected}, got {found}; "
+            f"expected the image processor of {vlm.name} to give pixels of shape {expected}, got {actual}; "
             "copy the preprocessor_config.json of the model"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first sentence: what follows in the messages of the loaders is advice on calling them.
+    """Returns the first sentence of a message: the rest is usually advice on calling the loaders.
 
-    What they often say is said in plain words.
+    Common messages are replaced by explanations.
     """
     text = str(error).strip()
     if isinstance(error, KeyError):
         return f"{shown(text.strip(chr(39)))} is missing or unknown"
-    if plain := next((words for raw, words in _PLAINLY if raw in text), ""):
-        return plain
+    if explanation := next((words for raw, words in _EXPLANATIONS if raw in text), ""):
+        return explanation
     lines = text.splitlines()
     return shown(lines[0].split(". ")[0].rstrip(" .:")) if lines else type(error).__name__
 
@@ -233,7 +233,7 @@ def model_fingerprint(model: torch.nn.Module, config: dict[str, Any], processor:
 
 
 def relevant(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a configuration without what makes no difference to what the model computes."""
+    """Returns a configuration without entries that do not change the output of the model."""
     return {
         key: relevant(value) if isinstance(value, dict) else value
         for key, value in config.items()

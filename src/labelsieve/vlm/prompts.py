@@ -1,6 +1,6 @@
 """Dual prompts (DeFT, section 3.1): two sets of learned context vectors, shared by all classes.
 
-`prompt+_k = [V+]_1..M [CLASS]_k` says that an image shows class k, `prompt-_k = [V-]_1..M [CLASS]_k` that it does not;
+`prompt+_k = [V+]_1..M [CLASS]_k` means that an image shows class k, `prompt-_k = [V-]_1..M [CLASS]_k` that it does not;
 the similarity with the second is the threshold that the similarity with the first has to exceed (Eq. 4 and 5).
 """
 
@@ -18,7 +18,7 @@ REFERENCE_STD = 0.02
 
 
 class DualPrompts(nn.Module):
-    """The context vectors V+ and V- and the tokenised class names they are put before.
+    """The context vectors V+ and V-, and the tokenised class names that follow them.
 
     Args:
         vlm: The model whose text encoder encodes the prompts.
@@ -48,16 +48,16 @@ class DualPrompts(nn.Module):
             raise SettingsError(f"expected at least 1 context token, got {context_tokens}")
         self.positive = nn.Parameter(_initial(vlm, context_tokens, init, generator))
         self.negative = nn.Parameter(_initial(vlm, context_tokens, init, generator))
-        # no buffer: they stay on the CPU, where it is worked out how to encode them
+        # not a buffer: they stay on the CPU, where the prompts are packed
         self.token_ids, self.shortened = vlm.tokenize_names(class_names, context_tokens=context_tokens)
 
     def text_features(self, vlm: VisionLanguageModel, context: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Returns the normalised text features of class names after one of the contexts.
+        """Returns the normalised text features of class names with one of the contexts.
 
         Args:
             vlm: The model.
             context: V+ or V-.
-            classes: On the CPU, (n,): which names; all K if None.
+            classes: Indices of names, (n,), on the CPU; all K if None.
 
         Returns:
             (n, D) or (K, D).

@@ -27,16 +27,16 @@ import labelsieve.bench
 from forked import Command
 from interrupting import break_off
 from labelsieve.bench import estimate as estimating
+from labelsieve.bench.changed_defaults import without_changed_defaults
 from labelsieve.bench.config import Data, Method
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
 from labelsieve.bench.lookalikes.stand_ins import StandIns
-from labelsieve.bench.outdated import up_to_date
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import load_data, load_test, run_experiment
-from labelsieve.bench.series import column_names, series
-from labelsieve.bench.smoke import _brief, miniatures
+from labelsieve.bench.smoke import _shortened, miniatures
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
-from labelsieve.bench.synthetic import DRAWN
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
+from labelsieve.bench.table_values import column_names, series
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
 from labelsieve.bench.toml_files import shipped, title_of
@@ -450,9 +450,9 @@ def test_the_lowest_error_is_the_best_and_reliability_is_drawn(tmp_path: Path) -
 def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
     import labelsieve as ls
     from labelsieve.data.noise_files import write_noisy
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
-    drawn = write_drawings(tmp_path / "drawings.parquet", count=48, seed=0)
+    drawn = write_sketches(tmp_path / "drawings.parquet", count=48, seed=0)
     assert drawn.truth is not None
     noisy = ls.inject(drawn.with_labels(drawn.truth), kind="pair", rate=0.5, seed=9)
     write_noisy(noisy, tmp_path / "noise.parquet", with_images=False)
@@ -463,14 +463,14 @@ def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
     changed(file, "[data.drawings]", '[data.drawings]\ntruth_column = "clean_label"')
     places: dict[str, Any] = {"sources": {"drawings": str(tmp_path / "drawings.parquet")}, "tests": {}, "models": {}}
     with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
-        run_experiment(read_experiment(file).place(**places), tmp_path / "out")
-    placed = read_experiment(file).place(**places, noises={"sym-20": str(tmp_path / "noise.parquet")})
+        run_experiment(read_experiment(file).with_locations(**places), tmp_path / "out")
+    placed = read_experiment(file).with_locations(**places, noises={"sym-20": str(tmp_path / "noise.parquet")})
     out = run_experiment(placed, tmp_path / "out")
     assert {record["noise_rate"] for record in lines_of(out)} == {0.5}
     assert {record["data_fingerprint"] for record in lines_of(out)} == {noisy.fingerprint}
     assert str(tmp_path) not in (out / EXPERIMENT).read_text()
     with pytest.raises(SettingsError, match="expected NAME in --noise NAME=PLACE to be one of sym-20, got other"):
-        placed.place(sources={}, tests={}, models={}, noises={"other": "x"})
+        placed.with_locations(sources={}, tests={}, models={}, noises={"other": "x"})
 
 
 # ------------------------------------------------------------------------------------------------ task adapt
@@ -679,15 +679,15 @@ def test_no_method_is_timed_with_reading_images(file: Path, tmp_path: Path, monk
 
 @pytest.mark.slow
 def test_scans_from_before_there_was_a_choice_are_still_found(tmp_path: Path, mini_clip: Any) -> None:
-    from labelsieve.bench.cell_inputs import Given, scan_once
+    from labelsieve.bench.cell_inputs import CellInputs, scan_once
     from labelsieve.core.provenance import fingerprint
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
-    images = write_drawings(tmp_path / "d.parquet", count=16, seed=0)
+    images = write_sketches(tmp_path / "d.parquet", count=16, seed=0)
 
-    def given(**settings: Any) -> Given:
+    def given(**settings: Any) -> CellInputs:
         method = Method(detector="gmm", settings={"epochs": 1, "min_steps": 0, **settings})
-        return Given(
+        return CellInputs(
             method=method, images=images, vlm=mini_clip, seed=0, test=None, runs=tmp_path / "runs", progress=Progress()
         )
 
@@ -710,7 +710,9 @@ def test_published_data_are_tested_on_their_own_test_split(tmp_path: Path, monke
         )
     )
     changed(file, "test_limit = 48", "")
-    placed = read_experiment(file).place(sources={"drawings": f"cifar100:{tmp_path / 'cifar'}"}, tests={}, models={})
+    placed = read_experiment(file).with_locations(
+        sources={"drawings": f"cifar100:{tmp_path / 'cifar'}"}, tests={}, models={}
+    )
     seen: list[Any] = []
 
     def measure(shared: Any, *_: Any) -> dict[str, Any]:
@@ -721,20 +723,22 @@ def test_published_data_are_tested_on_their_own_test_split(tmp_path: Path, monke
     monkeypatch.setattr(module, "write_tables", lambda *_: None)
     run_experiment(placed, tmp_path / "out")
     assert [len(each) for each in seen[:2]] == [4, 2] and seen[1].labels.tolist() == FINE_TEST
-    other = placed.place(sources={}, tests={"drawings": f"cifar100:{tmp_path / 'elsewhere'}"}, models={})
+    other = placed.with_locations(sources={}, tests={"drawings": f"cifar100:{tmp_path / 'elsewhere'}"}, models={})
     assert other.data["drawings"].test_source == f"cifar100:{tmp_path / 'elsewhere'}"
     cell = next(placed.cells())
     assert placed.key(cell) == other.key(cell) != read_experiment(changed(file, '"test"\n', '"train"\n')).key(cell)
 
 
 def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
     file = tmp_path / "tiny.toml"
     other = TRAINED.replace("[method.oracle]", "[method.other]").replace('"truth"', '"all"')
     file.write_text(f'{other.rstrip().removesuffix("}")}, class_weights = "balanced" }}\n')
-    write_drawings(tmp_path / "other.parquet", count=48, seed=5)
-    experiment = read_experiment(file).place(sources={}, tests={"drawings": str(tmp_path / "other.parquet")}, models={})
+    write_sketches(tmp_path / "other.parquet", count=48, seed=5)
+    experiment = read_experiment(file).with_locations(
+        sources={}, tests={"drawings": str(tmp_path / "other.parquet")}, models={}
+    )
     with pytest.raises(RunError, match="measured with other test images; choose another --out"):
         run_experiment(experiment, trained[1])
 
@@ -895,15 +899,17 @@ def test_the_same_scan_is_made_once_and_a_damaged_one_again(
 
 @pytest.mark.slow
 def test_where_the_data_lie_does_not_matter_but_what_they_are(file: Path, tmp_path: Path) -> None:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
     text = file.read_text().replace('source = "drawings"', 'source = "photos.parquet"\ntruth_column = "clean_label"')
     file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]").replace(AS_DRAWN, ""))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
+        write_sketches(tmp_path / f"{name}.parquet", count=48, seed=seed)
 
     def at(name: str) -> Experiment:
-        return read_experiment(file).place(sources={"drawings": str(tmp_path / f"{name}.parquet")}, tests={}, models={})
+        return read_experiment(file).with_locations(
+            sources={"drawings": str(tmp_path / f"{name}.parquet")}, tests={}, models={}
+        )
 
     out = tmp_path / "out"
     run_experiment(at("a"), out)
@@ -979,9 +985,9 @@ def test_cells_of_other_defaults_of_phase_2_are_told(tmp_path: Path, monkeypatch
         experiment.key(cell): {"resolved": to_json(TASKS["adapt"]().resolved(experiment.method[cell.method]))}
         for cell in experiment.cells()
     }
-    assert up_to_date(experiment, records) == records
+    assert without_changed_defaults(experiment, records) == records
     monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], drop_at=0.25))
-    kept = up_to_date(experiment, records)
+    kept = without_changed_defaults(experiment, records)
     left = [cell.method for cell in experiment.cells() if experiment.key(cell) in kept]
     assert left == ["no-phase-2"], "on which phase 2 has no effect"
 
@@ -1000,10 +1006,12 @@ def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.
         {"resolved": to_json({**told, "gone": 1})},
     ]
     with_other_defaults(monkeypatch, momentum=0.5)
-    assert [key in up_to_date(experiment, {key: record}) for record in known] == [True] * len(known)
-    assert up_to_date(experiment, {key: {"resolved": to_json({**told, "bottleneck": 4})}}) == {}
+    assert [key in without_changed_defaults(experiment, {key: record}) for record in known] == [True] * len(known)
+    assert without_changed_defaults(experiment, {key: {"resolved": to_json({**told, "bottleneck": 4})}}) == {}
     with_other_defaults(monkeypatch, negative_weight=0.5)
-    assert up_to_date(experiment, {key: {"resolved": to_json(without)}}) == {}, "it was 1 before there was a choice"
+    assert without_changed_defaults(experiment, {key: {"resolved": to_json(without)}}) == {}, (
+        "it was 1 before there was a choice"
+    )
 
 
 def test_a_rate_that_is_told_is_the_same_setting_at_each_rate() -> None:
@@ -1017,7 +1025,7 @@ def test_two_processes_do_not_measure_into_one_folder(file: Path, tmp_path: Path
     out = tmp_path / "out"
     changed(changed(file, "seeds = [0, 1]", "seeds = [0]"), AS_DRAWN, "")
     out.mkdir()
-    with locked(out), pytest.raises(RunError, match=r"another process writes into .* wait"):
+    with locked(out), pytest.raises(RunError, match=r"another process is writing to .* wait"):
         run_experiment(read_experiment(file), out)
     assert list(out.iterdir()) == []
     run_experiment(read_experiment(file), out)
@@ -1225,11 +1233,11 @@ def test_what_a_classifier_lacks_is_told_before_anything_is_measured(
 
 def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
     from labelsieve.data.noise_files import write_noisy
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
 
     for name, seed in (("these", 0), ("others", 1)):
-        write_drawings(tmp_path / f"{name}.parquet", count=48, seed=seed)
-    write_noisy(write_drawings(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
+        write_sketches(tmp_path / f"{name}.parquet", count=48, seed=seed)
+    write_noisy(write_sketches(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
     changed(file, AS_DRAWN, f'[noise.file]\nkind = "file"\nfile = "{tmp_path / "noise.parquet"}"\n')
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "these.parquet"}"\ntruth_column = "clean_label"')
     with pytest.raises(DataError, match="belongs to other images"):
@@ -1238,7 +1246,7 @@ def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, t
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
-    experiment = read_experiment(file).place(sources={}, tests={}, models={"mini": str(tmp_path)})
+    experiment = read_experiment(file).with_locations(sources={}, tests={}, models={"mini": str(tmp_path)})
     with pytest.raises(ModelError, match=r"config\.json"):
         run_experiment(experiment, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -1316,13 +1324,13 @@ def test_time_is_carried_on_along_steps_and_images(
         return 100.0 if name == "warm" else alone + 0.5 * epochs * -(-len(images) // 64) + 0.01 * len(images)
 
     monkeypatch.setattr(estimating._Trial, "_run", seconds)
-    monkeypatch.setattr(estimating._Trial, "some", lambda _self, count: range(count))
+    monkeypatch.setattr(estimating._Trial, "subset", lambda _self, count: range(count))
     trial, experiment = trial_of(TINY.replace("limit = 48", "limit = 900"), tmp_path)
-    parts = trial._parts(experiment.method["untrained"], trained=True)
+    parts = trial._fit_time_model(experiment.method["untrained"], trained=True)
     assert tuple(parts) == pytest.approx((alone, 0.5, 0.01))
-    assert parts.at(steps=150, images=900) == pytest.approx(alone + 75 + 9)
-    at_once = trial._parts(experiment.method["label-match"], trained=False)
-    assert at_once.b == 0 and at_once.at(steps=0, images=64) == pytest.approx(alone + 0.5 + 0.64)
+    assert parts.predict(steps=150, images=900) == pytest.approx(alone + 75 + 9)
+    at_once = trial._fit_time_model(experiment.method["label-match"], trained=False)
+    assert at_once.b == 0 and at_once.predict(steps=0, images=64) == pytest.approx(alone + 0.5 + 0.64)
 
 
 @pytest.mark.parametrize(
@@ -1344,7 +1352,7 @@ def test_time_is_carried_on_along_steps_and_images(
 def test_steps_of_a_cell(
     text: str, method: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimating._Trial, "_parts", lambda *_, **__: estimating.Parts(0, 1, 0))
+    monkeypatch.setattr(estimating._Trial, "_fit_time_model", lambda *_, **__: estimating.TimeModel(0, 1, 0))
     trial, experiment = trial_of(text.replace("limit = 48\n\n[n", "limit = 900\n\n[n"), tmp_path)
     cost = trial.cost(experiment.method[method])
     assert cost is not None and cost.seconds == expected
@@ -1420,6 +1428,7 @@ SHIPPED = {
     "prompts-cifar100": 42,
     "prompts-strong": 63,
     "strong": 2001,
+    "strong-few": 576,
     "strong-sketches": 435,
     "tags": 45,
     "whole": 135,
@@ -1511,14 +1520,14 @@ def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
             assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
             assert all(method.backbone is None for method in small.method.values())
             places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
-            assert all(place in DRAWN or str(stand_ins.folder) in place for place in places)
+            assert all(place in SYNTHETIC_SOURCES or str(stand_ins.folder) in place for place in places)
             assert len(places) == 1 + (data.test_source is not None)
             write_tables(small, {}, tmp_path)  # beside published numbers, too
             assert small.title in (tmp_path / "results.md").read_text()
 
 
 def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:
-    small = _brief(read_experiment("paper/table3").method["gmm"], task="adapt")
+    small = _shortened(read_experiment("paper/table3").method["gmm"], task="adapt")
     assert {**small.adapt} == {"recipe": "paper", "loss": "gmm", "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
 
 

@@ -19,7 +19,7 @@ from labelsieve.bench import estimate as estimating
 from labelsieve.bench.comparison import summary
 from labelsieve.bench.config import Data, Noise
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
-from labelsieve.bench.features import load_rows, of_file, of_images
+from labelsieve.bench.features import features_of_file, features_of_images, load_rows
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
 from labelsieve.bench.run import run_experiment, with_noise
 from labelsieve.bench.store import CELLS
@@ -206,7 +206,7 @@ def test_tables_that_take_long_are_not_written_after_each_cell(tmp_path: Path, m
     monkeypatch.setattr("labelsieve.bench.run.time.perf_counter", lambda: now[0])
     tables = module._Tables(read_experiment("strong"), {}, tmp_path)
     for _ in range(5):
-        tables.keep_up()  # after a cell of eleven seconds
+        tables.write_if_due()  # after a cell of eleven seconds
         now[0] += 11
     assert written == [0, 23, 46]
 
@@ -227,7 +227,7 @@ def test_a_dry_run_tries_what_uses_no_text_once_for_all_regimes(
     tried: list[str] = []
     monkeypatch.setattr(estimating._Trial, "cost", lambda trial, method: tried.append(str(method.detector)))
     places: dict[str, Any] = {"sources": {}, "tests": {}, "models": {}, "folder": str(tmp_path)}
-    experiment = read_experiment(write(tmp_path, TINY)).place(**places)
+    experiment = read_experiment(write(tmp_path, TINY)).with_locations(**places)
     costs = estimating.estimate(experiment, experiment.cells(), progress=Progress())
     assert set(costs) == set(experiment.cells())
     # two data sets; joint in two regimes, label-match in that with text, knn in whichever
@@ -238,7 +238,7 @@ def test_a_dry_run_tries_what_uses_no_text_once_for_all_regimes(
 def test_other_labels_under_the_same_name_are_refused(tmp_path: Path) -> None:
     text = TINY.replace("seeds = [0, 1]", "seeds = [0]").replace(JOINT, "")
     file = write(tmp_path, text.replace('[against]\nmethod = "joint"', ""))
-    experiment = read_experiment(file).place(sources={}, tests={}, models={}, folder=str(tmp_path))
+    experiment = read_experiment(file).with_locations(sources={}, tests={}, models={}, folder=str(tmp_path))
     run_experiment(experiment, tmp_path / "out")
     write(tmp_path, text, label_sym_0=arrays()["label_sym_1"])
     (tmp_path / "out" / CELLS).write_text("\n".join((tmp_path / "out" / CELLS).read_text().splitlines()[:1]) + "\n")
@@ -263,7 +263,7 @@ def test_where_all_labels_are_wrong_the_right_ones_have_no_score(tmp_path: Path)
     text = TINY.replace(JOINT, "").replace('[against]\nmethod = "joint"', "")
     text = text.replace("two = {", "# {").replace("seeds = [0, 1]", "seeds = [0]")
     file = write(tmp_path, text, label_people=wrong)
-    experiment = read_experiment(file).place(sources={}, tests={}, models={}, folder=str(tmp_path))
+    experiment = read_experiment(file).with_locations(sources={}, tests={}, models={}, folder=str(tmp_path))
     record = record_of(run_experiment(experiment, tmp_path / "out"), "one", "people", "knn", 0, "none")
     assert record["noise_rate"] == 1 and record["clean_f1"] is None and record["issue_f1"] is not None
 
@@ -330,14 +330,14 @@ def test_scores_depend_on_text_where_a_detector_says_so(name: str, tmp_path: Pat
 
 @pytest.mark.slow
 def test_text_regimes_that_a_model_makes_of_images(tmp_path: Path, mini_clip: Any) -> None:
-    from labelsieve.demo.run import write_drawings
+    from labelsieve.demo.run import write_sketches
     from labelsieve.detect.inputs import detector_inputs
 
     engine = make_engine()
-    images, test = (write_drawings(tmp_path / f"{seed}.parquet", count=48, seed=seed) for seed in (0, 1))
+    images, test = (write_sketches(tmp_path / f"{seed}.parquet", count=48, seed=seed) for seed in (0, 1))
     assert test.truth is not None
     test = test.with_labels(test.truth)
-    found = of_images(images, mini_clip, ["text", "text_of_images", "none"], test=test, engine=engine)
+    found = features_of_images(images, mini_clip, ["text", "text_of_images", "none"], test=test, engine=engine)
     view, other = detector_inputs(images, mini_clip, engine=engine), detector_inputs(test, mini_clip, engine=engine)
     assert view.text is not None
     for rows in found.values():
@@ -353,7 +353,7 @@ def test_text_regimes_that_a_model_makes_of_images(tmp_path: Path, mini_clip: An
     assert np.allclose(np.asarray(found["text_of_images"].text), means, atol=1e-6)
     rows_of_one = test.take(np.flatnonzero(test.labels == 3))
     with pytest.raises(DataError, match=r'class means of test images, and ".*" has none'):
-        of_images(images, mini_clip, ["text_of_images"], test=rows_of_one, engine=engine)
+        features_of_images(images, mini_clip, ["text_of_images"], test=rows_of_one, engine=engine)
 
 
 @pytest.mark.slow
@@ -381,7 +381,7 @@ def test_the_stand_in_of_a_file_of_features_has_what_is_asked_for(tmp_path: Path
     data = StandIns(tmp_path).of(own, columns=["label_x_0"], texts=["text_of_images", "none"])
     for noise in (Noise(kind="column", column="label_x_{seed}"), Noise(kind="given"), Noise(kind="none")):
         rows = load_rows(data, noise, seed=0, texts=["text_of_images"])
-        found = of_file(rows, data, ["text", "text_of_images", "none"])
+        found = features_of_file(rows, data, ["text", "text_of_images", "none"])
         assert len(rows) == IMAGES and rows.truth is not None and found["text"].text is not None
         assert (rows.labels != rows.truth).any() == (noise.kind != "none")
 
@@ -429,7 +429,7 @@ def test_the_summary_against_numbers_by_hand(tmp_path: Path) -> None:
             label_match=[(None, None, None, 0.0, 0.5), (None, None, None, 0.0, 0.5)],
             knn=[(None, None, None, 0.0, 0.5), (None, None, None, 0.0, 0.5)],
         )
-    # one seed only, of which one method is missing: not compared
+    # one seed only, of which one method is missing: not published_table
     values["text", "two", "sym", "joint", 0] = (0.1, 0.1, 0.5, 0.2, 0.2)
     # without: ahead of the one rival, at the one seed that both have
     values["none", "two", "sym", "joint", 1] = (0.9, 0.8, 0.02, 0.2, 0.2)
@@ -438,20 +438,20 @@ def test_the_summary_against_numbers_by_hand(tmp_path: Path) -> None:
     assert experiment.against is not None
     records = made_up(experiment, values)
     text_row, none_row, all_row = summary(experiment, records, experiment.against)
-    f1, auroc = text_row.ahead
+    f1, auroc = text_row.comparisons
     assert (text_row.text, text_row.cells, text_row.all_cells) == ("text", 2, 3)
-    assert (f1.reached, f1.of) == (1, 2) and f1.worst is not None
+    assert (f1.wins, f1.cells) == (1, 2) and f1.worst is not None
     assert tuple(f1.worst) == (pytest.approx(-0.03), "one", "people", "label-match")
-    assert (auroc.reached, auroc.of) == (2, 2), "level to the margin, and ahead"
+    assert (auroc.wins, auroc.cells) == (2, 2), "level to the margin, and ahead"
     assert auroc.worst is not None
     assert tuple(auroc.worst) == (pytest.approx(-0.002), "one", "sym", "label-match")
-    assert (text_row.near, text_row.estimated) == (1, 2) and text_row.flagged is not None
+    assert (text_row.close_rates, text_row.estimated_rates) == (1, 2) and text_row.flagged is not None
     assert list(text_row.flagged) == pytest.approx([0.025, 0.04])
-    assert (none_row.cells, none_row.all_cells, none_row.near, none_row.flagged) == (1, 5, 1, None)
-    assert [each.reached for each in none_row.ahead] == [1, 0]
+    assert (none_row.cells, none_row.all_cells, none_row.close_rates, none_row.flagged) == (1, 5, 1, None)
+    assert [each.wins for each in none_row.comparisons] == [1, 0]
     assert (all_row.text, all_row.cells, all_row.all_cells) == ("all", 3, 8)
-    assert [(each.reached, each.of) for each in all_row.ahead] == [(2, 3), (2, 3)]
-    assert (all_row.near, all_row.estimated, all_row.flagged) == (2, 3, text_row.flagged)
+    assert [(each.wins, each.cells) for each in all_row.comparisons] == [(2, 3), (2, 3)]
+    assert (all_row.close_rates, all_row.estimated_rates, all_row.flagged) == (2, 3, text_row.flagged)
     write_tables(experiment, records, tmp_path)
     shown = (tmp_path / "results.md").read_text().splitlines()
     at = shown.index("## joint against the best rival")
@@ -475,8 +475,8 @@ def test_a_method_that_is_told_the_rate_is_no_rival(tmp_path: Path) -> None:
     values = {("", "one", "sym", name, 0): (value, value, 0.0, 0.2, 0.2) for name, value in numbers.items()}
     assert experiment.against is not None
     (row,) = summary(experiment, made_up(experiment, values), experiment.against)
-    found = row.ahead[0]
-    assert found.worst is not None and found.reached == 1
+    found = row.comparisons[0]
+    assert found.worst is not None and found.wins == 1
     assert tuple(found.worst) == (pytest.approx(0.1), "one", "sym", "label-match")
 
 
@@ -607,11 +607,11 @@ def test_wrong_places(words: list[str], said: str, tmp_path: Path, capsys: pytes
 
 def test_a_folder_holds_what_is_named_by_a_file_alone(tmp_path: Path) -> None:
     sources = {"cifar100": "other.npz"}
-    experiment = read_experiment("strong").place(sources=sources, tests={}, models={}, folder=str(tmp_path))
+    experiment = read_experiment("strong").with_locations(sources=sources, tests={}, models={}, folder=str(tmp_path))
     files = {name: str(tmp_path / f"{name}.npz") for name in ("cifar10n", "clothing", "tiny-imagenet")}
     assert {name: data.source for name, data in experiment.data.items()} == files | sources
     with pytest.raises(SettingsError, match="no data of phase1 are named by a file alone; give --source NAME=PLACE"):
-        read_experiment("phase1").place(sources={}, tests={}, models={}, folder=str(tmp_path))
+        read_experiment("phase1").with_locations(sources={}, tests={}, models={}, folder=str(tmp_path))
 
 
 @pytest.mark.parametrize(

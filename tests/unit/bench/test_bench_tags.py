@@ -13,7 +13,7 @@ from labelsieve.bench.experiment import Experiment, read_experiment
 from labelsieve.bench.run import load_data, run_experiment, with_noise
 from labelsieve.bench.smoke import miniatures
 from labelsieve.bench.store import Store
-from labelsieve.bench.synthetic import DRAWN, SCENE_TAGS
+from labelsieve.bench.synthetic import SCENE_TAGS, SYNTHETIC_SOURCES
 from labelsieve.bench.tables import RESULTS_MD
 from labelsieve.cli import main
 from labelsieve.core.errors import LabelsieveError, SettingsError
@@ -103,8 +103,10 @@ def test_the_shipped_one_is_estimated_and_tried(capsys: pytest.CaptureFixture[st
 
 
 def test_data_are_read_with_tags_and_noise(tmp_path: Path) -> None:
-    drawn = DRAWN[SCENE_TAGS].draw(tmp_path, 12, 0)
-    data = read_experiment("tags").place(sources={"scenes": str(next(tmp_path.iterdir()))}, tests={}, models={})
+    drawn = SYNTHETIC_SOURCES[SCENE_TAGS].draw(tmp_path, 12, 0)
+    data = read_experiment("tags").with_locations(
+        sources={"scenes": str(next(tmp_path.iterdir()))}, tests={}, models={}
+    )
     images = load_data(data.data["scenes"], seed=0, has_tags=True)
     assert sorted(images.ids) == sorted(drawn.ids)
     noisy = with_noise(images, Noise(kind="tags", omit=0.5), seed=1)

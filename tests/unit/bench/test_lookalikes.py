@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from labelsieve.bench import run as running
 from labelsieve.bench.config import Data
 from labelsieve.bench.experiment import Experiment, read_experiment
-from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Part, small
+from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, Split, half_size
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, TEST_IMAGES, StandIns
 from labelsieve.bench.run import load_data, load_test
 from labelsieve.bench.smoke import miniatures, smoke
-from labelsieve.bench.synthetic import DRAWN
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.bench.toml_files import shipped
 from labelsieve.core.errors import DataError, RunError
 from labelsieve.data.images import LabelledImages
@@ -81,10 +81,10 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def drawn(images: LabelledImages, part: Part) -> NDArray[np.int64]:
+def drawn(images: LabelledImages, part: Split) -> NDArray[np.int64]:
     """Returns which drawing each picture is, and checks that each is there once, unchanged by all but JPEG."""
     read = np.stack([np.asarray(images.open(row)) for row in range(len(images))]).astype(np.float32)
-    known = small(part.images) if read.shape[1] == 32 else part.images
+    known = half_size(part.images) if read.shape[1] == 32 else part.images
     apart = np.abs(read[:, None, ::2, ::2] - known[None, :, ::2, ::2]).mean(axis=(2, 3, 4))  # each second pixel
     rows: NDArray[np.int64] = apart.argmin(axis=1)
     assert sorted(rows.tolist()) == list(range(len(part)))
@@ -99,7 +99,7 @@ OFTEN = {(name, "train") for name in ("cifar10n", "webvision")} | {("clothing1m"
 @pytest.mark.parametrize(("name", "split"), mostly_slow(SPLITS, quick=OFTEN))
 def test_what_is_drawn_is_read(name: str, split: str, stand_ins: StandIns) -> None:
     images = load_images(stand_ins.of(Data(source=f"{name}:DATA")).source, split=split)
-    part = stand_ins.stock.test if split in TESTED else stand_ins.stock.train
+    part = stand_ins.splits.test if split in TESTED else stand_ins.splits.train
     rows = drawn(images, part)
     given = part.noisy if (name, split) in NOISY else part.truth
     assert images.labels.tolist() == given[rows].tolist()
@@ -110,7 +110,7 @@ def test_what_is_drawn_is_read(name: str, split: str, stand_ins: StandIns) -> No
 
 
 def test_there_is_something_to_find_and_enough_of_each_class_to_train_on(stand_ins: StandIns) -> None:
-    train, test = stand_ins.stock.train, stand_ins.stock.test
+    train, test = stand_ins.splits.train, stand_ins.splits.test
     assert (len(train), len(test)) == (IMAGES, TEST_IMAGES)
     assert np.bincount(train.truth, minlength=len(NAMES)).min() >= 4 and np.bincount(train.noisy).min() >= 2
     assert 0.2 < (train.noisy != train.truth).mean() < 0.4 and (test.noisy == test.truth).all()
@@ -138,7 +138,7 @@ def test_every_published_data_set_of_a_shipped_experiment_has_a_look_alike() -> 
 def test_experiments_read_look_alikes_as_they_would_the_real_data(
     data: Data, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if data.source in DRAWN:
+    if data.source in SYNTHETIC_SOURCES:
         assert stand_ins.of(data).source == data.source
         return
     asked: list[tuple[str, Mapping[str, Any]]] = []
@@ -179,13 +179,13 @@ def test_files_have_the_columns_that_are_named_and_no_other(stand_ins: StandIns)
     assert own.test is not None and own.test != own.source != plain.source
     columns = [set(pq.read_schema(file).names) for file in (plain.source, own.source, own.test)]
     assert columns == [{"image", "label"}, {"photo", "seen", "right"}, {"image", "checked"}]
-    images, train, right = load_data(own, seed=0), stand_ins.stock.train, load_data(plain, seed=0)
+    images, train, right = load_data(own, seed=0), stand_ins.splits.train, load_data(plain, seed=0)
     assert isinstance(images, LabelledImages) and isinstance(right, LabelledImages)
     assert images.labels.tolist() == train.noisy.tolist() and images.truth is not None
     assert images.truth.tolist() == train.truth.tolist()
     assert all(np.array_equal(np.asarray(images.open(row)), train.images[row]) for row in range(len(images)))
     assert right.labels.tolist() == train.truth.tolist(), "right, where no truth is beside them"
-    assert load_test(own, own.test).labels.tolist() == stand_ins.stock.test.truth.tolist()
+    assert load_test(own, own.test).labels.tolist() == stand_ins.splits.test.truth.tolist()
     assert (plain.limit, plain.class_names, own.limit) == (IMAGES, None, None)
 
 
@@ -212,7 +212,7 @@ def test_further_data_sets_keep_their_published_numbers_of_the_first_method_and_
         "paper/table1-noises": [("ins-20", "label-match")],
     }
     ((name, small),) = miniatures(
-        experiment, {"stanford-cars": stand_ins.of(experiment.data["stanford-cars"])}, whole=False
+        experiment, {"stanford-cars": stand_ins.of(experiment.data["stanford-cars"])}, all_methods=False
     ).items()
     assert name == "paper/table1-stanford-cars" and len(list(small.cells())) == 1 and small.published is not None
     assert [where for where, _ in small.published.cells()] == [("stanford-cars", "sym-20", "label-match")]

@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from rich.console import Console
 
-from labelsieve.core.engine import bf16_pays, make_engine
+from labelsieve.core.engine import is_bf16_faster, make_engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
 
@@ -33,9 +33,9 @@ def test_precision_is_that_of_the_encoder(precision: str, dtype: torch.dtype) ->
 
 
 def test_auto_takes_bf16_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not bf16_pays(torch.device("meta"))
+    assert not is_bf16_faster(torch.device("meta"))
     for pays, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("labelsieve.core.engine.bf16_pays", lambda _device, pays=pays: pays)
+        monkeypatch.setattr("labelsieve.core.engine.is_bf16_faster", lambda _device, pays=pays: pays)
         assert make_engine(device="cpu").precision == expected
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelsieve.core.quantities import gigabytes, glued, megabytes, parts, plain, points
+from labelsieve.core.quantities import bind_units, gigabytes, megabytes, plain, points, split_units
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,13 @@ from labelsieve.core.quantities import gigabytes, glued, megabytes, parts, plain
     ],
 )
 def test_glued(text: str, together: str) -> None:
-    assert glued(text, "_") == together
-    assert len(glued(text)) == len(text) and plain(glued(text)) == plain(text)
+    assert bind_units(text, "_") == together
+    assert len(bind_units(text)) == len(text) and plain(bind_units(text)) == plain(text)
 
 
 def test_parts() -> None:
     text = "about 7\u00a0% (3 to 9) of 1,234 images <\u00a00.1\u00a0% & <b>2 min</b>"
-    found = parts(text)
+    found = split_units(text)
     assert "".join(part for part, _ in found) == text
     assert [part for part, whole in found if whole] == [
         "7\u00a0%",
@@ -36,7 +36,7 @@ def test_parts() -> None:
         "<\u00a00.1\u00a0%",
         "2 min",
     ]
-    assert parts("") == []
+    assert split_units("") == []
 
 
 def test_units_come_with_a_space_that_does_not_break() -> None:

@@ -24,7 +24,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.curation import defects
 from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
 from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, image_findings, schema
-from labelsieve.curation.outliers import strangeness
+from labelsieve.curation.outliers import outlier_scores
 from labelsieve.curation.search import Search
 from labelsieve.report.terminal import summarize
 from labelsieve.vlm.base import VisionLanguageModel
@@ -60,7 +60,7 @@ def test_near_copies_are_found_within_and_across_and_nothing_else() -> None:
     points[200] = points[10] + 0.02
     points[201] = points[11] - 0.02
     others[30] = points[50] * 1.5 + 0.02  # another length is the same image to a cosine
-    inside, across = near_copies(unit(np.concatenate([points, others])), own=300)
+    inside, across = near_copies(unit(np.concatenate([points, others])), count=300)
     assert dict(zip(inside.rows.tolist(), inside.others.tolist(), strict=True)) == {10: 200, 200: 10, 11: 201, 201: 11}
     assert (across.rows.tolist(), across.others.tolist()) == ([50], [30])
     assert inside.similarity.min() > 0.999
@@ -71,19 +71,19 @@ def test_near_copies_go_by_the_spread_of_the_data_not_by_a_similarity(scale: flo
     """All cosines of a narrow cone are near 1, and none is a copy for that."""
     random = np.random.default_rng(0)
     points = (np.eye(1, 10) * 3 + scale * random.normal(size=(400, 10))).astype(np.float32)
-    assert near_copies(unit(points), own=400)[0].rows.tolist() == []
+    assert near_copies(unit(points), count=400)[0].rows.tolist() == []
     points[7] = points[8]
-    assert near_copies(unit(points), own=400)[0].rows.tolist() == [7, 8]
+    assert near_copies(unit(points), count=400)[0].rows.tolist() == [7, 8]
 
 
 def test_data_that_are_all_copies_of_others_are_found() -> None:
     points = np.repeat(blobs(150), 2, axis=0) + np.random.default_rng(2).normal(scale=0.01, size=(300, 12))
-    inside, _ = near_copies(unit(points.astype(np.float32)), own=300)
+    inside, _ = near_copies(unit(points.astype(np.float32)), count=300)
     assert inside.others.tolist() == [row ^ 1 for row in range(300)]
 
 
 def test_features_that_are_all_alike_say_nothing() -> None:
-    assert near_copies(unit(np.ones((200, 8), dtype=np.float32)), own=200)[0].rows.tolist() == []
+    assert near_copies(unit(np.ones((200, 8), dtype=np.float32)), count=200)[0].rows.tolist() == []
 
 
 def test_images_of_no_class_are_farther_from_all_classes_than_wrong_labels_are() -> None:
@@ -92,23 +92,23 @@ def test_images_of_no_class_are_farther_from_all_classes_than_wrong_labels_are()
     points[foreign] = np.random.default_rng(3).normal(size=(20, 12)) + np.eye(8, 12)[7] * 6
     wrong = np.arange(100, 140)
     labels[wrong] = (labels[wrong] + 1) % 4
-    believed = np.ones(800, dtype=bool)
-    believed[[*foreign, *wrong]] = False
-    found = strangeness(
-        points, labels, rows=np.arange(800), believed=believed, classes=4, generator=torch.Generator().manual_seed(0)
+    trusted = np.ones(800, dtype=bool)
+    trusted[[*foreign, *wrong]] = False
+    found = outlier_scores(
+        points, labels, rows=np.arange(800), trusted=trusted, classes=4, generator=torch.Generator().manual_seed(0)
     )
     assert found is not None
     assert found.outlier[foreign].all()
     assert found.outlier[wrong].mean() < 0.1
-    assert found.outlier[believed].mean() == pytest.approx(0.01, abs=0.003)  # by construction
+    assert found.outlier[trusted].mean() == pytest.approx(0.01, abs=0.003)  # by construction
     assert 0 <= found.score.min() <= found.score.max() <= 1
 
 
 def test_too_few_believed_labels_say_nothing() -> None:
     points, labels = blobs(120), np.arange(120) % 4
-    believed = np.arange(120) < 50
+    trusted = np.arange(120) < 50
     generator = torch.Generator().manual_seed(0)
-    found = strangeness(points, labels, rows=np.arange(120), believed=believed, classes=4, generator=generator)
+    found = outlier_scores(points, labels, rows=np.arange(120), trusted=trusted, classes=4, generator=generator)
     assert found is None
 
 
@@ -217,7 +217,7 @@ def test_a_run_without_findings_has_no_rows_and_others_are_refused(tmp_path: Pat
 def test_a_search_that_takes_hours_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     from labelsieve.core.progress import Progress
 
-    monkeypatch.setattr("labelsieve.curation.duplicates.MOST_ON_CPU", 200 * 200 * 12 - 1)
+    monkeypatch.setattr("labelsieve.curation.duplicates.MAX_CPU_OPERATIONS", 200 * 200 * 12 - 1)
     points = blobs(200)
     points[3] = points[4] * 1.5
     features = ls.load_features(np.concatenate([points, points[:1]]), labels=[f"class {n % 4}" for n in range(201)])

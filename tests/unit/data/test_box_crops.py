@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 import labelsieve as ls
 from labelsieve.core.errors import DataError, SettingsError
-from labelsieve.curation.same_boxes import conflicts, overlaps
+from labelsieve.curation.same_boxes import conflicting_boxes, overlaps
 from labelsieve.data import images as images_module
 from labelsieve.data.boxes import Boxes
 from labelsieve.data.images import UnreadableImageError
@@ -206,11 +206,11 @@ def test_overlaps_count_the_pixels_in_common(sides: list[tuple[int, int, int, in
 def test_boxes_upon_one_another_are_found_within_an_image_only() -> None:
     same = (0.0, 0.0, 100.0, 100.0)
     boxes = boxes_at(same, same, same, (0, 0, 100, 80), images=[0, 1, 0, 0])
-    found = conflicts(boxes, np.array([0, 1, 1, 1]), rows=np.arange(4))
+    found = conflicting_boxes(boxes, np.array([0, 1, 1, 1]), rows=np.arange(4))
 
     assert found.rows.tolist() == [0, 2]
     assert found.others.tolist() == [2, 0]
-    none = conflicts(boxes, np.array([0, 1, 0, 0]), rows=np.arange(4))
+    none = conflicting_boxes(boxes, np.array([0, 1, 0, 0]), rows=np.arange(4))
     assert len(none.rows) == 0
 
 
@@ -221,6 +221,6 @@ def test_five_thousand_boxes_in_one_image_are_compared() -> None:
     sides[4321] = sides[17]
     labels = rng.integers(3, size=5000)
     labels[[17, 4321]] = 0, 1
-    found = conflicts(boxes_at(*map(tuple, sides)), labels, rows=np.arange(5000))
+    found = conflicting_boxes(boxes_at(*map(tuple, sides)), labels, rows=np.arange(5000))
 
     assert {17, 4321} <= set(found.rows.tolist())

@@ -30,7 +30,7 @@ from labelsieve.data.input.preprocessed import shortened
 from labelsieve.data.input.rgb import is_flat, source_code
 from labelsieve.data.loading import load_images
 from labelsieve.detect.knn import KNN
-from labelsieve.finetune.conversion import converted_rows
+from labelsieve.finetune.rgb_conversion import converted_rows
 from small_adaptations import verdicts_on
 from small_backbones import backbone_folder
 from small_pictures import encoded

@@ -63,7 +63,7 @@ def files(draw: st.DrawFn) -> tuple[list[list[str]], str, str, str, bool, list[b
     )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files(), st.data())
 def test_a_round_trip_gives_the_same_bytes(
     tmp_path: Path, file: tuple[list[list[str]], str, str, str, bool, list[bool]], data: st.DataObject

@@ -16,7 +16,7 @@ import pytest
 
 from labelsieve.core.errors import RunError
 from labelsieve.core.locks import locked
-from labelsieve.core.output_folders import alone_in, listing, new_folder
+from labelsieve.core.output_folders import exclusive_folder, new_folder, paths_fingerprint
 from labelsieve.core.provenance import remove, write_atomically, write_text
 
 fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
@@ -106,7 +106,7 @@ def test_a_folder_takes_the_place_of_folders_only(special: tuple[str, Path]) -> 
     before = node(path)
     with pytest.raises(RunError, match=r"expected a folder to replace, .*node is none"), new_folder(path):
         pass
-    with pytest.raises(RunError, match=r"expected --out to be a folder, .*node is no folder"), alone_in(path):
+    with pytest.raises(RunError, match=r"expected --out to be a folder, .*node is no folder"), exclusive_folder(path):
         pass
     assert node(path) == before and os.listdir(path.parent) == ["node"]
 
@@ -139,7 +139,7 @@ with new_folder(Path(sys.argv[1])) as part:
     sys.stdin.read()
 """
 HAS = """
-with alone_in(Path(sys.argv[1])):
+with exclusive_folder(Path(sys.argv[1])):
     # The child speaks: until it runs, it shares the lock of its parent.
     if not os.fork():
         print("there", flush=True)
@@ -164,7 +164,7 @@ def test_what_a_killed_process_wrote_is_removed_by_the_next_one(tmp_path: Path) 
 def test_a_folder_that_a_killed_process_wrote_is_removed_by_the_next_one(tmp_path: Path) -> None:
     with process(WRITES_FOLDER, tmp_path / "x") as killed:
         with (
-            pytest.raises(RunError, match=r"another process writes .*x just now; wait for it"),
+            pytest.raises(RunError, match=r"another process is writing .*x; wait for it"),
             new_folder(tmp_path / "x"),
         ):
             pass
@@ -195,22 +195,22 @@ def test_a_folder_is_for_one_process_at_a_time(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with process(HAS, out) as other:
         with (
-            pytest.raises(RunError, match=r"another process writes into .*run just now; wait for it, or choose"),
-            alone_in(out),
+            pytest.raises(RunError, match=r"another process is writing to .*run; wait for it, or choose"),
+            exclusive_folder(out),
         ):
             pass
         assert out.is_dir(), "it is the other's"
         other.send_signal(signal.SIGKILL)  # its child lives on, as one that decodes images may for a moment
         other.wait()
-        with alone_in(out), alone_in(out):
+        with exclusive_folder(out), exclusive_folder(out):
             assert os.listdir(out) == []
-    with alone_in(out), pytest.raises(BlockingIOError), locked(out):
+    with exclusive_folder(out), pytest.raises(BlockingIOError), locked(out):
         pass
 
 
 def test_an_empty_folder_of_a_block_that_failed_is_removed(tmp_path: Path) -> None:
     def fails(folder: Path, *, leaves: bool) -> None:
-        with alone_in(folder):
+        with exclusive_folder(folder):
             if leaves:
                 (folder / "checkpoint").mkdir()
             raise ZeroDivisionError
@@ -225,14 +225,14 @@ def test_an_empty_folder_of_a_block_that_failed_is_removed(tmp_path: Path) -> No
 def test_a_listing_tells_files_by_their_paths(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").touch()
-    first = listing(tmp_path)
+    first = paths_fingerprint(tmp_path)
     for name in (".hidden", "Thumbs.db", "a/.DS_Store"):
         (tmp_path / name).touch()
-    assert listing(tmp_path) == first
+    assert paths_fingerprint(tmp_path) == first
     (tmp_path / "a" / "2.png").touch()
-    second = listing(tmp_path)
+    second = paths_fingerprint(tmp_path)
     (tmp_path / "a" / "1.png").rename(tmp_path / "1.png")
-    assert len({first, second, listing(tmp_path)}) == 3
+    assert len({first, second, paths_fingerprint(tmp_path)}) == 3
 
 
 def test_a_disk_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +241,6 @@ def test_a_disk_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     (tmp_path / ".x.0123abcd.part").touch()
-    with alone_in(tmp_path), write_atomically(tmp_path / "x") as part:
+    with exclusive_folder(tmp_path), write_atomically(tmp_path / "x") as part:
         part.write_text("new")
     assert sorted(os.listdir(tmp_path)) == [".x.0123abcd.part", "x"], "nothing tells whether somebody writes it"

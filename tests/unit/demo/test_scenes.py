@@ -17,7 +17,7 @@ from PIL import Image, ImageChops
 
 import labelsieve as ls
 from labelsieve.bench.config import Data
-from labelsieve.bench.synthetic import DRAWN
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.core.errors import SettingsError
 from labelsieve.demo.scenes import MAX_OVERLAP, Scene, scenes, single_images, write_coco, write_tags
 from labelsieve.demo.sketches import CLASS_NAMES, DEMO_STYLE
@@ -130,7 +130,7 @@ def test_a_coco_file_says_what_is_where(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_boxes_and_single_shapes_are_the_same_data(tmp_path: Path) -> None:
     boxes = ls.load_images(write_coco(tmp_path, scenes(2, seed=0)))
-    drawn, shapes = (DRAWN[name].draw(tmp_path, 2, 0) for name in ("scenes", "scene-shapes"))
+    drawn, shapes = (SYNTHETIC_SOURCES[name].draw(tmp_path, 2, 0) for name in ("scenes", "scene-shapes"))
     assert isinstance(shapes, ls.LabelledImages)
     assert boxes.fingerprint == drawn.fingerprint
     assert boxes.class_names == shapes.class_names == CLASS_NAMES

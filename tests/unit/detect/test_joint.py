@@ -289,6 +289,21 @@ def test_even_noise_and_exchanged_classes_are_told_from_mistakes(kind: str) -> N
     assert rate.low < 0.3 < rate.high, "four thousand images, of which the surest tell"
 
 
+def test_few_mistakes_of_classes_are_told_from_even_noise() -> None:
+    """131 mistakes among three thousand images: half of them would tell too little of the confusion."""
+    seed, count = 3, 3000
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(6 * rng.normal(size=(count, 10)).astype(np.float32))
+    truth = logits.softmax(dim=1).multinomial(1, generator=generator(seed))[:, 0]
+    unsure = 1 - logits.softmax(dim=1).amax(dim=1).numpy().argsort().argsort() / count
+    wrong = torch.from_numpy(rng.random(count) < 0.08 * unsure)
+    shift = torch.from_numpy(np.where(rng.random(count) < 0.5, 1, rng.integers(1, 10, count)))
+    labels = torch.where(wrong, (truth + shift) % 10, truth)
+    assert kind_of(Joined(logits, labels)) in (Mistakes.BY_CLASS, Mistakes.EXCHANGED)
+    even = torch.where(wrong, (truth + torch.from_numpy(rng.integers(1, 10, count))) % 10, truth)
+    assert kind_of(Joined(logits, even)) is Mistakes.EVEN
+
+
 @pytest.mark.parametrize("exchanged", [True, False])
 def test_an_exchange_of_many_small_classes_is_told_from_mistakes(exchanged: bool) -> None:
     """Forty classes of fifty images: a confusion is known so badly that it tells little of either."""

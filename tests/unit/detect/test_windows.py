@@ -20,7 +20,7 @@ from labelsieve.data.input.windows import in_windows
 from labelsieve.data.noise import inject_tags
 from labelsieve.detect.inputs import inputs_of_images
 from labelsieve.detect.tags import joining, windows
-from labelsieve.detect.tags.evidence import deal_folds, discriminant_kinds
+from labelsieve.detect.tags.evidence import discriminant_kinds, random_folds
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.label_match import TagLabelMatch
@@ -133,7 +133,7 @@ def test_a_window_that_shows_nothing_counts_for_nothing() -> None:
 def test_the_discriminant_of_whole_images_alone_is_that_of_images() -> None:
     some, truth = scattered(90)
     found = views(some.parts[:, 0].astype(np.float64), some.parts[:, :0], some.pairs.tags)
-    deal = deal_folds(90, folds=3, generator=torch.Generator().manual_seed(0))
+    deal = random_folds(90, folds=3, generator=torch.Generator().manual_seed(0))
     weights, every = torch.from_numpy(truth).float(), np.arange(90)
     (expected, _) = discriminant_kinds(found.pairs, weights, deal, shrinkages=(0.0, 0.5))
     logits = expected(every) - expected(every).mean(dim=0)

@@ -37,14 +37,14 @@ from labelsieve.detect.scores import Scores
 from labelsieve.finetune import loop as training
 from labelsieve.finetune import losses as robust
 from labelsieve.finetune.backbones import load_backbone
-from labelsieve.finetune.encoders import TimmEncoder
-from labelsieve.finetune.job import hold_out
+from labelsieve.finetune.job import draw_validation_rows
 from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.result import Adapted, model_card
 from labelsieve.finetune.run import check_model_folder
 from labelsieve.finetune.selection import Selection, choose
 from labelsieve.finetune.settings import RECIPES, Adaptation
 from labelsieve.finetune.terminal import summarize
+from labelsieve.finetune.timm_classifier import TimmEncoder
 from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.finetune.tuning import prepare
 from labelsieve.flagging import FlagRule, NamedIssues
@@ -596,11 +596,11 @@ def test_a_share_of_each_class_is_held_out() -> None:
     rows = np.flatnonzero(np.arange(28) != 4)  # one is not selected
     weights = np.ones(28, dtype=np.float32)
     selection = Selection(rows=rows, labels=labels, weights=weights, counts={})
-    held = hold_out(selection, 0.3, engine=make_engine(device="cpu", seed=1))
+    held = draw_validation_rows(selection, 0.3, engine=make_engine(device="cpu", seed=1))
     assert np.bincount(labels[held], minlength=3).tolist() == [5, 2, 0], "rounded down"
     assert held.tolist() == sorted({*held.tolist()}) and set(held) < set(rows)
-    assert not np.array_equal(held, hold_out(selection, 0.3, engine=make_engine(device="cpu", seed=2)))
-    assert len(hold_out(selection, 0.0, engine=make_engine(device="cpu"))) == 0
+    assert not np.array_equal(held, draw_validation_rows(selection, 0.3, engine=make_engine(device="cpu", seed=2)))
+    assert len(draw_validation_rows(selection, 0.0, engine=make_engine(device="cpu"))) == 0
 
 
 # ---------------------------------------------------------------- interruption
@@ -628,7 +628,7 @@ def test_resuming_gives_the_model_of_an_unbroken_run(
     unbroken = adapted(images, verdicts, model(kind), **settings)
     out = tmp_path / "m"
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, training, "_feed", epoch=settings["epochs"])
+        break_off(patch, training, "_batches", epoch=settings["epochs"])
         with pytest.raises(KeyboardInterrupt):
             adapted(images, verdicts, model(kind), out=out, **settings)
     assert [path.name for path in out.iterdir()] == ["checkpoint"], "nothing may pass for a result"
@@ -660,7 +660,7 @@ def test_a_model_is_replaced_only_by_a_whole_one(
     with pytest.raises(RunError, match="holds a finished model: there is nothing to resume"):
         adapted(images, verdicts, model("vit"), out=out, resume=True)
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, training, "_feed", epoch=2)
+        break_off(patch, training, "_batches", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             adapted(images, verdicts, model("vit"), out=out, overwrite=True, seed=1)
     assert (out / "model.safetensors").read_bytes() == before
@@ -744,7 +744,7 @@ def test_validation_chooses_the_epoch(
     images: LabelledImages, verdicts: Verdicts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.3, 0.5, 0.9, 0.9, 0.1])
-    monkeypatch.setattr(training, "scores", lambda _job: {"validation_accuracy": next(scores, 0.0)})
+    monkeypatch.setattr(training, "evaluate", lambda _job: {"validation_accuracy": next(scores, 0.0)})
     chosen = adapted(images, verdicts, model("vit"), validation=0.3, epochs=4)
     assert chosen.metrics["saved_epoch"] == 2 and chosen.metrics["validation_accuracy"] == 0.9
     scores = iter([0.3, 0.5, 0.9, 0.9, 0.95])

@@ -20,7 +20,7 @@ from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import LabelledImages
-from labelsieve.finetune import job, modules, tuning
+from labelsieve.finetune import job, peft_modules, tuning
 from labelsieve.finetune import loop as training
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.run import _job
@@ -70,7 +70,7 @@ def prepared(backbone: Backbone, tune: Any, *, seed: int = 0, **sizes: Any) -> A
     """ImagePreprocessor a backbone for training and returns its module."""
     settings = Adaptation(**{"tune": tune, "visual_prompts": 5, **sizes})
     tuning.prepare(backbone, settings, generator=torch.Generator().manual_seed(seed))
-    return backbone.model.get_submodule(modules.NAME).module
+    return backbone.model.get_submodule(peft_modules.NAME).module
 
 
 def shake(module: torch.nn.Module) -> None:
@@ -96,7 +96,8 @@ def test_a_fresh_module_leaves_the_logits_as_they_are(tune: str, kind: str, mode
     backbone = backbone_of(model(kind))
     before = logits(backbone, pixels)
     module = prepared(backbone, tune)
-    assert torch.equal(logits(backbone, pixels), before)
+    # not bit for bit: beside a module, older versions of torch add in another order
+    torch.testing.assert_close(logits(backbone, pixels), before, rtol=0.0, atol=1e-5)
     shake(module)
     assert float((logits(backbone, pixels) - before).abs().max()) > 1e-4
 
@@ -190,7 +191,7 @@ def test_the_module_and_the_head_are_trained_alone(
     result = adapted(images, verdicts, model(kind), tune=tune, **settings)
     heads = {"classifier.weight", "classifier.bias", "timm_model.head.weight", "timm_model.head.bias"}
     assert differs(start, result) == heads & set(weights(start)), "all else is bit for bit what it was"
-    module = result.model.get_submodule(modules.NAME)
+    module = result.model.get_submodule(peft_modules.NAME)
     assert not all(map(torch.equal, fresh.parameters(), module.parameters()))
     sizes = sum(value.numel() for value in (*module.parameters(), *result.backbone.head.parameters()))
     told = result.record["backbone"]
@@ -232,7 +233,7 @@ def test_a_batch_may_pass_in_parts(
     settings: dict[str, Any] = {"tune": tune, "epochs": 1, "learning_rate": 1e-2, "optimizer": "sgd"}
     settings["head_init"] = "zeros"
     whole = adapted(images, verdicts, model("vit"), **settings)
-    monkeypatch.setattr(job, "fitting", lambda _work, _one, most, room=None: 3)
+    monkeypatch.setattr(job, "max_chunk_size", lambda _work, _one, maximum, budget=None: 3)
     parts = adapted(images, verdicts, model("vit"), **settings)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 
@@ -254,11 +255,11 @@ def test_resuming_gives_the_module_of_an_unbroken_run(
 
     unbroken = run(tmp_path / "one")
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, training, "_feed", epoch=2)
+        break_off(patch, training, "_batches", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     resumed = run(tmp_path / "two", resume=True)
-    assert any(key.startswith(modules.NAME) for key in resumed)
+    assert any(key.startswith(peft_modules.NAME) for key in resumed)
     torch.testing.assert_close(resumed, unbroken, rtol=0, atol=0)
 
 
@@ -273,13 +274,13 @@ def test_the_module_of_the_best_epoch_is_kept(
 ) -> None:
     def run(*, epochs: int, scores: list[float]) -> Any:
         told = iter(scores)
-        monkeypatch.setattr(training, "scores", lambda _job: {"validation_accuracy": next(told)})
+        monkeypatch.setattr(training, "evaluate", lambda _job: {"validation_accuracy": next(told)})
         return adapted(images, verdicts, model(kind), tune=tune, validation=0.3, learning_rate=1e-2, epochs=epochs)
 
     fresh, kept, last = run(epochs=0, scores=[0.5]), run(epochs=2, scores=[0.9, 0.1, 0.2]), run(epochs=1, scores=[0, 1])
     assert (kept.metrics["saved_epoch"], last.metrics["saved_epoch"]) == (0, 1)
     assert not differs(fresh, kept)
-    assert any(name.startswith(modules.NAME) for name in differs(fresh, last))
+    assert any(name.startswith(peft_modules.NAME) for name in differs(fresh, last))
 
 
 # ---------------------------------------------------------------- what merges
@@ -359,7 +360,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
     with pytest.raises(SettingsError, match=said) as caught:
         result.save(tmp_path / "m")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr("labelsieve.finetune.kinds.OneLabel.check", None)  # nothing comes before
+    monkeypatch.setattr("labelsieve.finetune.target_kinds.SingleLabel.check", None)  # nothing comes before
     with pytest.raises(SettingsError, match=said):
         adapted(images, verdicts, model("vit"), tune=tune, out=tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -401,4 +402,4 @@ def test_attention_that_knows_one_length_is_told(model: Model, pixels: Tensor) -
         prepared(backbone, "vpt-deep")
     handle.remove()
     assert torch.equal(logits(backbone, pixels), before)
-    assert not any(name.startswith(modules.NAME) for name in backbone.model.state_dict())
+    assert not any(name.startswith(peft_modules.NAME) for name in backbone.model.state_dict())

@@ -29,12 +29,12 @@ from labelsieve.cli import main
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
 from labelsieve.detect.tags.scores import TagScores
 from labelsieve.finetune import loop as training
-from labelsieve.finetune.kinds import Tags
 from labelsieve.finetune.losses import binary_cross_entropy
 from labelsieve.finetune.result import Adapted, model_card
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.finetune.tag_head import STRENGTHS, fit_tag_head
 from labelsieve.finetune.tag_selection import choose_tags
+from labelsieve.finetune.target_kinds import MultiLabel
 from labelsieve.finetune.terminal import summarize
 from labelsieve.tag_metrics import average_precisions, best_f1_threshold, measure_tags
 from labelsieve.tags.verdicts import TagVerdicts, decide_tags
@@ -175,21 +175,21 @@ def test_average_precision_is_that_of_scikit_learn() -> None:
     truth, logits = rng.random((50, 4)) < [0.5, 0.2, 0.1, 0], rng.normal(size=(50, 4)).astype(np.float32)
     expected = [average_precision_score(truth[:, each], logits[:, each]) for each in range(3)]
     assert average_precisions(logits, truth) == [*map(pytest.approx, expected), None]
-    assert Tags().score(logits, truth) == pytest.approx(np.mean(expected))
-    found = Tags().measure(logits, truth, "abcd", 0.3)
+    assert MultiLabel().score(logits, truth) == pytest.approx(np.mean(expected))
+    found = MultiLabel().measure(logits, truth, "abcd", 0.3)
     assert found["map"] == pytest.approx(np.mean(expected))
     assert found["micro_f1"] == pytest.approx(f1_score(truth, logits >= 0, average="micro"))
     at = np.log(0.3 / 0.7)
     assert found["macro_f1_tuned"] == pytest.approx(np.mean(f1_score(truth, logits >= at, average=None)[:3]))
     logits[4] = np.nan
-    assert Tags().measure(logits, truth, "abcd", 0.3)["unreadable"] == 1
+    assert MultiLabel().measure(logits, truth, "abcd", 0.3)["unreadable"] == 1
     read = np.arange(50) != 4
-    assert Tags().score(logits, truth) == pytest.approx(Tags().score(logits[read], truth[read]))
+    assert MultiLabel().score(logits, truth) == pytest.approx(MultiLabel().score(logits[read], truth[read]))
 
 
 def test_large_logits_stay_apart() -> None:
     truth = np.array([[True], [False]])
-    assert Tags().measure(np.array([[31.0], [30.0]], np.float32), truth, "a", 0.5)["map"] == 1
+    assert MultiLabel().measure(np.array([[31.0], [30.0]], np.float32), truth, "a", 0.5)["map"] == 1
 
 
 def test_the_threshold_gives_the_best_f1() -> None:
@@ -262,7 +262,7 @@ def test_resuming_gives_the_model_of_an_unbroken_run(
     settings: dict[str, Any] = {"validation": 0.3, "test": test_images, "learning_rate": 1e-3}
     unbroken = tag_run(images, verdicts, model("swin"), **settings)  # drops paths at random
     with pytest.MonkeyPatch.context() as patch:
-        break_off(patch, training, "_feed", epoch=2)
+        break_off(patch, training, "_batches", epoch=2)
         with pytest.raises(KeyboardInterrupt):
             tag_run(images, verdicts, model("swin"), out=tmp_path / "m", **settings)
     with pytest.raises(RunError, match="belongs to another run: labels was relabel and is all"):
@@ -288,7 +288,7 @@ def test_card_and_summary_speak_of_tags(
     assert "on 16 test images" in said and "micro F1" in said and "mAP" in said
     untested = tag_run(images, verdicts, model("vit"), tune="linear", epochs=0)
     summarize(untested, Path("m"), console)
-    assert "nobody knows" in model_card(untested)
+    assert "has not been evaluated" in model_card(untested)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -328,10 +328,10 @@ def test_what_does_not_go_with_tags_is_refused(
 def test_tags_of_a_test_set_are_matched_by_name(test_images: ls.TaggedImages) -> None:
     drawn, tags = pictures(16, seed=1)
     turned = ls.load_tags(drawn, tags=tags[:, ::-1][:, :2], class_names=("Blue", "green"))
-    found = Tags().matched(turned, CLASSES)
+    found = MultiLabel().match_classes(turned, CLASSES)
     assert found.class_names == CLASSES
     expected = test_images.tags & [False, True, True]
-    assert np.array_equal(Tags().targets(found), expected)
+    assert np.array_equal(MultiLabel().targets(found), expected)
 
 
 # ---------------------------------------------------------------- the command

@@ -31,7 +31,7 @@ from labelsieve.finetune.backbones import load_backbone
 from labelsieve.pipeline import scan
 from labelsieve.vlm.families.registry import DUAL_ENCODER
 from labelsieve.vlm.loading import load_vlm
-from labelsieve.vlm.peft.base import build_peft, fits
+from labelsieve.vlm.peft.base import build_peft, is_compatible
 from labelsieve.vlm.peft.registry import PEFT
 from slow_cases import mostly_slow
 from small_families import DIM, SIDE, TEXT_ENCODERS, dual_reference, make_dual_encoder
@@ -125,7 +125,7 @@ def test_every_image_encoder(image: str, folders: Folders, loaded: Callable[[str
     whole: Any = transformers.VisionTextDualEncoderModel.from_pretrained(folders(image)).eval()
     pooled = whole.vision_model(pixel_values=pixels()).pooler_output.flatten(1)  # the library forgets that of ResNets
     equal(vlm.project(vlm.pool(pixels())), whole.visual_projection(pooled))
-    assert {kind for kind in PEFT if fits(kind, vlm)} == TAKES[image]
+    assert {kind for kind in PEFT if is_compatible(kind, vlm)} == TAKES[image]
     assert bool(vlm.patch_size) == bool(len(vlm.vision_layers))
     for kind in EVERY - TAKES[image]:
         with pytest.raises(SettingsError, match=f"^--peft {kind} .*; use --peft none, ") as caught:

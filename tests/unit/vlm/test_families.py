@@ -179,7 +179,7 @@ def test_gradients_reach_every_context_vector_and_nothing_stays_behind(vlm: Any)
     ids, _ = vlm.tokenize_names(NAMES, context_tokens=4)
     vlm.encode_prompts(context, ids).square().sum().backward()
     assert context.grad is not None and bool((context.grad.abs().amax(dim=1) > 0).all())
-    assert not vlm.words._forward_hooks and vlm.words.weight.grad is None
+    assert not vlm.token_embeddings._forward_hooks and vlm.token_embeddings.weight.grad is None
     assert torch.equal(vlm.encode_text(["a cat."]), before)
 
 
@@ -187,7 +187,7 @@ def test_long_names_are_shortened_and_told(vlm: Any) -> None:
     long = "cat " * vlm.context_length
     ids, shortened = vlm.tokenize_names(["cup", long], context_tokens=4)
     assert shortened == [long] and ids.shape == (2, vlm.context_length)
-    start, end = vlm.frame()
+    start, end = vlm.special_tokens()
     assert end and ids[1, : len(start)].tolist() == start and ids[1, -len(end) :].tolist() == end
     assert torch.isfinite(vlm.encode_prompts(torch.randn(4, vlm.text_width), ids)).all()
     with pytest.raises(ModelError, match=rf"takes {vlm.context_length} tokens: no room for a class name"):

@@ -36,7 +36,7 @@ from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.parameter_count import trainable
+from labelsieve.vlm.peft.parameter_count import count_trainable
 from labelsieve.vlm.peft.registry import PEFT
 from labelsieve.vlm.peft.target_layers import BareEncoder
 from labelsieve.vlm.peft.vpt import VisualPrompts
@@ -705,7 +705,7 @@ def test_shares_of_vit_b16() -> None:
     encoder = vit_b16()
     assert all(value.is_meta for value in encoder.image_encoder.parameters())
     for kind in PEFT:
-        found = trainable(kind, encoder, tokens=20, bottleneck=8)
+        found = count_trainable(kind, encoder, tokens=20, bottleneck=8)
         assert found is not None and found[0] == expected[kind] == PEFT.entries[kind].values
         assert found[1] == pytest.approx(expected[kind] / expected["full"])
 
@@ -714,7 +714,7 @@ def test_the_page_of_docs_tells_the_same_numbers() -> None:
     page = (Path(__file__).parents[3] / "docs" / "peft.md").read_text(encoding="utf-8")
     encoder = vit_b16()
     for kind in PEFT:
-        found = trainable(kind, encoder, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
+        found = count_trainable(kind, encoder, tokens=Training.visual_prompts, bottleneck=Training.bottleneck)
         row = re.search(rf"^\| `{kind}` \|.*$", page, re.MULTILINE)
         assert found is not None and row is not None, kind
         assert f"| {found[0]:,} | {found[1]:.2%} |".replace("%", " %") in row[0], kind
@@ -722,8 +722,8 @@ def test_the_page_of_docs_tells_the_same_numbers() -> None:
 
 def test_what_does_not_go_with_a_model_has_no_share() -> None:
     encoder = IMAGE_ENCODERS["blip"][0]()
-    assert trainable("lora", encoder, tokens=5, bottleneck=8) is None
-    assert trainable("ssf", encoder, tokens=5, bottleneck=8) is not None
+    assert count_trainable("lora", encoder, tokens=5, bottleneck=8) is None
+    assert count_trainable("ssf", encoder, tokens=5, bottleneck=8) is not None
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import labelsieve as ls
 from labelsieve.core import memory
-from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.engine import make_engine
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Learner
@@ -76,7 +76,7 @@ def with_gradient(encode: Encode, context: Tensor, ids: Tensor) -> tuple[Tensor,
 def compare(vlm: Any, context: Tensor, names: list[str]) -> None:
     ids, _ = vlm.tokenize_names(names, context_tokens=len(context))
     found, slope = with_gradient(vlm.encode_prompts, context, ids)
-    plain, expected = with_gradient(vlm._encode_alone, context, ids)
+    plain, expected = with_gradient(vlm._encode_unshared, context, ids)
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
     torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
@@ -133,13 +133,13 @@ def test_parts_that_are_computed_again_are_the_whole(
     context, calls = random_context(vlm, 4), [0]
 
     def encode(context: Tensor, ids: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), WrittenOutAttention():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), ExplicitAttention():
             return vlm.encode_prompts(context, ids).float()  # type: ignore[no-any-return]
 
     whole, expected = with_gradient(encode, context, ids)
     longest = max(1, ids.shape[1]) * 4
-    monkeypatch.setattr(text_encoder, "MOST_TOKENS", longest)
-    monkeypatch.setattr(encoders, "MOST_TOKENS", longest)
+    monkeypatch.setattr(text_encoder, "MAX_TOKENS", longest)
+    monkeypatch.setattr(encoders, "MAX_TOKENS", longest)
 
     def counted(*args: Any, **options: Any) -> Any:
         calls[0] += 1

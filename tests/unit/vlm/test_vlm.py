@@ -206,14 +206,14 @@ def test_the_loaders_go_to_the_network_only_if_there_is_one(monkeypatch: pytest.
         seen.append(options)
         raise OSError("no such id. And more advice.")
 
-    monkeypatch.setattr(pretrained, "reaches_hub", lambda: reached)
+    monkeypatch.setattr(pretrained, "is_hub_reachable", lambda: reached)
     monkeypatch.setattr(transformers.PretrainedConfig, "get_config_dict", load)
     check_refused("someone/some-model", "from the Hub: no such id; check" if reached else "Hub cannot be reached")
     assert seen == [{"trust_remote_code": False, "local_files_only": not reached}]
 
 
 def test_a_folder_never_asks_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "reaches_hub", lambda: pytest.fail("a local folder asked for the network"))
+    monkeypatch.setattr(pretrained, "is_hub_reachable", lambda: pytest.fail("a local folder asked for the network"))
     load_vlm(folder)
 
 

@@ -1,1 +1,1 @@
-"""Tiny look-alikes of the data that experiments name: sketches in the same layout, to try the readers on."""
+"""Tiny look-alikes of the data of experiments: sketches in the same layout, to test the readers."""

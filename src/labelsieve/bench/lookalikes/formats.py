@@ -1,4 +1,4 @@
-"""The file formats of published data sets: what look-alikes, and the replicas of the tests, are made of."""
+"""Writers of the file formats of published data sets, for look-alikes and for replicas in tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
 def python2_pickle(value: Any) -> bytes:
     """Pickles dictionaries, lists, texts, integers and arrays of uint8 as Python 2 does: texts are bytes.
 
-    The archives of CIFAR are such pickles of protocol 2. The bytes are put together here, since nothing pickles.
+    The archives of CIFAR are such pickles of protocol 2. The bytes are written here directly, without `pickle`.
     """
     return b"\x80\x02" + _python2(value) + b"."
 
@@ -59,10 +59,12 @@ def _python2(value: Any) -> bytes:
     if isinstance(value, list):
         return b"](" + b"".join(map(_python2, value)) + b"e"
     shape = b"(" + b"".join(map(_python2, value.shape)) + b"t"
-    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _python2(0) + b"\x85" + _python2("b") + b"\x87R"
-    kind = b"cnumpy\ndtype\n" + _python2("u1") + _python2(0) + _python2(1) + b"\x87R"
-    kind += b"(" + _python2(3) + _python2("|") + b"NNN" + _python2(-1) + _python2(-1) + _python2(0) + b"tb"
-    return made + b"(" + _python2(1) + shape + kind + b"\x89" + _python2(value.tobytes()) + b"tb"
+    constructor = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _python2(0) + b"\x85" + _python2("b") + b"\x87R"
+    )
+    dtype = b"cnumpy\ndtype\n" + _python2("u1") + _python2(0) + _python2(1) + b"\x87R"
+    dtype += b"(" + _python2(3) + _python2("|") + b"NNN" + _python2(-1) + _python2(-1) + _python2(0) + b"tb"
+    return constructor + b"(" + _python2(1) + shape + dtype + b"\x89" + _python2(value.tobytes()) + b"tb"
 
 
 def cifar_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -71,10 +73,10 @@ def cifar_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_human(path: Path, labels: Mapping[str, Any], *, old_numpy: bool = True) -> None:
-    """Writes labels of people as CIFAR-N has them, by default with the names that numpy had when those were made.
+    """Writes human labels in the format of CIFAR-N, by default with the module names of old numpy versions.
 
-    `torch.save` pickles, which nothing else does here: it is what the official files were made with, nothing but
-    numbers goes into it, and it is read back by the reader that refuses all else.
+    This is the only use of pickle, through `torch.save`, as in the official files: it contains only numbers, and the
+    reader rejects anything else.
     """
     import torch
 
@@ -84,11 +86,11 @@ def write_human(path: Path, labels: Mapping[str, Any], *, old_numpy: bool = True
 
 
 def _renamed(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
         for name in old.namelist():
             new.writestr(name, old.read(name).replace(b"numpy._core.", b"numpy.core."))
-    return out.getvalue()
+    return buffer.getvalue()
 
 
 # ---------------------------------------------------------------- MATLAB
@@ -104,19 +106,19 @@ def write_matlab(path: Path, variables: Mapping[str, NDArray[Any]]) -> None:
 
 
 def cell_array(values: Sequence[Any]) -> NDArray[Any]:
-    """Returns a list as MATLAB has it, shape (1, N)."""
-    found = np.empty((1, len(values)), dtype=object)
-    found[0] = values
-    return found
+    """Returns a list as a MATLAB cell array, shape (1, N)."""
+    cells = np.empty((1, len(values)), dtype=object)
+    cells[0] = values
+    return cells
 
 
 def car_list(rows: Sequence[tuple[Any, Any]]) -> NDArray[Any]:
-    """Returns labels and file names as the lists of Stanford Cars: structures in which the class is the fifth field."""
+    """Returns labels and file names in the format of Stanford Cars: structures with the class as fifth field."""
     fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
-    found = np.zeros((1, len(rows)), dtype=[(name, object) for name in fields])
-    for place, (label, name) in enumerate(rows):
-        found[0, place] = (1, 2, 3, 4, label, name)
-    return found
+    structs = np.zeros((1, len(rows)), dtype=[(name, object) for name in fields])
+    for index, (label, name) in enumerate(rows):
+        structs[0, index] = (1, 2, 3, 4, label, name)
+    return structs
 
 
 # ---------------------------------------------------------------- Parquet

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.core.cache import cache_folder, cache_limit, keep_room
+from labelsieve.core.cache import cache_folder, cache_limit, reserve_disk_space
 from labelsieve.data.images import UnreadableImageError
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _make(stem: Path, count: int, area: int, *, room: int) -> None:
             file.truncate(3 * area * count)
         part.replace(_file(stem, _PIXELS))
         np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(count, 3)).flush()
-        keep_room(part)
+        reserve_disk_space(part)
         part.replace(_file(stem, _SHAPES))
     finally:
         part.unlink(missing_ok=True)

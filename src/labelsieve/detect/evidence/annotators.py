@@ -87,9 +87,9 @@ class AnnotatorNoise:
             spread = torch.full((classes,), float(np.log(max(1, classes - 1))))
         else:
             others, spread = wrong @ self.confusion[annotator], _entropy(self.confusion[annotator])
-        whole = _entropy(posterior * (1 - errors) + others)
+        total = _entropy(posterior * (1 - errors) + others)
         known = _entropy(torch.stack([errors, 1 - errors], dim=1)) + errors * spread
-        return whole - torch.mv(posterior, known)
+        return total - torch.mv(posterior, known)
 
     def learned(self, chunks: Iterator[tuple[Tensor, Tensor]]) -> AnnotatorNoise:
         """Returns the noise after a round of expectation-maximisation over p_k(x) (m, K) and labels (m, A)."""
@@ -100,13 +100,13 @@ class AnnotatorNoise:
             posterior = self.posterior(probability, several)
             for annotator, given in enumerate(several.T):
                 rows = (given >= 0).nonzero()[:, 0]
-                here, labels = posterior[rows], given[rows]
-                mine = here.gather(1, labels[:, None])
-                right[annotator].index_add_(0, labels, mine[:, 0])
-                here = here.scatter(1, labels[:, None], 0.0)
-                wrong[annotator] += here.sum(dim=0)
+                others, labels = posterior[rows], given[rows]
+                of_label = others.gather(1, labels[:, None])
+                right[annotator].index_add_(0, labels, of_label[:, 0])
+                others = others.scatter(1, labels[:, None], 0.0)
+                wrong[annotator] += others.sum(dim=0)
                 if cells is not None:
-                    cells[annotator].index_add_(0, labels, here)
+                    cells[annotator].index_add_(0, labels, others)
         confusion = None if cells is None else _confusions(cells.transpose(1, 2))
         return AnnotatorNoise(_errors(right, wrong), confusion, self.weight)
 
@@ -219,12 +219,12 @@ def whom_to_ask(noise: AnnotatorNoise, posterior: Tensor, annotations: Tensor) -
     whose own label is least likely right: a slip of theirs is found by asking again.
     """
     gains = torch.stack([noise.informative(each, posterior) for each in range(annotations.shape[1])], dim=1)
-    told = annotations >= 0
-    best = gains.masked_fill(told, -torch.inf).argmax(dim=1)
-    mine = posterior.gather(1, annotations.clamp(min=0))
-    doubted = mine.masked_fill(annotations == posterior.argmax(dim=1, keepdim=True), torch.inf)
+    has_labelled = annotations >= 0
+    best = gains.masked_fill(has_labelled, -torch.inf).argmax(dim=1)
+    of_label = posterior.gather(1, annotations.clamp(min=0))
+    doubted = of_label.masked_fill(annotations == posterior.argmax(dim=1, keepdim=True), torch.inf)
     again = torch.where(doubted.isinf().all(dim=1), -1, doubted.argmin(dim=1))
-    return torch.where(told.all(dim=1), again, best)
+    return torch.where(has_labelled.all(dim=1), again, best)
 
 
 def interval_of_accuracy(labels: float, right: float, spread: float, *, level: float = 0.95) -> tuple[float, float]:
@@ -286,9 +286,9 @@ def score_annotators(
                 rate=1 - float(clean.mean()) if fit.ends else None,
                 advance=advance,
             )
-            found = _scored(noise, chunks, labels)
+            scored = _scored(noise, chunks, labels)
             advance(1)
-            return found
+            return scored
 
         posterior, crowd = scored(fit.model, fit.clean)
         of_ends = [scored(*pair) for pair in zip(fit.end_models, fit.ends, strict=True)]
@@ -307,18 +307,18 @@ def _scored(noise: AnnotatorNoise, chunks: Chunks, labels: NDArray[np.int64]) ->
     parts: list[list[NDArray[Any]]] = []
     for rows, (probability, given) in zip(chunks.parts, chunks, strict=True):
         posterior = noise.posterior(probability, given)
-        own, there = posterior.gather(1, given.clamp(min=0)).double(), (given >= 0).double()
-        counts += there.sum(dim=0).numpy()
-        right += (own * there).sum(dim=0).numpy()
-        spread += (own * (1 - own) * there).sum(dim=0).numpy()
+        p_given, has_label = posterior.gather(1, given.clamp(min=0)).double(), (given >= 0).double()
+        counts += has_label.sum(dim=0).numpy()
+        right += (p_given * has_label).sum(dim=0).numpy()
+        spread += (p_given * (1 - p_given) * has_label).sum(dim=0).numpy()
         label = torch.from_numpy(labels[rows])[:, None]
         instead = posterior.scatter(1, label, -1.0).max(dim=1)
-        most = posterior.max(dim=1)
+        likeliest = posterior.max(dim=1)
         clean, ask = posterior.gather(1, label)[:, 0], whom_to_ask(noise, posterior, given)
-        columns = (clean, instead.indices, instead.values, most.indices, most.values, ask)
+        columns = (clean, instead.indices, instead.values, likeliest.indices, likeliest.values, ask)
         parts.append([column.numpy() for column in columns])
     joined = Posterior(*(np.concatenate(each) for each in list(zip(*parts, strict=True))[:5]))
-    asked = np.concatenate([part[5] for part in parts])
+    next_annotator = np.concatenate([part[5] for part in parts])
     low, high = np.transpose([interval_of_accuracy(*each) for each in zip(counts, right, spread, strict=True)])
     crowd = Crowd(
         rows=np.concatenate(chunks.parts),
@@ -328,6 +328,6 @@ def _scored(noise: AnnotatorNoise, chunks: Chunks, labels: NDArray[np.int64]) ->
         high=high,
         consensus=joined.likeliest,
         probability=joined.likeliest_confidence,
-        ask=asked,
+        ask=next_annotator,
     )
     return joined, crowd

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 
 CHUNK = 8192
@@ -46,12 +46,12 @@ class Discriminant:
     def logits(self, rows: NDArray[np.int64], features: Tensor) -> Tensor:
         """Returns the out-of-fold logits (n, K) of some rows, whose features (n, D) are given."""
         standard = (features - self.mean.to(features)) / self.scale.to(features)
-        own = torch.from_numpy(self.folds[rows])
-        order, counts = own.argsort(stable=True), torch.bincount(own, minlength=len(self.offsets)).tolist()
+        fold_ids = torch.from_numpy(self.folds[rows])
+        order, counts = fold_ids.argsort(stable=True), torch.bincount(fold_ids, minlength=len(self.offsets)).tolist()
         result = torch.empty(len(rows), self.offsets.shape[1], device=features.device)
         # fold by fold into one block each: many classes make scattering rows the longest part
-        for fold, (part, here) in enumerate(zip(result.split(counts), order.split(counts), strict=True)):
-            torch.mm(standard[here.to(features.device)], self.slopes[fold].to(features), out=part)
+        for fold, (part, in_fold) in enumerate(zip(result.split(counts), order.split(counts), strict=True)):
+            torch.mm(standard[in_fold.to(features.device)], self.slopes[fold].to(features), out=part)
             part += self.offsets[fold].to(features)
         return result[order.argsort().to(features.device)]
 
@@ -95,17 +95,17 @@ def fit_discriminants(
         Both, the second one the same as the first where nothing more makes the labels more likely.
     """
     shown, total = progress or Progress(), 2 + len(SHRINKAGES)
-    with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, keeping_room():
-        gathered = gather(features, labels, rows, classes, folds, generator)
+    with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, reuse_allocations():
+        statistics = fold_statistics(features, labels, rows, classes, folds, generator)
         advance(1)
-        unsmoothed = smoothed = gathered.fit(0.0)
+        unsmoothed = smoothed = statistics.fit(0.0)
         if not len(rows):
             return unsmoothed, smoothed
-        _, lowest = _calibrate(unsmoothed, features, labels, rows, gathered.there, advance)
+        _, lowest = _calibrate(unsmoothed, features, labels, rows, statistics.present, advance)
         advance(1)
-        for least in SHRINKAGES:  # no more than three are held, for many classes make them large
-            other = gathered.fit(least)
-            _, loss = _calibrate(other, features, labels, rows, gathered.there, advance)
+        for min_weight in SHRINKAGES:  # no more than three are held, for many classes make them large
+            other = statistics.fit(min_weight)
+            _, loss = _calibrate(other, features, labels, rows, statistics.present, advance)
             if loss < lowest:
                 smoothed, lowest = other, loss
             advance(1)
@@ -113,14 +113,14 @@ def fit_discriminants(
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
+class FoldStatistics:
     """All that discriminants are made of: deal, mean and scale of a :class:`Discriminant`, and sums without each fold.
 
     Attributes:
         counts: Shape (F, K).
         sums: Shape (F, K, D).
-        squares: Shape (F, D, D).
-        there: Shape (K,): which classes have rows.
+        scatter: Shape (F, D, D).
+        present: Shape (K,): which classes have rows.
     """
 
     folds: NDArray[np.int64]
@@ -128,31 +128,31 @@ class Gathered:
     scale: Tensor
     counts: Tensor
     sums: Tensor
-    squares: Tensor
-    there: Tensor
+    scatter: Tensor
+    present: Tensor
 
-    def fit(self, least: float) -> Discriminant:
+    def fit(self, min_weight: float) -> Discriminant:
         """Fits without each fold, with the identity weighing at least so much, from 0 to 1."""
-        parts = zip(self.counts, self.sums, self.squares, strict=True)
-        slopes, offsets = zip(*(_solve(*part, least=least) for part in parts), strict=True)
+        parts = zip(self.counts, self.sums, self.scatter, strict=True)
+        slopes, offsets = zip(*(_solve(*part, min_weight=min_weight) for part in parts), strict=True)
         stacked = torch.stack(slopes).float(), torch.stack(offsets).float()
         return Discriminant(self.folds, self.mean.float(), self.scale.float(), *stacked)
 
 
-def gather(
+def fold_statistics(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     classes: int,
     folds: int,
     generator: torch.Generator,
-) -> Gathered:
+) -> FoldStatistics:
     """Gathers what discriminants are made of, in one pass over some rows; see :func:`fit_discriminants`."""
-    deal = stratified_folds(labels, rows, folds, generator)
+    fold_ids = stratified_folds(labels, rows, folds, generator)
     mean, scale = moments(features, rows)
-    parts = _statistics(features, labels, deal, rows, mean, scale, classes, folds)
-    counts, sums, squares = (part.sum(dim=0) - part for part in parts)
-    return Gathered(deal, mean, scale, counts, sums, squares, there=parts[0].sum(dim=0) > 0)
+    parts = _statistics(features, labels, fold_ids, rows, mean, scale, classes, folds)
+    counts, sums, scatter = (part.sum(dim=0) - part for part in parts)
+    return FoldStatistics(fold_ids, mean, scale, counts, sums, scatter, present=parts[0].sum(dim=0) > 0)
 
 
 def stratified_folds(
@@ -162,10 +162,10 @@ def stratified_folds(
 
     By chance alone, a fold may hold most of the few images of a class.
     """
-    deal = np.full(len(labels), -1, dtype=np.int64)
+    fold_ids = np.full(len(labels), -1, dtype=np.int64)
     order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-    deal[order[labels[order].argsort(kind="stable")]] = np.arange(len(rows)) % folds
-    return deal
+    fold_ids[order[labels[order].argsort(kind="stable")]] = np.arange(len(rows)) % folds
+    return fold_ids
 
 
 def fit_linear(
@@ -197,13 +197,13 @@ def fit_linear(
         without rows gets a place that it does not win: no slope, and the smallest bias.
     """
     with (progress or Progress()).task("fitting discriminants", total=3, unit="fits", brief=True) as advance:
-        crossed = gather(features, labels, rows, classes, folds, generator).fit(0.0)
+        crossed = fold_statistics(features, labels, rows, classes, folds, generator).fit(0.0)
         advance(1)
         mean, scale = crossed.mean.double(), crossed.scale.double()
-        whole = np.zeros(len(features), dtype=np.int64)
-        statistics = _statistics(features, labels, whole, rows, mean, scale, classes, 1)
-        counts, sums, squares = (part[0] for part in statistics)
-        slopes, offsets = _solve(counts, sums, squares)
+        one_fold = np.zeros(len(features), dtype=np.int64)
+        statistics = _statistics(features, labels, one_fold, rows, mean, scale, classes, 1)
+        counts, sums, scatter = (part[0] for part in statistics)
+        slopes, offsets = _solve(counts, sums, scatter)
         advance(1)
         # the slope of an empty class is zero already, for its mean is the common one
         offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min())
@@ -219,22 +219,22 @@ def _calibrate(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
-    there: Tensor,
+    present: Tensor,
     advance: Callable[[int], None] = lambda _count: None,
 ) -> tuple[float, float]:
     """Returns the temperature that suits the out-of-fold logits of a part of the rows best, and their loss at it."""
     from scipy.optimize import minimize_scalar
 
     sample = rows[:: -(-len(rows) // CHUNK)]
-    logits = crossed.logits(sample, torch.from_numpy(features[sample])).masked_fill(~there, -torch.inf)
+    logits = crossed.logits(sample, torch.from_numpy(features[sample])).masked_fill(~present, -torch.inf)
     target = torch.from_numpy(labels[sample])
 
     def loss(log_temperature: float) -> float:
         advance(0)
         return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), target))
 
-    found = minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded")
-    return math.exp(found.x), float(found.fun)
+    optimum = minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded")
+    return math.exp(optimum.x), float(optimum.fun)
 
 
 def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -256,19 +256,19 @@ class Rows(Protocol):
 
 def moments(features: Rows, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each dimension, (D,)."""
-    total, squares = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
+    total, square_sum = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
     for part in chunks(rows):
         values = torch.from_numpy(features[part]).double()
         total += values.sum(dim=0)
-        squares += values.square().sum(dim=0)
+        square_sum += values.square().sum(dim=0)
     mean = total / max(1, len(rows))
-    return mean, (squares / max(1, len(rows)) - mean.square()).clamp(min=1e-12).sqrt()
+    return mean, (square_sum / max(1, len(rows)) - mean.square()).clamp(min=1e-12).sqrt()
 
 
 def _statistics(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
-    deal: NDArray[np.int64],
+    fold_ids: NDArray[np.int64],
     rows: NDArray[np.int64],
     mean: Tensor,
     scale: Tensor,
@@ -278,40 +278,42 @@ def _statistics(
     """Returns for each fold the counts (F, K) and sums (F, K, D) of the classes and the second moments (F, D, D)."""
     width = features.shape[1]
     counts, sums = torch.zeros(folds, classes).double(), torch.zeros(folds, classes, width).double()
-    squares = torch.zeros(folds, width, width).double()
+    scatter = torch.zeros(folds, width, width).double()
     for part in chunks(rows):
         values = (torch.from_numpy(features[part]).double() - mean) / scale
-        own, given = torch.from_numpy(deal[part]), torch.from_numpy(labels[part])
+        folds_of_part, given = torch.from_numpy(fold_ids[part]), torch.from_numpy(labels[part])
         for fold in range(folds):
-            here = own == fold
-            counts[fold] += torch.bincount(given[here], minlength=classes)
-            sums[fold].index_add_(0, given[here], values[here])
-            squares[fold] += values[here].T @ values[here]
-    return counts, sums, squares
+            in_fold = folds_of_part == fold
+            counts[fold] += torch.bincount(given[in_fold], minlength=classes)
+            sums[fold].index_add_(0, given[in_fold], values[in_fold])
+            scatter[fold] += values[in_fold].T @ values[in_fold]
+    return counts, sums, scatter
 
 
-def _solve(counts: Tensor, sums: Tensor, squares: Tensor, *, least: float = 0.0) -> tuple[Tensor, Tensor]:
+def _solve(counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float = 0.0) -> tuple[Tensor, Tensor]:
     """Returns slopes (D, K) and offsets (K,) of the discriminant from the statistics of some folds.
 
     Args:
         counts: Shape (K,).
         sums: Shape (K, D).
-        squares: Shape (D, D).
-        least: The least weight of the identity, from 0 to 1.
+        scatter: Shape (D, D).
+        min_weight: The smallest weight of the identity, from 0 to 1.
     """
-    means, covariance = means_and_covariance(counts, sums, squares, least=least)
+    means, covariance = means_and_covariance(counts, sums, scatter, min_weight=min_weight)
     slopes = torch.linalg.solve(covariance, means.T)
     return slopes, -0.5 * (means.T * slopes).sum(dim=0)
 
 
-def means_and_covariance(counts: Tensor, sums: Tensor, squares: Tensor, *, least: float = 0.0) -> tuple[Tensor, Tensor]:
+def means_and_covariance(
+    counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Returns the means of the classes, (K, D), and the covariance within them, (D, D), shrunk; see :func:`_solve`."""
     # one pseudo-image at the common mean: a class with few images is drawn to it, an empty one is neutral
     means = sums / (counts + 1)[:, None]
-    images, width = counts.sum().clamp(min=1), squares.shape[0]
-    within = (squares - sums.T @ means - means.T @ sums + means.T @ (counts[:, None] * means)) / images
+    images, width = counts.sum().clamp(min=1), scatter.shape[0]
+    within = (scatter - sums.T @ means - means.T @ sums + means.T @ (counts[:, None] * means)) / images
     level, energy = within.trace() / width, within.square().sum()
     spread = (images + 1 - 2 / width) * (energy - level.square() * width)
     weight = ((1 - 2 / width) * energy + (level * width).square()) / spread.clamp(min=1e-12)
-    weight = weight.clamp(min=least, max=1.0)
+    weight = weight.clamp(min=min_weight, max=1.0)
     return means, (1 - weight) * within + (weight * level + 1e-6) * torch.eye(width).double()

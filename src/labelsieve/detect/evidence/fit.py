@@ -51,16 +51,18 @@ MOST_HELD = 2**26
 ROUNDS = 3
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
-# A confusion of its own for each class has to make held-out labels so much more likely, in nats.
-LEAST_GAIN = 5.0
+# A confusion of its own for each class has to make held-out labels so much more likely, in nats. Even noise
+# loses by one, the more the more labels are wrong.
+LEAST_GAIN = 2.0
 # From this share of what it would gain if classes were exchanged on, they are.
 EXCHANGED = 0.6
 # Looks have to explain labels better than classes do, by so many nats for each wrong label.
 ALIKE = 0.2
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
-# A noise is learned in so many rounds from one half of the labels, to evaluate it by the other.
-HELD_OUT_ROUNDS = 12
+# A noise is learned in so many rounds from the labels of all folds but one, to evaluate it by those of that one. Of few
+# labels most are needed to learn from; of more than so many logits one half tells enough.
+HELD_OUT_ROUNDS, HELD_OUT_FOLDS, FEW_LOGITS = 12, 5, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +108,8 @@ def fit_joint(
         generator: Chooses the part, and puts the rows into random order.
         progress: Where to show how far it is.
     """
-    most = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
-    rows = rows[torch.randperm(len(rows), generator=generator)[:most].numpy()]
+    maximum = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
+    rows = rows[torch.randperm(len(rows), generator=generator)[:maximum].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
@@ -143,8 +145,8 @@ def fit_joint(
 
 def _spread(parts: Tensor) -> Tensor:
     """Returns how far the logits of each kind of evidence lie apart, (P,): a wrong scale of theirs changes nothing."""
-    apart = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
-    return torch.where(apart > 0, apart, 1.0)
+    spread = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
+    return torch.where(spread > 0, spread, 1.0)
 
 
 class _Sample:
@@ -224,8 +226,8 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
         (slope,) = torch.autograd.grad(prior, now)
         total = float(prior.detach())
         for parts, labels in sample:
-            mine, others = model.noise.explain(tried.logits(parts).softmax(dim=1), labels)
-            loss = -(mine + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
+            of_given, others = model.noise.explain(tried.logits(parts).softmax(dim=1), labels)
+            loss = -(of_given + others.sum(dim=1)).clamp(min=1e-12).log().sum() / sample.count
             slope += torch.autograd.grad(loss, now)[0]
             total += float(loss.detach())
         return total, slope.double().numpy()
@@ -233,8 +235,8 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
     # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
     bounds = [(0.0, None)] * kinds + [(None, None) if biased else (0.0, 0.0)] * len(model.bias)
     start = torch.cat([model.weights.clamp(min=0.02), model.bias]).double().numpy()
-    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
-    best = torch.from_numpy(found.x).float()
+    result = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
+    best = torch.from_numpy(result.x).float()
     return JointModel(best[:kinds], best[kinds:], model.noise)
 
 
@@ -269,8 +271,8 @@ def _mistakes(
     if gain >= EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN)):
         return Mistakes.EXCHANGED
     scale, _ = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
-    alike = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
-    return Mistakes.ALIKE if alike - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
+    by_looks = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
+    return Mistakes.ALIKE if by_looks - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
 
 
 def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
@@ -282,19 +284,23 @@ def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) ->
 
 
 def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:
-    """Returns the log-likelihood of the labels of each half under the noise that the other half shows."""
-    half = len(joined.labels) // 2
-    halves = [Joined(*(part[:half] for part in joined)), Joined(*(part[half : 2 * half] for part in joined))]
-    both = (_learn(one, start, rounds=HELD_OUT_ROUNDS, advance=advance) for one in halves)
-    return sum(_log_likelihood(other, noise) for other, noise in zip(reversed(halves), both, strict=True))
+    """Returns the log-likelihood of the labels of each fold under the noise that the other folds show."""
+    folds = HELD_OUT_FOLDS if joined.logits.numel() <= FEW_LOGITS else 2
+    total = 0.0
+    for rows in torch.arange(len(joined.labels)).tensor_split(min(folds, len(joined.labels))):
+        start_row, end_row = int(rows[0]), int(rows[-1]) + 1
+        others = Joined(*(torch.cat([part[:start_row], part[end_row:]]) for part in joined))
+        noise = _learn(others, start, rounds=HELD_OUT_ROUNDS, advance=advance)
+        total += _log_likelihood(Joined(*(part[start_row:end_row] for part in joined)), noise)
+    return total
 
 
 @torch.no_grad()
 def _log_likelihood(joined: Joined, noise: Noise) -> float:
     total = 0.0
     for probability, labels in joined.chunks():
-        mine, others = noise.explain(probability, labels)
-        total += float((mine + others.sum(dim=1)).clamp(min=1e-12).log().sum())
+        of_given, others = noise.explain(probability, labels)
+        total += float((of_given + others.sum(dim=1)).clamp(min=1e-12).log().sum())
     return total
 
 

@@ -83,9 +83,9 @@ class ClassNoise(Noise):
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
         spread = 1 / max(1, probability.shape[1] - 1) if self.confusion is None else self.confusion.T[labels]
-        mine = (probability * (1 - self.rates)).gather(1, labels[:, None])[:, 0]
+        of_given = (probability * (1 - self.rates)).gather(1, labels[:, None])[:, 0]
         others = probability * self.rates * spread
-        return mine, others.scatter(1, labels[:, None], 0.0)
+        return of_given, others.scatter(1, labels[:, None], 0.0)
 
     def partners(self) -> Tensor:
         """Returns the class that is given most often instead of each true class, (K,)."""
@@ -97,10 +97,10 @@ class ClassNoise(Noise):
         right, wrong = torch.zeros(classes), torch.zeros(classes)  # by true class
         counts = None if self.confusion is None else torch.zeros(classes, classes)  # rows: given, columns: true class
         for probability, labels in chunks:
-            mine, others = self.explain(probability, labels)
-            whole = (mine + others.sum(dim=1)).clamp(min=LEAST)
-            others /= whole[:, None]
-            right.index_add_(0, labels, mine / whole)
+            of_given, others = self.explain(probability, labels)
+            total = (of_given + others.sum(dim=1)).clamp(min=LEAST)
+            others /= total[:, None]
+            right.index_add_(0, labels, of_given / total)
             wrong += others.sum(dim=0)
             if counts is not None:
                 counts.index_add_(0, labels, others)
@@ -137,38 +137,40 @@ class LookAlikeNoise(Noise):
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`."""
-        mine, alike, any_class = self._parts(probability, labels)
-        return mine, alike + any_class
+        of_given, alike, any_class = self._parts(probability, labels)
+        return of_given, alike + any_class
 
     def _parts(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        most, at = probability.max(dim=1, keepdim=True)
-        rate = self.rates[torch.bucketize(most.detach(), self.edges)]
-        here, others = labels[:, None], max(1, probability.shape[1] - 1)
-        mine = probability.gather(1, here)
+        confidence, at = probability.max(dim=1, keepdim=True)
+        rate = self.rates[torch.bucketize(confidence.detach(), self.edges)]
+        column, others = labels[:, None], max(1, probability.shape[1] - 1)
+        of_given = probability.gather(1, column)
         # what is left beside the likeliest class is summed: 1 - p would lose it to rounding
         left = (1 - probability).scatter(1, at, probability.scatter(1, at, 0.0).sum(dim=1, keepdim=True))
-        alike = rate * self.alike * probability * (mine + SMALL) / (left + others * SMALL)
+        alike = rate * self.alike * probability * (of_given + SMALL) / (left + others * SMALL)
         any_class = rate * (1 - self.alike) * probability / others
-        return ((1 - rate) * mine)[:, 0], alike.scatter(1, here, 0.0), any_class.scatter(1, here, 0.0)
+        return ((1 - rate) * of_given)[:, 0], alike.scatter(1, column, 0.0), any_class.scatter(1, column, 0.0)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """See :meth:`Noise.learned`; the parts are as large as each other, and ε is isotonic over them."""
-        found = []
+        parts = []
         for probability, labels in chunks:
-            mine, alike, any_class = self._parts(probability, labels)
+            of_given, alike, any_class = self._parts(probability, labels)
             both = torch.stack([alike.sum(dim=1), any_class.sum(dim=1)])
-            found.append(torch.cat([probability.amax(dim=1)[None], both / (mine + both.sum(dim=0)).clamp(min=LEAST)]))
-        most, alike, any_class = torch.cat(found, dim=1)
+            parts.append(
+                torch.cat([probability.amax(dim=1)[None], both / (of_given + both.sum(dim=0)).clamp(min=LEAST)])
+            )
+        confidence, alike, any_class = torch.cat(parts, dim=1)
         wrong = alike + any_class
         share = float(alike.sum() / wrong.sum().clamp(min=LEAST))
-        return type(self)(float(wrong.mean()), *_by_part(most, wrong), share)
+        return type(self)(float(wrong.mean()), *_by_part(confidence, wrong), share)
 
 
-def _by_part(most: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+def _by_part(confidence: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the share of wrong labels by part of the images, which does not rise, and where the parts meet."""
-    parts = max(1, min(PARTS, int(len(most) / PRIOR_IMAGES)))
-    edges = most.quantile(torch.arange(1, parts) / parts)
-    part = torch.bucketize(most, edges)
+    parts = max(1, min(PARTS, int(len(confidence) / PRIOR_IMAGES)))
+    edges = confidence.quantile(torch.arange(1, parts) / parts)
+    part = torch.bucketize(confidence, edges)
     count = torch.bincount(part, minlength=parts) + PRIOR_IMAGES
     rates = (torch.zeros(parts).index_add_(0, part, wrong) + PRIOR_IMAGES * wrong.mean()) / count
     return _falling(rates, count), edges
@@ -210,10 +212,10 @@ class JointModel:
     def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
         """Scores n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
         probability = self.logits(parts).softmax(dim=1)
-        mine, others = self.noise.explain(probability, labels)
+        of_given, others = self.noise.explain(probability, labels)
         instead, likeliest = others.argmax(1), probability.argmax(1)
         confidence = probability.gather(1, torch.stack([instead, likeliest], dim=1))
-        return Posterior(clean_share(mine, others), instead, confidence[:, 0], likeliest, confidence[:, 1])
+        return Posterior(clean_share(of_given, others), instead, confidence[:, 0], likeliest, confidence[:, 1])
 
 
 class Posterior(NamedTuple):
@@ -234,9 +236,9 @@ class Posterior(NamedTuple):
     likeliest_confidence: Any
 
 
-def clean_share(mine: Tensor, others: Tensor) -> Tensor:
+def clean_share(of_given: Tensor, others: Tensor) -> Tensor:
     """Returns p_clean, (n,), of what :meth:`Noise.explain` gives: the part of the given class in P(y | x)."""
-    return mine / (mine + others.sum(dim=1)).clamp(min=LEAST)
+    return of_given / (of_given + others.sum(dim=1)).clamp(min=LEAST)
 
 
 class Mistakes(Enum):

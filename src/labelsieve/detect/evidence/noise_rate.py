@@ -138,8 +138,8 @@ def classes_differ(joined: Joined) -> bool:
     disagrees, order = _disagreeing(joined), _surest_first(joined, by_class=True)
     of_each, _, _ = _among_surest(disagrees[order])
     of_all, _, _ = _among_surest(disagrees[_surest_first(joined, by_class=False)])
-    fitting = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
-    doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in fitting.chunks()])
+    calibrated = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
+    doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in calibrated.chunks()])
     return of_each.low > max(of_all.high, float(doubt[order[: _fewest(len(order))]].mean()))
 
 
@@ -167,7 +167,7 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     from sklearn.isotonic import IsotonicRegression
 
     probability = (logits * factor if far_off(factor) else logits).softmax(dim=1)
-    mine = probability.gather(1, labels[:, None])[:, 0].double().numpy()
+    p_given = probability.gather(1, labels[:, None])[:, 0].double().numpy()
     given = torch.zeros_like(probability).scatter(1, labels[:, None], 1.0)
     curve = IsotonicRegression(y_min=1e-9, out_of_bounds="clip").fit(
         probability.flatten().numpy(), given.flatten().numpy()
@@ -175,7 +175,7 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
     confidence, predicted = probability.max(dim=1)
     surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
     height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
-    return float(1 - np.clip(height * mine / curve.predict(mine), 0, 1).mean())
+    return float(1 - np.clip(height * p_given / curve.predict(p_given), 0, 1).mean())
 
 
 def _disagreeing(joined: Joined) -> Tensor:

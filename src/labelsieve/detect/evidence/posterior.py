@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 from labelsieve.core.seeds import Purpose
 from labelsieve.detect.evidence.annotators import score_annotators
@@ -81,7 +81,7 @@ def score_jointly(
         annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
         progress: Where to show how far it is.
     """
-    with keeping_room():
+    with reuse_allocations():
         fit = fit_joint(
             evidence,
             labels,
@@ -101,13 +101,13 @@ def score_jointly(
             posterior, crowd, fit = score_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
     return Scored(
         posterior.clean,
         np.where(wrong, posterior.instead, posterior.likeliest),
         np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         FlagRule(threshold=threshold),
-        (f"weights of the evidence: {told}", *_scale_notes(logit_scale, fit.factor)),
+        (f"weights of the evidence: {weights}", *_scale_notes(logit_scale, fit.factor)),
         _estimate(fit, posterior.clean, threshold),
         crowd,
     )

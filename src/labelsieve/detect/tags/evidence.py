@@ -85,7 +85,7 @@ def neighbours_of(pairs: TagInputs, k: int) -> Neighbours:
     return nearest(pairs.images.all_joint(), k=k, progress=pairs.images.progress)
 
 
-def deal_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
+def random_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
     """Deals images into folds of one size, (n,), values 0 to F-1."""
     return torch.randperm(count, generator=generator).numpy() % folds
 

@@ -11,10 +11,10 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.detect.neighbours import Neighbours
 from labelsieve.detect.tags.evidence import (
     Kind,
-    deal_folds,
     discriminant_kinds,
     neighbour_kind,
     neighbours_of,
+    random_folds,
     zero_shot_kind,
 )
 from labelsieve.detect.tags.inputs import TagInputs
@@ -49,30 +49,30 @@ def join(
         notes: Remarks for the user on what was trained before.
     """
     engine, given = pairs.images.engine, pairs.given
-    views, found = views_of(pairs, windows), neighbours_of(pairs, neighbours)
+    views, neighbours_found = views_of(pairs, windows), neighbours_of(pairs, neighbours)
     kinds = {} if pairs.images.text is None else {"zero-shot": zero_shot_kind(pairs)}
     kinds |= {} if views is None else {"zero-shot of windows": zero_shot_of_views(views)}
-    kinds |= dict(more or {}) | _learned(pairs, found, views, folds=folds)
+    kinds |= dict(more or {}) | _learned(pairs, neighbours_found, views, folds=folds)
     generator = engine.generator(Purpose.POSTERIOR_ROWS)
     model = fit_pairs([*kinds.values()], given, pairs.frequency, generator=generator, progress=engine.progress)
     weights, rates = dict(zip(kinds, model.weights.tolist(), strict=True)), model.estimates()
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
-    notes = (*notes, f"weights of the evidence: {told}", *rates.pop("notes", ()))
+    weight_text = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+    notes = (*notes, f"weights of the evidence: {weight_text}", *rates.pop("notes", ()))
     present = model.all_probabilities(given, posterior=True)
     return tag_scores(pairs, present, notes=notes, history=(*history, weights), **rates)
 
 
-def _learned(pairs: TagInputs, found: Neighbours, views: Views | None, *, folds: int) -> dict[str, Kind]:
+def _learned(pairs: TagInputs, neighbours_found: Neighbours, views: Views | None, *, folds: int) -> dict[str, Kind]:
     """Returns the kinds of evidence that learn from the given tags."""
     weights = torch.from_numpy(pairs.given).float()
     generator = pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS)
-    deal = deal_folds(len(weights), folds=folds, generator=generator)
-    image, smoothed = discriminant_kinds(pairs, weights, deal, shrinkages=SHRINKAGES)
+    fold_ids = random_folds(len(weights), folds=folds, generator=generator)
+    image, smoothed = discriminant_kinds(pairs, weights, fold_ids, shrinkages=SHRINKAGES)
     kinds = {"image features": image, "smoothed features": smoothed}
     if views is not None:
-        kinds["window features"] = discriminant_of_views(views, weights, deal, shrinkage=SHRINKAGES[0])
-    kinds["neighbours"] = neighbour_kind(pairs, weights, found)
-    return {**kinds, "other tags": other_tags_kind(pairs.given, deal)}
+        kinds["window features"] = discriminant_of_views(views, weights, fold_ids, shrinkage=SHRINKAGES[0])
+    kinds["neighbours"] = neighbour_kind(pairs, weights, neighbours_found)
+    return {**kinds, "other tags": other_tags_kind(pairs.given, fold_ids)}
 
 
 def score_alone(pairs: TagInputs, kind: Kind) -> TagScores:

@@ -49,5 +49,5 @@ class TagKNN(TagDetector):
         from labelsieve.detect.tags.evidence import neighbour_kind, neighbours_of
         from labelsieve.detect.tags.joining import score_alone
 
-        found = neighbours_of(pairs, self.neighbours)
-        return score_alone(pairs, neighbour_kind(pairs, torch.from_numpy(pairs.given).float(), found))
+        neighbours = neighbours_of(pairs, self.neighbours)
+        return score_alone(pairs, neighbour_kind(pairs, torch.from_numpy(pairs.given).float(), neighbours))

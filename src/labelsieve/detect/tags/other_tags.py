@@ -16,30 +16,30 @@ from labelsieve.detect.evidence.discriminants import Discriminant, chunks
 from labelsieve.detect.tags.evidence import Kind
 
 
-def other_tags_kind(given: NDArray[np.bool_], deal: NDArray[np.int64]) -> Kind:
+def other_tags_kind(given: NDArray[np.bool_], fold_ids: NDArray[np.int64]) -> Kind:
     """Returns log-odds of each tag by the others of its image, less those of no knowledge, out of fold.
 
     Time grows with F K³, memory with F K².
 
     Args:
         given: Tags, (n, K).
-        deal: The fold of each image, (n,).
+        fold_ids: The fold of each image, (n,).
     """
     tags, classes = torch.from_numpy(given), given.shape[1]
     together, fitted = _together(tags, np.arange(len(given))), []
-    for fold, size in enumerate(np.bincount(deal).tolist()):
-        fitted.append(_couplings(together - _together(tags, np.flatnonzero(deal == fold)), len(given) - size))
+    for fold, size in enumerate(np.bincount(fold_ids).tolist()):
+        fitted.append(_couplings(together - _together(tags, np.flatnonzero(fold_ids == fold)), len(given) - size))
     slopes, offsets = (torch.stack(each) for each in zip(*fitted, strict=True))
-    found = Discriminant(deal, torch.zeros(classes), torch.ones(classes), slopes, offsets)
-    return lambda here: found.logits(here, tags[torch.from_numpy(here)].float())
+    couplings = Discriminant(fold_ids, torch.zeros(classes), torch.ones(classes), slopes, offsets)
+    return lambda rows: couplings.logits(rows, tags[torch.from_numpy(rows)].float())
 
 
 def _together(tags: Tensor, rows: NDArray[np.int64]) -> Tensor:
     """Returns how many of some images have each two tags, (K, K)."""
     total = torch.zeros(tags.shape[1], tags.shape[1]).double()
     for part in chunks(rows):
-        own = tags[torch.from_numpy(part)].float()
-        total += (own.T @ own).double()
+        block = tags[torch.from_numpy(part)].float()
+        total += (block.T @ block).double()
     return total
 
 
@@ -56,16 +56,16 @@ def _couplings(together: Tensor, count: int) -> tuple[Tensor, Tensor]:
     mean, count = (together.diagonal() + 0.5) / (count + 1), max(count, 1)
     spread = (mean * (1 - mean)).sqrt()
     correlation = (together / count - torch.outer(mean, mean)) / torch.outer(spread, spread)
-    apart = ~torch.eye(len(mean), dtype=torch.bool)
-    if not apart.any():
+    off_diagonal = ~torch.eye(len(mean), dtype=torch.bool)
+    if not off_diagonal.any():
         return torch.zeros(1, 1), torch.zeros(1)
-    common = correlation[apart].mean()
+    common = correlation[off_diagonal].mean()
     # x² of a 0 or 1 that is scaled to unit spread is 1 + x (1 - 2 m) / s, so that its moments are those of x
     skew = (1 - 2 * mean) / spread
-    chance = (1 + torch.outer(skew, skew) * correlation - correlation.square())[apart].mean() / count
-    scatter = (correlation - common)[apart].square().mean()
+    chance = (1 + torch.outer(skew, skew) * correlation - correlation.square())[off_diagonal].mean() / count
+    scatter = (correlation - common)[off_diagonal].square().mean()
     weight = (chance / scatter.clamp(min=1e-12)).clamp(0, 1)
-    shrunk = torch.where(apart, (1 - weight) * correlation + weight * common, 1 + 1 / count)
+    shrunk = torch.where(off_diagonal, (1 - weight) * correlation + weight * common, 1 + 1 / count)
     inverse = torch.linalg.inv(shrunk)
-    slopes = torch.where(apart, -inverse, 0.0) / torch.outer(spread, spread)
+    slopes = torch.where(off_diagonal, -inverse, 0.0) / torch.outer(spread, spread)
     return slopes.float(), (-mean @ slopes).float()

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.seeds import Purpose
-from labelsieve.detect.tags.evidence import deal_folds
+from labelsieve.detect.tags.evidence import random_folds
 from labelsieve.detect.tags.inputs import TagInputs
 
 # L2 regularisation of the biases: a class that none or all of the images have would draw its own without end.
@@ -33,18 +33,23 @@ def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: fl
     images = pairs.images
     features, given = images.features.pooled[images.rows], pairs.given
     folds = max(1, min(folds, len(given)))
-    deal = deal_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
-    found = np.empty(given.shape, dtype=np.float32)
-    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, keeping_room():
+    fold_ids = random_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
+    probability = np.empty(given.shape, dtype=np.float32)
+    with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, reuse_allocations():
         for fold in range(folds):
-            here = deal == fold
-            mean, deviation = features[~here].mean(axis=0), features[~here].std(axis=0)
+            held_out = fold_ids == fold
+            mean, deviation = features[~held_out].mean(axis=0), features[~held_out].std(axis=0)
             deviation[deviation == 0] = 1
-            fitted = torch.from_numpy((features[~here] - mean) / deviation), torch.from_numpy(given[~here]).float()
+            fitted = (
+                torch.from_numpy((features[~held_out] - mean) / deviation),
+                torch.from_numpy(given[~held_out]).float(),
+            )
             slopes, biases = fit_one_against_rest(*fitted, strength=1 / (strength * max(1, len(fitted[0]))))
-            found[here] = torch.sigmoid(torch.from_numpy((features[here] - mean) / deviation) @ slopes + biases).numpy()
+            probability[held_out] = torch.sigmoid(
+                torch.from_numpy((features[held_out] - mean) / deviation) @ slopes + biases
+            ).numpy()
             advance(1)
-    return found
+    return probability
 
 
 def fit_one_against_rest(

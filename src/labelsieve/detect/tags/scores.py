@@ -97,13 +97,13 @@ def tag_scores(
     if issue is None:
         # float32 on both sides, as a threshold may be one of the values
         issue = np.where(given, present <= np.float32(thresholds[0]), 1 - present <= np.float32(thresholds[1]))
-    whole = len(rows) == len(pairs.tags)
+    all_readable = len(rows) == len(pairs.tags)
     return TagScores(
         tags=pairs.tags,
-        present=present if whole else _laid_out(present, rows, len(pairs.tags), np.nan),
+        present=present if all_readable else _laid_out(present, rows, len(pairs.tags), np.nan),
         wrong_threshold=thresholds[0],
         missing_threshold=thresholds[1],
-        issue=issue if whole else _laid_out(issue, rows, len(pairs.tags), False),
+        issue=issue if all_readable else _laid_out(issue, rows, len(pairs.tags), False),
         omission=np.broadcast_to(np.asarray(omission, dtype=np.float64), classes).copy(),
         commission=np.broadcast_to(np.asarray(commission, dtype=np.float64), classes).copy(),
         errors=dict(pairs.images.features.errors),
@@ -122,12 +122,12 @@ def _notes(pairs: TagInputs) -> tuple[str, ...]:
     from labelsieve.core.errors import listed
 
     names, count = np.array(pairs.images.class_names, dtype=object), pairs.given.sum(axis=0)
-    found = {
+    problems = {
         "no image has the tag": names[count == 0],
         "every image has the tag": names[count == len(pairs.given)],
     }
     return tuple(
-        f"{said} {listed(which, quoted=True)}, so that nothing can be learned of it from images"
-        for said, which in found.items()
+        f"{text} {listed(which, quoted=True)}, so that nothing can be learned of it from images"
+        for text, which in problems.items()
         if len(which)
     )

@@ -58,29 +58,29 @@ class Views:
 
     def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
         """Returns the features of some views, (m, W)."""
-        here, place = np.unique(rows // self.count, return_inverse=True)
-        found: NDArray[np.float32] = self.of(here)[place, rows % self.count]
-        return found
+        positions, place = np.unique(rows // self.count, return_inverse=True)
+        features: NDArray[np.float32] = self.of(positions)[place, rows % self.count]
+        return features
 
-    def of(self, here: NDArray[np.int64]) -> NDArray[np.float32]:
+    def of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Returns the features of all views of the images at m positions, (m, T, W)."""
-        rows = self.pairs.images.rows[here]
+        rows = self.pairs.images.rows[positions]
         return np.concatenate([self.pairs.images.features.pooled[rows][:, None], self.parts[rows]], axis=1)
 
     @torch.no_grad()
-    def logits(self, here: NDArray[np.int64]) -> Tensor:
+    def logits(self, positions: NDArray[np.int64]) -> Tensor:
         """Returns zero-shot log-odds of each class against all others, (m, T, K), on the CPU. Needs texts."""
         images, text = self.pairs.images, self.pairs.images.text
         assert text is not None  # by views_of()
-        views = torch.from_numpy(self.of(here)).to(images.device).flatten(0, 1)
+        views = torch.from_numpy(self.of(positions)).to(images.device).flatten(0, 1)
         cosines = normalize(images.project(views), dim=-1) @ text.T
         log_p = (images.logit_scale * cosines).log_softmax(dim=-1).float().cpu().clamp(max=-1e-6)
         odds = log_p - (-log_p.expm1()).log()
-        return self.without_blank(odds.unflatten(0, (len(here), self.count)), here)
+        return self.without_blank(odds.unflatten(0, (len(positions), self.count)), positions)
 
-    def without_blank(self, logits: Tensor, here: NDArray[np.int64]) -> Tensor:
+    def without_blank(self, logits: Tensor, positions: NDArray[np.int64]) -> Tensor:
         """Returns logits (m, T, K) in which blank windows have none."""
-        blank = torch.from_numpy(self.blank[self.pairs.images.rows[here]])
+        blank = torch.from_numpy(self.blank[self.pairs.images.rows[positions]])
         logits[:, 1:][blank] = _NOTHING
         return logits
 
@@ -103,10 +103,10 @@ def views_of(pairs: TagInputs, finest: int) -> Views | None:
     images, source = pairs.images, pairs.source
     if finest < 2 or source is None or images.vlm is None or images.text is None:
         return None
-    found = image_features(in_windows(source, finest), images.vlm, engine=images.engine)
-    blank = np.zeros(len(found.pooled), dtype=bool)
-    blank[list(found.errors)] = True
-    parts = found.pooled.reshape(len(source), -1, found.pooled.shape[1])
+    features = image_features(in_windows(source, finest), images.vlm, engine=images.engine)
+    blank = np.zeros(len(features.pooled), dtype=bool)
+    blank[list(features.errors)] = True
+    parts = features.pooled.reshape(len(source), -1, features.pooled.shape[1])
     return Views(pairs, parts, blank.reshape(parts.shape[:2]))
 
 
@@ -115,30 +115,30 @@ def zero_shot_of_views(views: Views) -> Kind:
     return _kind(views.zero_shot)
 
 
-def discriminant_of_views(views: Views, weights: Tensor, deal: NDArray[np.int64], *, shrinkage: float) -> Kind:
+def discriminant_of_views(views: Views, weights: Tensor, fold_ids: NDArray[np.int64], *, shrinkage: float) -> Kind:
     """Fits discriminants of each class against the rest to views, and asks them about those of another fold.
 
     Args:
         views: The views.
         weights: How much each image has each class, (n, K), float32, between 0 and 1.
-        deal: The fold of each readable image, (n,).
+        fold_ids: The fold of each readable image, (n,).
         shrinkage: The least weight of the identity in the covariance.
     """
     count, classes = views.count, weights.shape[1]
 
     def shares(rows: NDArray[np.int64]) -> Tensor:
-        here, place = np.unique(rows // count, return_inverse=True)
-        images = torch.from_numpy(here)
-        own = (views.logits(here) - views.zero_shot[images, None]).exp() * weights[images, None]
-        return own[torch.from_numpy(place), torch.from_numpy(rows % count)]
+        positions, place = np.unique(rows // count, return_inverse=True)
+        images = torch.from_numpy(positions)
+        odds = (views.logits(positions) - views.zero_shot[images, None]).exp() * weights[images, None]
+        return odds[torch.from_numpy(place), torch.from_numpy(rows % count)]
 
-    folds = np.repeat(deal, count)
+    folds = np.repeat(fold_ids, count)
     (fitted,) = fit_against_rest(views, shares, folds, shrinkages=(shrinkage,), classes=classes)
 
-    def logits(here: NDArray[np.int64]) -> Tensor:
-        rows = (here[:, None] * count + np.arange(count)).ravel()
-        features = torch.from_numpy(views.of(here)).flatten(0, 1)
-        return views.without_blank(fitted.logits(rows, features).unflatten(0, (len(here), count)), here)
+    def logits(positions: NDArray[np.int64]) -> Tensor:
+        rows = (positions[:, None] * count + np.arange(count)).ravel()
+        features = torch.from_numpy(views.of(positions)).flatten(0, 1)
+        return views.without_blank(fitted.logits(rows, features).unflatten(0, (len(positions), count)), positions)
 
     return _kind(views.joined(logits))
 
@@ -146,4 +146,4 @@ def discriminant_of_views(views: Views, weights: Tensor, deal: NDArray[np.int64]
 def _kind(logits: Tensor) -> Kind:
     """Returns logits (n, K), less the mean of each class, as a kind of evidence."""
     mean = logits.mean(dim=0)
-    return lambda here: logits[torch.from_numpy(here)] - mean
+    return lambda positions: logits[torch.from_numpy(positions)] - mean

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from labelsieve.core.checkpoints import stored_settings
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError, shown
-from labelsieve.core.memory import fitting
+from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.training.compiling import compiled
@@ -28,7 +28,7 @@ from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import Schedule, make_schedule
 from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.vlm.base import VisionLanguageModel
-from labelsieve.vlm.peft.base import fits
+from labelsieve.vlm.peft.base import is_compatible
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
@@ -73,15 +73,15 @@ def _with(settings: SettingsT, *, peft: Any, images: int) -> SettingsT:
 
 def frozen_batch(settings: PromptTraining, images: int) -> int:
     """Returns the largest power of two that leaves enough steps, within the bounds: `auto` for a frozen encoder."""
-    most = images * settings.epochs // max(_STEPS, settings.min_steps)
-    return min(_LARGEST, max(_BATCH, 1 << max(0, most.bit_length() - 1)))
+    maximum = images * settings.epochs // max(_STEPS, settings.min_steps)
+    return min(_LARGEST, max(_BATCH, 1 << max(0, maximum.bit_length() - 1)))
 
 
 def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> str:
     say, frozen_learns = engine.progress.say, settings.trains_something(peft="none")
-    if settings.visual_prompts and not fits("vpt-deep", vlm):
+    if settings.visual_prompts and not is_compatible("vpt-deep", vlm):
         why = f"the image encoder of {shown(vlm.name)} takes no visual prompts"
-        if not frozen_learns and fits("bitfit", vlm):
+        if not frozen_learns and is_compatible("bitfit", vlm):
             say(f"peft auto: all biases of the image encoder (bitfit): {why}, and nothing else is left to train")
             return "bitfit"
         say(f"peft auto: the image encoder stays frozen: {why}")
@@ -113,46 +113,48 @@ def _times_reading(settings: Training, *, images: int) -> int:
     return _FORWARD_AND_BACKWARD * schedule.epochs + evaluations
 
 
-def _at_once(learner: Learner, *, most: int) -> int:
+def _at_once(learner: Learner, *, maximum: int) -> int:
     """Returns how many images may pass the encoder together: `most`, or as many as fit into memory if it is adapted.
 
     It is the same in all processes, which decide by it together what to try.
     """
     if learner.peft is None:
-        return most
+        return maximum
     side = learner.vlm.image_size
     with learner.attached():
-        fits = fitting(learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), most=most)
+        fits = max_chunk_size(
+            learner.pool, torch.zeros(1, 3, side, side, device=learner.engine.device), maximum=maximum
+        )
     of_all: list[int] = gather_object([fits])
     return min(of_all)
 
 
-def _compiles(asked: str, learner: Learner, *, at_once: int, images: int) -> bool:
+def _compiles(requested: str, learner: Learner, *, at_once: int, images: int) -> bool:
     """Returns, in all processes alike, whether the image encoder goes through `torch.compile`.
 
     A run that is resumed goes on as it began.
 
     Args:
-        asked: `auto`, `on` or `off`; `auto` is `on` where many images pass the encoder on a CUDA device.
+        requested: `auto`, `on` or `off`; `auto` is `on` where many images pass the encoder on a CUDA device.
         learner: What is trained.
         at_once: Images that pass the encoder at a time.
         images: How many pass it in all.
     """
     engine = learner.engine
-    if asked == "auto":
-        asked = str(stored_settings(engine).get("compile", "auto"))
-    if asked == "off" or learner.peft is None or not len(learner.vlm.vision_layers):
+    if requested == "auto":
+        requested = str(stored_settings(engine).get("compile", "auto"))
+    if requested == "off" or learner.peft is None or not len(learner.vlm.vision_layers):
         return False
-    if asked == "auto" and (engine.device.type != "cuda" or images < _MANY):
+    if requested == "auto" and (engine.device.type != "cuda" or images < _MANY):
         return False
     works = [False]
     if engine.accelerator.is_main_process:
-        works = [_compiling_works(asked, learner, tried=min(_TRIED, at_once))]
+        works = [_compiling_works(requested, learner, tried=min(_TRIED, at_once))]
     broadcast_object_list(works)
     return works[0]
 
 
-def _compiling_works(asked: str, learner: Learner, *, tried: int) -> bool:
+def _compiling_works(requested: str, learner: Learner, *, tried: int) -> bool:
     """Passes some images through the compiled encoder, forwards and backwards; see :func:`_compiles`."""
     side, say = learner.vlm.image_size, learner.engine.progress.say
     pixels = torch.rand(tried, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
@@ -161,11 +163,11 @@ def _compiling_works(asked: str, learner: Learner, *, tried: int) -> bool:
             learner.pool(pixels).sum().backward()
     except Exception as error:  # a compiler is missing, or anything else in a large library
         why = f"torch.compile does not work here ({type(error).__name__})"
-        if asked == "on":
+        if requested == "on":
             raise SettingsError(f"{why}; leave --compile on out") from error
         say(f"note: {why}; training goes on without it")
         return False
-    say("the image encoder is compiled" + ("" if asked == "on" else "; --compile off leaves it as it is"))
+    say("the image encoder is compiled" + ("" if requested == "on" else "; --compile off leaves it as it is"))
     return True
 
 
@@ -200,7 +202,7 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     """
     images, vlm = inputs.images_and_model()
     engine, readable = inputs.engine, len(inputs.rows)
-    asked, settings = settings, resolve(settings, vlm, readable=readable, engine=engine)
+    requested, settings = settings, resolve(settings, vlm, readable=readable, engine=engine)
     if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole encoder "
@@ -209,9 +211,11 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     learner = Learner(vlm, images.class_names, settings=settings, engine=engine)
     size = int(settings.batch_size)
     processes, schedule = engine.accelerator.num_processes, make_schedule(settings, images=readable)
-    at_once = _at_once(learner, most=math.ceil(size / processes))
+    at_once = _at_once(learner, maximum=math.ceil(size / processes))
     compiles = _compiles(settings.compile, learner, at_once=at_once, images=schedule.epochs * readable // processes)
     settings = dataclasses.replace(settings, compile="on" if compiles else "off")
     feed = BatchSource(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
-    resolved = {name: getattr(settings, name) for name in field_names(type(asked)) if getattr(asked, name) == "auto"}
+    resolved = {
+        name: getattr(settings, name) for name in field_names(type(requested)) if getattr(requested, name) == "auto"
+    }
     return Prepared(feed, inputs.labels, schedule, settings, resolved)

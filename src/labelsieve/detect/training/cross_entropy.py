@@ -77,10 +77,10 @@ class SmallestLosses(CrossEntropyObjective):
     def selects(self, step: Step) -> Tensor:
         """Returns the images with the smallest losses in the batch of all processes together."""
         losses = cross_entropy(step.positive, step.labels, reduction="none")
-        whole = self.ready.feed.engine.gather(losses)
-        kept = int((1 - self.left_out(step.epoch)) * len(whole))
+        all_losses = self.ready.feed.engine.gather(losses)
+        count = int((1 - self.left_out(step.epoch)) * len(all_losses))
         # by value: of equal losses at the limit all are kept
-        return losses <= whole.sort().values[kept - 1] if kept else torch.zeros_like(losses, dtype=torch.bool)
+        return losses <= all_losses.sort().values[count - 1] if count else torch.zeros_like(losses, dtype=torch.bool)
 
 
 class SmallComponent(CrossEntropyObjective):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from labelsieve.core.engine import Engine
-from labelsieve.core.memory import in_parts
+from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.input.batches import Augment, batches, crop_area, unit
@@ -29,7 +29,7 @@ from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.detect.zero_shot import NAMES, classify
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.feature_cache import ImageFeatures
-from labelsieve.vlm.features import image_features, passing_features
+from labelsieve.vlm.features import image_features, temporary_features
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.prompts import DualPrompts
 
@@ -109,7 +109,7 @@ class Learner(nn.Module):
     def final_text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
         """Returns what :meth:`text` does, without gradients, some classes at a time, and shows how far it is."""
         contexts = (self.prompts.positive, self.prompts.negative)[: 1 + negative]
-        parts, found = torch.arange(len(self.prompts.token_ids)).split(NAMES), []
+        parts, features_of_parts = torch.arange(len(self.prompts.token_ids)).split(NAMES), []
         total, progress = len(contexts) * len(self.prompts.token_ids), self.engine.progress
         with progress.task("encoding prompts", total=total, unit="prompts", brief=True) as advance:
             for context in contexts:
@@ -118,8 +118,8 @@ class Learner(nn.Module):
                     with self.engine.autocast():
                         features.append(self.prompts.text_features(self.vlm, context, part).float())
                     advance(len(part))
-                found.append(torch.cat(features))
-        return found[0], found[1] if negative else None
+                features_of_parts.append(torch.cat(features))
+        return features_of_parts[0], features_of_parts[1] if negative else None
 
     def similarities(self, pooled: Tensor, text: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
         """Returns s+ and s-, each (B, K), of pooled image features (B, vision_width).
@@ -145,18 +145,18 @@ class Learner(nn.Module):
             (B, K); without `others`, 0 for these.
         """
         image = normalize(self.vlm.project(pooled), dim=-1).detach()
-        whole = image.new_zeros(len(image), len(self.prompts.token_ids))
+        logits = image.new_zeros(len(image), len(self.prompts.token_ids))
         if others:
-            rest = torch.ones(whole.shape[1], dtype=torch.bool).index_fill(0, classes, False).nonzero()[:, 0]
+            rest = torch.ones(logits.shape[1], dtype=torch.bool).index_fill(0, classes, False).nonzero()[:, 0]
             with torch.no_grad():
-                whole = self._fill(whole, image, rest) if len(rest) else whole
-        return self._fill(whole, image, classes)
+                logits = self._fill(logits, image, rest) if len(rest) else logits
+        return self._fill(logits, image, classes)
 
-    def _fill(self, whole: Tensor, image: Tensor, classes: Tensor) -> Tensor:
+    def _fill(self, logits: Tensor, image: Tensor, classes: Tensor) -> Tensor:
         """Puts s- of some classes, (n,), into their columns of (B, K)."""
         with self.engine.autocast():
             text = self.prompts.text_features(self.vlm, self.prompts.negative, classes).float()
-        return whole.index_copy(1, classes.to(image.device), self.vlm.logit_scale * image @ text.T)
+        return logits.index_copy(1, classes.to(image.device), self.vlm.logit_scale * image @ text.T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,13 +212,13 @@ class BatchSource:
             torch.randperm(len(readable), generator=self.engine.generator(Purpose.TRAINING_ORDER, number)).numpy()
         ]
         starts = range(0, len(order), self.batch_size)
-        mine = [np.asarray(self.engine.share(order[start : start + self.batch_size])) for start in starts]
+        batches_of_process = [np.asarray(self.engine.share(order[start : start + self.batch_size])) for start in starts]
         if not self.adapts_encoder:
-            for rows in mine:
+            for rows in batches_of_process:
                 yield rows, torch.from_numpy(self.features.pooled[rows]).to(self.engine.device)
             return
         augment = Augment(self.learner.vlm.image_size, seed=self.engine.seed, epoch=number)
-        for batch in batches(self.crop_source, mine, transform=augment, device=self.engine.device):
+        for batch in batches(self.crop_source, batches_of_process, transform=augment, device=self.engine.device):
             yield batch.rows.numpy(), self._pool(batch.inputs)
 
     def _pool(self, pixels: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ class BatchSource:
         def pool(first: int, last: int) -> Tensor:
             return learner.pool(unit(pixels[first:last].to(device)))
 
-        return in_parts(pool, count=len(pixels), at_once=self.at_once, device=device)
+        return checkpointed_chunks(pool, count=len(pixels), chunk_size=self.at_once, device=device)
 
 
 def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
@@ -250,7 +250,7 @@ def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> 
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     with learner.attached():
-        return passing_features(images, learner.vlm, engine=engine, batch_size=feed.batch_size, pixels=pixels)
+        return temporary_features(images, learner.vlm, engine=engine, batch_size=feed.batch_size, pixels=pixels)
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from torch import Tensor
 from labelsieve.core.checkpoints import RunIdentity, read_checkpoint, run_identity, write_checkpoint
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import TrainingError
-from labelsieve.core.memory import keeping_room
+from labelsieve.core.memory import reuse_allocations
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import PromptTraining
 
@@ -136,7 +136,7 @@ def train(
     identity = run_identity(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
     history = _resume(learner, optimizer, objective, engine, identity)
     left = (schedule.epochs - len(history)) * schedule.steps_each
-    with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), keeping_room():
+    with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), reuse_allocations():
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
             for group in optimizer.param_groups:
@@ -155,9 +155,9 @@ def _epoch(
     engine, learner, started = feed.engine, feed.learner, time.perf_counter()
     sums: dict[str, Tensor] = {}
     for number, (rows, pooled) in enumerate(feed.epoch(epoch)):
-        here = torch.from_numpy(rows)
+        batch_rows = torch.from_numpy(rows)
         similarities = learner.similarities(pooled, learner.text(negative=False))
-        step = Step(*similarities, labels=labels[here].to(engine.device), rows=here, epoch=epoch)
+        step = Step(*similarities, labels=labels[batch_rows].to(engine.device), rows=batch_rows, epoch=epoch)
         read = objective.required_negatives(step)
         if read is not None and len(rows):  # with more processes than images in the last batch, one has none
             step = replace(step, negative=learner.negative_similarities(pooled, read.trained, others=read.others))

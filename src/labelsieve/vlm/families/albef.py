@@ -26,16 +26,16 @@ from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     check_processor,
     check_weights,
-    one_line_about_weights,
+    concise_weight_errors,
     raw_configuration,
     read_part,
 )
 from labelsieve.vlm.pretrained import read_weights as read_encoder
 
-# of the authors' transforms, those of CLIP
+# The normalisation of the authors, which is that of CLIP.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# From timm's names of a ViT to those of `transformers`; qkv is one matrix there and three here.
+# Names of a ViT in timm and in `transformers`; qkv is one matrix in timm and three in `transformers`.
 _VISION = (
     (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
     (r"^cls_token$", "embeddings.cls_token"),
@@ -53,23 +53,27 @@ _QKV = re.compile(r"^blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
 class ALBEF(BLIP):
     """ALBEF: contrastive heads of the authors' checkpoints, as `ViTModel` and `BertModel`. See docs/models.md.
 
-    The text encoder is the first half of BERT with a mask over the padding; both features are read at the class token.
+    The text encoder is the first half of BERT with a mask over the padding; both features are pooled at the class
+    token.
     """
 
     architecture: ClassVar[str] = "ALBEF"
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
-        """Loads a local folder; see the head of this module for what it holds."""
+        """Loads a local folder; the docstring of this module describes its files."""
         config = read_configuration(name, options)
-        words = {**options, "config": config.text_config}  # config.json is none that the loader of tokenizers knows
-        tokenizer = cls.read_tokenizer(name, words, config.text_config)
+        tokenizer_options = {
+            **options,
+            "config": config.text_config,
+        }  # the loader of tokenizers does not know this config.json
+        tokenizer = cls.read_tokenizer(name, tokenizer_options, config.text_config)
         vlm = cls(_read_model(name, config, options), tokenizer, image_processor(config), name=name)
         check_processor(vlm)
         return vlm
 
     def scale(self) -> float:
-        """Returns 1/τ, which the checkpoint holds."""
+        """Returns 1/τ from the checkpoint."""
         return 1 / float(self.model.temp)
 
     @property
@@ -79,7 +83,7 @@ class ALBEF(BLIP):
         return encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layer  # type: ignore[no-any-return]  # before transformers 5
 
 
-class _Heads(nn.Module):
+class _ALBEFModel(nn.Module):
     """Both encoders, the projections to the joint space and the temperature."""
 
     def __init__(self, config: Any, vision: nn.Module, text: nn.Module) -> None:
@@ -91,7 +95,7 @@ class _Heads(nn.Module):
 
 
 def configuration(raw: Mapping[str, Any]) -> Any:
-    """Turns the entries of config.json into configurations of `transformers`, with the published model as default."""
+    """Converts config.json to configurations of `transformers`; the defaults are those of the published model."""
     import transformers
 
     size = {"image_size": raw.get("image_size", 256)}
@@ -111,7 +115,7 @@ def read_configuration(name: str, options: dict[str, Any]) -> Any:
 
 
 def image_processor(config: Any) -> Any:
-    """Returns the authors' processing of images, in the size that the configuration says."""
+    """Returns the image processor of the authors, with the image size of the configuration."""
     import transformers
 
     size = config.vision_config.image_size
@@ -126,34 +130,34 @@ def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
     state = read_checkpoint(name)
     vision = read_vision(name, config, options, state)
     text = read_encoder(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
-    model = _Heads(config, vision, text)
-    own = {key: value for key, value in model.state_dict().items() if not key.startswith(("vision_model", "text_enc"))}
-    given = {key: state[key].float() for key in own if key in state}
-    misshapen = [key for key, value in given.items() if value.shape != own[key].shape]
-    check_weights(name, model, own.keys() - given.keys(), misshapen)
-    model.load_state_dict(given, strict=False)
+    model = _ALBEFModel(config, vision, text)
+    head = {key: value for key, value in model.state_dict().items() if not key.startswith(("vision_model", "text_enc"))}
+    loaded = {key: state[key].float() for key in head if key in state}
+    mismatched = [key for key, value in loaded.items() if value.shape != head[key].shape]
+    check_weights(name, model, head.keys() - loaded.keys(), mismatched)
+    model.load_state_dict(loaded, strict=False)
     check_weights(name, model, (), ())
     return model
 
 
 def read_vision(name: str, config: Any, options: dict[str, Any], state: Mapping[str, Tensor]) -> Any:
-    """Makes the image encoder, a `ViTModel`, of the weights of :func:`read_checkpoint`."""
+    """Returns the image encoder, a `ViTModel`, with the weights of :func:`read_checkpoint`."""
     import transformers
 
     return read_encoder(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
 
 
 def read_checkpoint(name: str) -> dict[str, Tensor]:
-    """Reads the one file of weights in a folder: tensors by their published names.
+    """Reads the only file of weights in a folder: published names to tensors.
 
     Raises:
-        ModelError: There is none or more than one, or it is broken or holds more than tensors.
+        ModelError: There is no file or more than one, or it is damaged or contains more than tensors.
     """
     files = sorted(path for suffix in ("safetensors", "pth", "pt") for path in Path(name).glob(f"*.{suffix}"))
     if len(files) != 1:
-        found = listed(path.name for path in files) or "none"
-        raise ModelError(f"expected one file of weights (*.safetensors or *.pth) in {name}, found {found}")
-    with one_line_about_weights(name):
+        names = listed(path.name for path in files) or "none"
+        raise ModelError(f"expected one file of weights (*.safetensors or *.pth) in {name}, found {names}")
+    with concise_weight_errors(name):
         if files[0].suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -170,8 +174,8 @@ def vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for key, value in below("visual_encoder.", state).items():
         if match := _QKV.match(key):
-            for part, share in zip(("query", "key", "value"), value.chunk(3), strict=False):
-                named[f"encoder.layer.{match[1]}.attention.attention.{part}.{match[2]}"] = share.contiguous()
+            for part, matrix in zip(("query", "key", "value"), value.chunk(3), strict=False):
+                named[f"encoder.layer.{match[1]}.attention.attention.{part}.{match[2]}"] = matrix.contiguous()
             continue
         for pattern, replacement in _VISION:
             key = re.sub(pattern, replacement, key)
@@ -182,15 +186,17 @@ def vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def text_state(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Returns the weights of the text encoder under the names of `BertModel`.
 
-    They lie below `text_encoder.bert.` after pre-training and below `text_encoder.` after fine-tuning for retrieval.
-    The layers with cross-attention and the head of the language model are left out.
+    Their prefix is `text_encoder.bert.` after pre-training and `text_encoder.` after fine-tuning for retrieval. The
+    layers with cross-attention and the language-model head are left out.
     """
-    inside = below("text_encoder.bert.", state) or below("text_encoder.", state)
+    weights = below("text_encoder.bert.", state) or below("text_encoder.", state)
     layers = tuple(f"encoder.layer.{index}." for index in range(config.text_config.num_hidden_layers))
-    kept = ("embeddings.", *layers)
-    return {key: value for key, value in inside.items() if key.startswith(kept) and not key.endswith("position_ids")}
+    prefixes = ("embeddings.", *layers)
+    return {
+        key: value for key, value in weights.items() if key.startswith(prefixes) and not key.endswith("position_ids")
+    }
 
 
 def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights whose names begin with a prefix, without it."""
+    """Returns the weights whose names have a prefix, without the prefix."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

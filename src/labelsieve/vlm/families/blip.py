@@ -7,31 +7,31 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.encoders import TwoEncoders
+from labelsieve.vlm.encoders import DualEncoderAdapter
 
-# Of ALBEF and BLIP before training; `transformers` has no place for the learned one.
+# Initial value of ALBEF and BLIP; the models of `transformers` do not have the learned one.
 INITIAL_TEMPERATURE = 0.07
 
 
-class BLIP(TwoEncoders):
+class BLIP(DualEncoderAdapter):
     """BLIP: the contrastive heads of `BlipForImageTextRetrieval` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text encoder is BERT with a mask over the padding; both features are read at the class token. The checkpoints do
-    not hold the temperature: τ = 0.07 is what the authors begin to train with.
+    The text encoder is BERT with a mask over the padding; both features are pooled at the class token. The checkpoints
+    do not contain the temperature: τ = 0.07 is the initial value of the authors.
     """
 
     architecture: ClassVar[str] = "BlipForImageTextRetrieval"
-    masked: ClassVar[bool] = True
+    masks_padding: ClassVar[bool] = True
     tokenizer_files: ClassVar[str] = "tokenizer.json or vocab.txt"
 
     @classmethod
     def check_config(cls, config: Any, name: str) -> None:
-        """Refuses the captioning and question-answering models, which have no contrastive heads."""
-        found = config.architectures or [cls.architecture]
-        if cls.architecture not in found:
+        """Rejects captioning and question-answering models, which have no contrastive heads."""
+        architectures = config.architectures or [cls.architecture]
+        if cls.architecture not in architectures:
             raise ModelError(
                 f"expected a BLIP model with contrastive heads ({cls.architecture}), such as "
-                f"Salesforce/blip-itm-base-coco, {name} is a {found[0]}; choose another --model"
+                f"Salesforce/blip-itm-base-coco, {name} is a {architectures[0]}; choose another --model"
             )
 
     def scale(self) -> float:
@@ -39,7 +39,7 @@ class BLIP(TwoEncoders):
         return 1 / INITIAL_TEMPERATURE
 
     @property
-    def words(self) -> nn.Embedding:
+    def token_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return self.model.text_encoder.embeddings.word_embeddings  # type: ignore[no-any-return]
 

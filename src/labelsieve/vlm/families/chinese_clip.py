@@ -6,22 +6,22 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from labelsieve.vlm.encoders import TwoEncoders
+from labelsieve.vlm.encoders import DualEncoderAdapter
 
 
-class ChineseCLIP(TwoEncoders):
+class ChineseCLIP(DualEncoderAdapter):
     """Chinese CLIP: `ChineseCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text encoder is a Chinese BERT with a mask over the padding, read at the class token. Class names have to be
+    The text encoder is a Chinese BERT with a mask over the padding, pooled at the class token. Class names have to be
     Chinese.
     """
 
     architecture: ClassVar[str] = "ChineseCLIPModel"
-    masked: ClassVar[bool] = True
+    masks_padding: ClassVar[bool] = True
     tokenizer_files: ClassVar[str] = "tokenizer.json or vocab.txt"
 
     @property
-    def words(self) -> nn.Embedding:
+    def token_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return self.model.text_model.embeddings.word_embeddings  # type: ignore[no-any-return]
 

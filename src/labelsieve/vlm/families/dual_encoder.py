@@ -1,4 +1,4 @@
-"""Two encoders that were trained apart, and meet by two projections: LiT (Zhai et al., CVPR 2022) and its kin."""
+"""Encoders that were trained separately, with a projection each: LiT (Zhai et al., CVPR 2022) and similar models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, shown
 from labelsieve.vlm.colours import read_colours
-from labelsieve.vlm.encoders import TwoEncoders
+from labelsieve.vlm.encoders import DualEncoderAdapter
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
-from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of
+from labelsieve.vlm.peft.sequence import patch_size_of, sequence_blocks
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
@@ -23,23 +23,23 @@ from labelsieve.vlm.pretrained import (
     read_weights,
 )
 
-# The text encoder that is causal and read at its end token; all others mask the padding.
+# The only causal text encoder, which pools at its end token; all others mask the padding.
 _CAUSAL = "clip_text_model"
-# What the encoders have to say of themselves.
+# Required entries of the configurations.
 _IMAGES, _TEXTS = ("hidden_size",), ("hidden_size", "max_position_embeddings", "vocab_size")
 _SHORT_AND_LONG = ["photo", "a photo of a cat and a dog"]
 _TOLERANCE = 1e-4
 
 
-class DualEncoder(TwoEncoders):
+class DualEncoder(DualEncoderAdapter):
     """LiT and others: `VisionTextDualEncoderModel` of `transformers`, which joins any two encoders. See docs/models.md.
 
-    Both features are the pooled output of an encoder through a projection. The text encoder is a BERT, a RoBERTa or
-    another of that kind with a mask over the padding, or that of CLIP.
+    Both features are the projected pooled output of an encoder. The text encoder is a BERT, a RoBERTa or a similar
+    model with a mask over the padding, or that of CLIP.
     """
 
     architecture: ClassVar[str] = "VisionTextDualEncoderModel"
-    masked: ClassVar[bool] = True
+    masks_padding: ClassVar[bool] = True
     tokenizer_files: ClassVar[str] = "tokenizer.json or vocab.txt"
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
@@ -47,14 +47,14 @@ class DualEncoder(TwoEncoders):
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self._is_causal = model.config.text_config.model_type == _CAUSAL
         self.logit_scale = self.scale()
-        self.text_width, self.context_length = self.words.embedding_dim, _positions(model.text_model)
+        self.text_width, self.context_length = self.token_embeddings.embedding_dim, _positions(model.text_model)
         self._colours = read_colours(processor, name)
         self.image_size, self.vision_width = self._colours.side, model.visual_projection.in_features
         self.fingerprint = model_fingerprint(model, model.config.to_dict(), processor.to_json_string())
         with quiet_loading(), torch.no_grad():
             check_images(model, self.image_size, name)
             self._check_texts()
-            layers, width = sequence_of(self.image_encoder, self.run)
+            layers, width = sequence_blocks(self.image_encoder, self.run)
         self._layers = layers if width == self.vision_width else ()
         self.patch_size = patch_size_of(self.image_encoder) if len(self._layers) else 0
 
@@ -62,7 +62,7 @@ class DualEncoder(TwoEncoders):
 
     @classmethod
     def check_config(cls, config: Any, name: str) -> None:
-        """Refuses encoders that `transformers` does not know, which it would look for in the folder's own code."""
+        """Rejects encoders that `transformers` does not know and would load from code in the folder."""
         import transformers
 
         encoders = (("image", "vision_config", _IMAGES), ("text", "text_config", _TEXTS))
@@ -73,40 +73,40 @@ class DualEncoder(TwoEncoders):
                     f"the {what} encoder of {shown(name)} is of kind {shown(part.model_type)}, which cannot stand in a "
                     f"{cls.architecture}; choose another --model"
                 )
-            lacking = [field for field in needed if not _is_size(getattr(part, field, None))]
-            if lacking:
+            missing = [field for field in needed if not _is_size(getattr(part, field, None))]
+            if missing:
                 raise ModelError(
-                    f"the config.json of {shown(name)} does not say the {lacking[0]} of its {what} encoder "
+                    f"the config.json of {shown(name)} does not say the {missing[0]} of its {what} encoder "
                     f"({shown(part.model_type)}) in {key}; get it again, or choose another --model"
                 )
         _check_timm(config.vision_config, name)
 
     @classmethod
-    def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Returns whether the tokenizer fits the configuration of the text encoder, as far as that can be checked."""
+    def is_tokenizer_of(cls, tokenizer: Any, text: Any) -> bool:
+        """Returns whether the tokenizer matches the configuration of the text encoder, as far as can be checked."""
         if text.model_type == _CAUSAL:
-            return HuggingFaceCLIP.belongs(tokenizer, text)
-        return super().belongs(tokenizer, text)
+            return HuggingFaceCLIP.is_tokenizer_of(tokenizer, text)
+        return super().is_tokenizer_of(tokenizer, text)
 
     def _check_texts(self) -> None:
-        """Makes sure that there is a pooled output, and that it is the same for texts as for prompts."""
+        """Checks that there is a pooled output, and that it is the same for texts as for prompts."""
         kind = self.model.config.text_config.model_type
         tokens = self.tokenizer(
             _SHORT_AND_LONG, padding=True, truncation=True, max_length=self.context_length, return_attention_mask=True
         )
-        given = {key: torch.tensor(tokens[key]) for key in ("input_ids", "attention_mask")}
+        inputs = {key: torch.tensor(tokens[key]) for key in ("input_ids", "attention_mask")}
         try:
-            pooled = pooled_output(self.model.text_model, **given)
-            found = None if pooled is None else self.model.text_projection(pooled)
-            ours = None if pooled is None else self.encode_text(_SHORT_AND_LONG)
+            pooled = pooled_output(self.model.text_model, **inputs)
+            expected = None if pooled is None else self.model.text_projection(pooled)
+            actual = None if pooled is None else self.encode_text(_SHORT_AND_LONG)
         except Exception as error:  # each architecture has its own
             raise ModelError(
                 f"the text encoder of {shown(self.name)} ({kind}) cannot encode a text: {first_line(error)}; "
                 "choose another --model"
             ) from error
-        if found is None or ours is None:
+        if expected is None or actual is None:
             raise _no_pooler(f"text encoder of {shown(self.name)} ({kind})")
-        if not bool((found - ours).abs().max() <= _TOLERANCE * found.abs().max()):
+        if not bool((expected - actual).abs().max() <= _TOLERANCE * expected.abs().max()):
             raise ModelError(
                 f"the text encoder of {shown(self.name)} ({kind}) reads padded texts in a way that is not known; "
                 "choose another --model"
@@ -115,12 +115,12 @@ class DualEncoder(TwoEncoders):
     # ----------------------------------------------------------------------------------------------------- images
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Does to the colours of RGB pixels between 0 and 1, (B, 3, S, S), what the processor does."""
+        """Applies the colour transform of the processor to RGB pixels between 0 and 1, (B, 3, S, S)."""
         return self._colours(pixels)
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the image encoder; none where it is no vision transformer of one sequence."""
+        """The transformer blocks of the image encoder; none if it has no single sequence of tokens."""
         return self._layers
 
     def pool(self, pixels: Tensor) -> Tensor:
@@ -130,17 +130,17 @@ class DualEncoder(TwoEncoders):
     # ------------------------------------------------------------------------------------------------------ texts
 
     @property
-    def words(self) -> nn.Embedding:
+    def token_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return self.model.text_model.get_input_embeddings()  # type: ignore[no-any-return]
 
     @property
     def pad(self) -> int:
-        """The token that fills a text up; with CLIP a word, since its own padding is the end token."""
-        return self.pieces("photo")[0] if self._is_causal else super().pad
+        """The padding token; with CLIP an ordinary token, since CLIP pads with the end token."""
+        return self.tokens_of("photo")[0] if self._is_causal else super().pad
 
     def inputs(self, token_ids: Tensor) -> dict[str, Tensor]:
-        """Returns the arguments of the text encoder; that of CLIP needs no mask over what follows the end token."""
+        """Returns the arguments of the text encoder; that of CLIP needs no mask over the padding."""
         return {"input_ids": token_ids} if self._is_causal else super().inputs(token_ids)
 
     def text_features(self, token_ids: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def read_encoders(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
         options: From :func:`labelsieve.vlm.pretrained.loader_options`.
 
     Raises:
-        ModelError: As :func:`labelsieve.load_vlm` does, of all but the texts.
+        ModelError: As :func:`labelsieve.load_vlm`, except for errors of the text encoder.
     """
     import transformers
 
@@ -171,7 +171,7 @@ def read_encoders(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def pooled_output(encoder: Any, **inputs: Tensor) -> Any:
-    """Runs an encoder of `transformers`; returns its pooled output, None where there is none."""
+    """Runs an encoder of `transformers`; returns its pooled output, or None if it has none."""
     return getattr(encoder(**inputs), "pooler_output", None)
 
 
@@ -181,10 +181,10 @@ def pooled_images(encoder: Any, pixels: Tensor) -> Tensor:
 
 
 def check_images(model: Any, side: int, name: str) -> None:
-    """Makes sure that the image encoder takes images of a size, and pools them to what the projection takes.
+    """Checks the input size of the image encoder, and the width of its pooled output against the projection.
 
     Raises:
-        ModelError: It does not.
+        ModelError: One of them does not match.
     """
     encoder, kind = model.vision_model, model.config.vision_config.model_type
     expected = model.visual_projection.in_features
@@ -209,7 +209,7 @@ def _no_pooler(what: str) -> ModelError:
 
 
 def _check_timm(vision: Any, name: str) -> None:
-    """Refuses a model that `timm` does not have, which it would look for on the Hub or in other folders."""
+    """Rejects a model that `timm` does not have and would look for on the Hub or in other folders."""
     import timm
 
     if vision.model_type == "timm_wrapper" and not timm.is_model(vision.architecture):
@@ -224,7 +224,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _positions(text: Any) -> int:
-    """Returns how many tokens a text encoder takes. RoBERTa and its kin count positions from behind the padding."""
-    tables = (part for name, part in text.named_modules() if "position_embedding" in name)
-    first = getattr(next(tables, None), "padding_idx", None)
+    """Returns the maximum number of tokens. Positions of RoBERTa and similar models start after the padding index."""
+    embeddings = (part for name, part in text.named_modules() if "position_embedding" in name)
+    first = getattr(next(embeddings, None), "padding_idx", None)
     return int(text.config.max_position_embeddings) - (0 if first is None else first + 1)

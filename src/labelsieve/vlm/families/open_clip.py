@@ -16,48 +16,48 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, did_you_mean, listed, shown
-from labelsieve.vlm.encoders import TwoEncoders, frame
+from labelsieve.vlm.encoders import DualEncoderAdapter, special_tokens
 from labelsieve.vlm.names import OPEN_CLIP
 from labelsieve.vlm.pretrained import (
+    check_no_lfs_pointers,
     check_processor,
     check_weights,
+    concise_weight_errors,
     first_line,
     loader_options,
     model_fingerprint,
-    one_line_about_weights,
     read_part,
-    refuse_pointers,
 )
-from labelsieve.vlm.text_encoder import CausalText
+from labelsieve.vlm.text_encoder import CausalTextEncoder
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# Nothing else out of a configuration reaches the loaders of tokenizers, which would run code on request.
+# Only these entries are passed to the loaders of tokenizers, which could otherwise be made to run code.
 _TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
 
 
-class OpenCLIP(TwoEncoders):
+class OpenCLIP(DualEncoderAdapter):
     """open_clip: models of that library with its own text encoders; needs the extra open-clip. See docs/models.md.
 
-    The image encoder may be a ViT, a ResNet or one of `timm`; what needs a vision transformer refuses the others.
+    The image encoder may be a ViT, a ResNet or one of `timm`; methods that need a vision transformer reject the others.
     """
 
     architecture: ClassVar[str] = "open_clip"
-    padded: ClassVar[bool] = True
+    pads_to_full_length: ClassVar[bool] = True
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str, config: dict[str, Any]) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.logit_scale = self.scale()
-        self.text_width, self.context_length = self.words.embedding_dim, int(tokenizer.context_length)
+        self.text_width, self.context_length = self.token_embeddings.embedding_dim, int(tokenizer.context_length)
         self.image_size, self.patch_size = side(model.visual, name), _patch_size(model.visual)
         self.fingerprint = model_fingerprint(model, config, json.dumps(model.visual.preprocess_cfg, sort_keys=True))
-        self._take_projection()
+        self._detach_projection()
         with torch.inference_mode():
             self.vision_width = int(self.run().shape[1])
 
-    def _take_projection(self) -> None:
-        """Moves the projection of a ViT out of its image encoder, so that the image encoder gives what goes into it."""
+    def _detach_projection(self) -> None:
+        """Detaches the projection of a ViT from its image encoder, which then returns the features before it."""
         visual = self.model.visual
         self.model.image_projection = getattr(visual, "proj", None)
         if self.model.image_projection is not None:
@@ -66,15 +66,15 @@ class OpenCLIP(TwoEncoders):
     # ---------------------------------------------------------------------------------------------------- loading
 
     @classmethod
-    def claims(cls, name: str) -> bool:
-        """Returns whether a name is meant for open_clip: by its prefix, or a folder with its configuration alone."""
+    def is_open_clip_name(cls, name: str) -> bool:
+        """Returns whether open_clip loads a name: it has the prefix, or is a folder with only its configuration."""
         folder = Path(name)
-        alone = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
-        return name.startswith(OPEN_CLIP) or (bool(name) and alone)
+        has_only_its_config = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
+        return name.startswith(OPEN_CLIP) or (bool(name) and has_only_its_config)
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
-        """Loads what `open_clip:...` or a folder names; see :func:`labelsieve.vlm.loading.load_vlm`."""
+        """Loads a folder or a name with the prefix; see :func:`labelsieve.vlm.loading.load_vlm`."""
         open_clip = _library(name)
         source = _source(name)
         text = source.config["text_cfg"]
@@ -85,11 +85,11 @@ class OpenCLIP(TwoEncoders):
             )
         model = _build(source, name)
         tokenizer = _tokenizer(source, name)
-        _fill(model, source.weights, name)
+        _load_weights(model, source.weights, name)
         preprocessing = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
         processor = open_clip.transform.image_transform_v2(preprocessing, is_train=False)
         vlm = cls(model, tokenizer, processor, name=name, config=source.config)
-        if max(int(vlm.tokenize(["photo"]).max()), vlm.pad) >= vlm.words.num_embeddings:
+        if max(int(vlm.tokenize(["photo"]).max()), vlm.pad) >= vlm.token_embeddings.num_embeddings:
             raise ModelError(f"the tokenizer of {name} belongs to another model; copy the tokenizer files of the model")
         check_processor(vlm)
         return vlm
@@ -113,7 +113,7 @@ class OpenCLIP(TwoEncoders):
 
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
-        """The transformer blocks of the image encoder; none where it is no vision transformer."""
+        """The transformer blocks of the image encoder; none if it is not a vision transformer."""
         layers, width = _blocks(self.model.visual)
         return layers if width == self.vision_width else ()
 
@@ -131,59 +131,59 @@ class OpenCLIP(TwoEncoders):
     # ------------------------------------------------------------------------------------------------------ texts
 
     @property
-    def words(self) -> nn.Embedding:
+    def token_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return getattr(self.model, "text", self.model).token_embedding  # type: ignore[no-any-return]
 
     @property
-    def _inner(self) -> Any:
+    def _hf_tokenizer(self) -> Any:
         """The tokenizer of `transformers`, where the model has one."""
         return getattr(self.tokenizer, "tokenizer", None)
 
     @property
     def pad(self) -> int:
-        """The token that fills a text up; open_clip's own tokenizer uses 0."""
-        return 0 if self._inner is None else int(self._inner.pad_token_id)
+        """The padding token; the tokenizer of open_clip uses 0."""
+        return 0 if self._hf_tokenizer is None else int(self._hf_tokenizer.pad_token_id)
 
     @property
     def padding_side(self) -> str:
-        """Where the tokenizer fills texts up, `left` or `right`."""
-        return str(getattr(self._inner, "padding_side", "right"))
+        """The side on which the tokenizer pads texts, `left` or `right`."""
+        return str(getattr(self._hf_tokenizer, "padding_side", "right"))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Tokenises texts as the library does: (len(texts), context_length)."""
         return self.tokenizer(list(texts))  # type: ignore[no-any-return]
 
-    def frame(self) -> tuple[list[int], list[int]]:
+    def special_tokens(self) -> tuple[list[int], list[int]]:
         """Returns the tokens that begin and end every text."""
-        if self._inner is None:
+        if self._hf_tokenizer is None:
             return [self.tokenizer.sot_token_id], [self.tokenizer.eot_token_id]
-        start, end = frame(self._inner)
+        start, end = special_tokens(self._hf_tokenizer)
         return start, [
-            0 if self.tokenizer.strip_sep_token and token == self._inner.sep_token_id else token for token in end
+            0 if self.tokenizer.strip_sep_token and token == self._hf_tokenizer.sep_token_id else token for token in end
         ]
 
-    def pieces(self, text: str) -> list[int]:
-        """Returns the tokens of a text without start and end, in lower case and with `_` read as a space."""
-        plain = text.lower().replace("_", " ")
-        if self._inner is None:
-            return list(self.tokenizer.encode(plain))
-        return list(self._inner(self.tokenizer.clean_fn(plain), add_special_tokens=False)["input_ids"])
+    def tokens_of(self, text: str) -> list[int]:
+        """Returns the tokens of a text without start and end, in lower case with `_` replaced by a space."""
+        cleaned = text.lower().replace("_", " ")
+        if self._hf_tokenizer is None:
+            return list(self.tokenizer.encode(cleaned))
+        return list(self._hf_tokenizer(self.tokenizer.clean_fn(cleaned), add_special_tokens=False)["input_ids"])
 
     @property
-    def causal_text(self) -> CausalText | None:
-        """The parts of the text encoder; none where it is not causal or not read at the end token."""
+    def causal_text(self) -> CausalTextEncoder | None:
+        """The parts of the text encoder; None if it is not causal or does not pool at the end token."""
         encoder = getattr(self.model, "text", self.model)
-        reads = getattr(encoder, "pool_type", getattr(encoder, "text_pool_type", None))
-        more = getattr(encoder, "use_pad_mask", False) or getattr(encoder, "cls_emb", None) is not None
-        causal = encoder.attn_mask is not None and not more
-        if not causal or reads not in ("argmax", "eos") or self._inner is not None:
+        pool_type = getattr(encoder, "pool_type", getattr(encoder, "text_pool_type", None))
+        has_other_inputs = getattr(encoder, "use_pad_mask", False) or getattr(encoder, "cls_emb", None) is not None
+        causal = encoder.attn_mask is not None and not has_other_inputs
+        if not causal or pool_type not in ("argmax", "eos") or self._hf_tokenizer is not None:
             return None
         heads = encoder.transformer.resblocks[0].attn.num_heads
 
         def blocks(hidden: Tensor, visible: Tensor) -> Tensor:
-            hindrance = hidden.new_zeros(visible.shape).masked_fill(~visible, -torch.inf)
-            return encoder.transformer(hidden, attn_mask=hindrance.repeat_interleave(heads, dim=0))  # type: ignore[no-any-return]
+            bias = hidden.new_zeros(visible.shape).masked_fill(~visible, -torch.inf)
+            return encoder.transformer(hidden, attn_mask=bias.repeat_interleave(heads, dim=0))  # type: ignore[no-any-return]
 
         def finish(hidden: Tensor) -> Tensor:
             hidden, projection = encoder.ln_final(hidden), encoder.text_projection
@@ -192,8 +192,12 @@ class OpenCLIP(TwoEncoders):
             return hidden
 
         end = self.tokenizer.eot_token_id
-        return CausalText(
-            words=self.words, positions=encoder.positional_embedding, blocks=blocks, finish=finish, end=end
+        return CausalTextEncoder(
+            token_embeddings=self.token_embeddings,
+            positions=encoder.positional_embedding,
+            blocks=blocks,
+            finish=finish,
+            end=end,
         )
 
     def text_features(self, token_ids: Tensor) -> Tensor:
@@ -203,20 +207,20 @@ class OpenCLIP(TwoEncoders):
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Where the parts of a model are: what open_clip calls it, its configuration, its weights and its tokenizer."""
+    """The parts of a model: its name in open_clip, configuration, file of weights and tokenizer."""
 
     model: str
     tag: str | None = None
     config: dict[str, Any]
     weights: Path
-    words: str
+    tokenizer: str
 
 
 def read_vision(name: str) -> tuple[Any, dict[str, Any]]:
-    """Reads a model; returns its image encoder and the entries of that (`vision_cfg`), with any text encoder."""
+    """Reads a model with any text encoder; returns its image encoder and the configuration of that (`vision_cfg`)."""
     source = _source(name)
     model = _build(source, name)
-    _fill(model, source.weights, name)
+    _load_weights(model, source.weights, name)
     return model.visual.eval().requires_grad_(False), source.config["vision_cfg"]
 
 
@@ -229,14 +233,14 @@ def _library(name: str) -> Any:
 
 
 def _source(name: str) -> _Source:
-    place = name.removeprefix(OPEN_CLIP)
-    architecture, _, rest = place.partition("/")
+    path = name.removeprefix(OPEN_CLIP)
+    architecture, _, weights = path.partition("/")
     open_clip = _library(name)
-    if Path(place).is_dir():
-        return _from_folder(Path(place), name)
+    if Path(path).is_dir():
+        return _from_folder(Path(path), name)
     if architecture in open_clip.list_models():
-        return _from_architecture(architecture, rest)
-    return _from_folder(_download(place), name)
+        return _from_architecture(architecture, weights)
+    return _from_folder(_download(path), name)
 
 
 def _from_folder(folder: Path, name: str) -> _Source:
@@ -244,36 +248,36 @@ def _from_folder(folder: Path, name: str) -> _Source:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
         config["text_cfg"], config["vision_cfg"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        refuse_pointers(str(folder))
-        lacks = "it lacks model_cfg, or text_cfg and vision_cfg in that"
-        why = first_line(error) if isinstance(error, OSError | ValueError) else lacks
-        raise ModelError(f"{name} has no usable configuration ({CONFIG}): {why}") from error
+        check_no_lfs_pointers(str(folder))
+        lacking = "it lacks model_cfg, or text_cfg and vision_cfg in that"
+        reason = first_line(error) if isinstance(error, OSError | ValueError) else lacking
+        raise ModelError(f"{name} has no usable configuration ({CONFIG}): {reason}") from error
     weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), folder / WEIGHTS[0])
-    return _Source(model=f"local-dir:{folder}", config=config, weights=weights, words=str(folder))
+    return _Source(model=f"local-dir:{folder}", config=config, weights=weights, tokenizer=str(folder))
 
 
-def _from_architecture(architecture: str, rest: str) -> _Source:
-    """Takes a built-in configuration and weights from a file, or from where open_clip keeps those of a tag."""
+def _from_architecture(architecture: str, tag_or_file: str) -> _Source:
+    """Combines a built-in configuration with weights from a file, or with those of a tag of open_clip."""
     import open_clip
 
     config = open_clip.get_model_config(architecture)
-    words = config["text_cfg"].get("hf_tokenizer_name", "")
-    if Path(rest).is_file():
-        return _Source(model=architecture, config=config, weights=Path(rest), words=words)
+    tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
+    if Path(tag_or_file).is_file():
+        return _Source(model=architecture, config=config, weights=Path(tag_or_file), tokenizer=tokenizer)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if rest not in tags:
+    if tag_or_file not in tags:
         raise ModelError(
             f'expected a file or one of {listed(tags) or "no tags"} after "{OPEN_CLIP}{architecture}/", '
-            f'got "{shown(rest)}"{did_you_mean(rest, tags)}'
+            f'got "{shown(tag_or_file)}"{did_you_mean(tag_or_file, tags)}'
         )
-    known = open_clip.get_pretrained_cfg(architecture, rest)
-    with one_line_about_weights(f"{OPEN_CLIP}{architecture}/{rest}"):
-        weights = Path(open_clip.download_pretrained(known))
-    return _Source(model=architecture, tag=rest, config=config, weights=weights, words=words)
+    pretrained = open_clip.get_pretrained_cfg(architecture, tag_or_file)
+    with concise_weight_errors(f"{OPEN_CLIP}{architecture}/{tag_or_file}"):
+        weights = Path(open_clip.download_pretrained(pretrained))
+    return _Source(model=architecture, tag=tag_or_file, config=config, weights=weights, tokenizer=tokenizer)
 
 
 def _download(name: str) -> Path:
-    """Gets the files of a Hub id and returns their folder."""
+    """Downloads the files of a Hub id and returns their folder."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -290,18 +294,18 @@ def _download(name: str) -> Path:
                 continue
         return folder
 
-    found: Path = read_part(f"files ({CONFIG}, {WEIGHTS[0]})", name, get, options)
-    return found
+    path: Path = read_part(f"files ({CONFIG}, {WEIGHTS[0]})", name, get, options)
+    return path
 
 
 def _build(source: _Source, name: str) -> Any:
     import open_clip
 
-    nothing = {"load_weights": False, "pretrained_text": False, "pretrained_image": False}
+    no_weights = {"load_weights": False, "pretrained_text": False, "pretrained_image": False}
     with _quiet():
         try:
-            return open_clip.create_model(source.model, pretrained=source.tag, **nothing)
-        except Exception as error:  # whatever a configuration that is not understood raises
+            return open_clip.create_model(source.model, pretrained=source.tag, **no_weights)
+        except Exception as error:  # any error of an invalid configuration
             raise ModelError(f"{name} has no usable configuration ({CONFIG}): {first_line(error)}") from error
 
 
@@ -313,9 +317,9 @@ def _tokenizer(source: _Source, name: str) -> Any:
     settings["context_length"] = text.get("context_length", tokenizer.DEFAULT_CONTEXT_LENGTH)
     if not text.get("hf_tokenizer_name"):
         return tokenizer.SimpleTokenizer(**settings)
-    options = loader_options(source.words)
-    found = read_part("tokenizer (tokenizer.json)", source.words, tokenizer.HFTokenizer, {**settings, **options})
-    inner = found.tokenizer
+    options = loader_options(source.tokenizer)
+    loaded = read_part("tokenizer (tokenizer.json)", source.tokenizer, tokenizer.HFTokenizer, {**settings, **options})
+    inner = loaded.tokenizer
     if inner.pad_token_id is None or set(inner("photo", add_special_tokens=False)["input_ids"]) <= {
         *inner.all_special_ids
     }:
@@ -323,39 +327,39 @@ def _tokenizer(source: _Source, name: str) -> Any:
             f"{name} has no usable tokenizer (tokenizer.json): it knows no words or no padding; "
             "copy the tokenizer files of the model"
         )
-    return found
+    return loaded
 
 
-def _fill(model: Any, weights: Path, name: str) -> None:
-    """Loads the weights as open_clip does, which knows of the formats of its past."""
+def _load_weights(model: Any, weights: Path, name: str) -> None:
+    """Loads the weights by open_clip, which supports its older formats."""
     import open_clip
 
-    with _quiet(), one_line_about_weights(name, folder=weights.parent):
+    with _quiet(), concise_weight_errors(name, folder=weights.parent):
         try:
             keys = open_clip.load_checkpoint(model, str(weights), strict=False, weights_only=True)
         except RuntimeError as error:
-            misshapen = re.findall(r"size mismatch for ([^\s:]+):", str(error))
-            if not misshapen:
+            mismatched = re.findall(r"size mismatch for ([^\s:]+):", str(error))
+            if not mismatched:
                 raise
             keys = None
     if keys is None:
-        check_weights(name, model, (), misshapen)
+        check_weights(name, model, (), mismatched)
     check_weights(name, model, keys.missing_keys if keys else (), ())
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps open_clip from warning of random weights, which are filled a moment later."""
-    before = logging.root.manager.disable
+    """Suppresses warnings of open_clip about random weights, which are loaded afterwards."""
+    level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(level)
 
 
 def _blocks(visual: Any) -> tuple[Sequence[nn.Module], int]:
-    """Returns the blocks of a vision transformer and their width; none of another encoder."""
+    """Returns the blocks of a vision transformer and their width; none for another encoder."""
     if hasattr(visual, "transformer"):
         return visual.transformer.resblocks, visual.transformer.width
     if hasattr(visual, "trunk"):
@@ -367,7 +371,7 @@ def _blocks(visual: Any) -> tuple[Sequence[nn.Module], int]:
 
 
 def side(visual: Any, name: str) -> int:
-    """Returns the side of the images that an image encoder takes; refuses one of oblong images."""
+    """Returns the side of the input images; rejects models whose input is not square."""
     size = visual.image_size
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
@@ -376,7 +380,7 @@ def side(visual: Any, name: str) -> int:
 
 
 def _patch_size(visual: Any) -> int:
-    """Returns the side of a patch, 0 where there are none."""
+    """Returns the side of a patch, 0 if there are none."""
     size = getattr(visual, "patch_size", None)
     if size is None and _blocks(visual)[0]:
         size = visual.trunk.patch_embed.patch_size

@@ -7,34 +7,38 @@ from typing import TYPE_CHECKING
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from labelsieve.vlm.encoders import TwoEncoders
+    from labelsieve.vlm.encoders import DualEncoderAdapter
 
 DUAL_ENCODER = "vision-text-dual-encoder"
 
-_HERE = "labelsieve.vlm.families."
-ADAPTERS: Registry[type[TwoEncoders], Entry] = Registry(
+_FAMILIES = "labelsieve.vlm.families."
+ADAPTERS: Registry[type[DualEncoderAdapter], Entry] = Registry(
     "--model",
-    Entry("clip", _HERE + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
-    Entry("siglip", _HERE + "siglip:SigLIP", "SigLIP, and SigLIP 2 of fixed resolution: SiglipModel of transformers"),
+    Entry("clip", _FAMILIES + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
     Entry(
-        "siglip2", _HERE + "siglip2:SigLIP2", "SigLIP 2 of flexible resolution (NaFlex): Siglip2Model of transformers"
+        "siglip", _FAMILIES + "siglip:SigLIP", "SigLIP, and SigLIP 2 of fixed resolution: SiglipModel of transformers"
     ),
-    Entry("blip", _HERE + "blip:BLIP", "BLIP: the contrastive heads of BlipForImageTextRetrieval of transformers"),
+    Entry(
+        "siglip2",
+        _FAMILIES + "siglip2:SigLIP2",
+        "SigLIP 2 of flexible resolution (NaFlex): Siglip2Model of transformers",
+    ),
+    Entry("blip", _FAMILIES + "blip:BLIP", "BLIP: the contrastive heads of BlipForImageTextRetrieval of transformers"),
     Entry(
         "albef",
-        _HERE + "albef:ALBEF",
+        _FAMILIES + "albef:ALBEF",
         "ALBEF: contrastive heads of the authors' checkpoints, as ViTModel and BertModel",
     ),
-    Entry("altclip", _HERE + "altclip:AltCLIP", "AltCLIP: AltCLIPModel of transformers"),
-    Entry("chinese_clip", _HERE + "chinese_clip:ChineseCLIP", "Chinese CLIP: ChineseCLIPModel of transformers"),
+    Entry("altclip", _FAMILIES + "altclip:AltCLIP", "AltCLIP: AltCLIPModel of transformers"),
+    Entry("chinese_clip", _FAMILIES + "chinese_clip:ChineseCLIP", "Chinese CLIP: ChineseCLIPModel of transformers"),
     Entry(
         DUAL_ENCODER,
-        _HERE + "dual_encoder:DualEncoder",
+        _FAMILIES + "dual_encoder:DualEncoder",
         "LiT and others: VisionTextDualEncoderModel of transformers, which joins any two encoders",
     ),
     Entry(
         "open_clip",
-        _HERE + "open_clip:OpenCLIP",
+        _FAMILIES + "open_clip:OpenCLIP",
         "open_clip: models of that library with its own text encoders; needs the extra open-clip",
     ),
 )

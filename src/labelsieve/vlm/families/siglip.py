@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.encoders import TwoEncoders
+from labelsieve.vlm.encoders import DualEncoderAdapter
 
 
-class SigLIP(TwoEncoders):
+class SigLIP(DualEncoderAdapter):
     """SigLIP, and SigLIP 2 of fixed resolution: `SiglipModel` of `transformers`. See :class:`VisionLanguageModel`.
 
-    The text encoder is bidirectional without a mask, was trained on texts that are padded to 64 tokens, and reads its
-    feature at the last of them: padding does have an influence and is the tokenizer's own. The pooled output of the
+    The text encoder is bidirectional without a mask, was trained on texts padded to 64 tokens, and pools at the last
+    one: the padding influences the feature, and is that of the tokenizer. The pooled output of the
     attention head is the image feature; there is no projection.
 
     The model gives `sigmoid(logit_scale * cos + logit_bias)` for each pair of an image and a text. The bias is the
@@ -22,12 +22,12 @@ class SigLIP(TwoEncoders):
     detector needs it.
 
     Attributes:
-        logit_bias: The bias of the sigmoid, for who wants the model's own probability of a pair.
+        logit_bias: The bias of the sigmoid, to compute the probability of a pair.
     """
 
     architecture: ClassVar[str] = "SiglipModel"
-    starts: ClassVar[bool] = False
-    padded: ClassVar[bool] = True
+    has_start_token: ClassVar[bool] = False
+    pads_to_full_length: ClassVar[bool] = True
     tokenizer_files: ClassVar[str] = "tokenizer.json, or spiece.model and the package sentencepiece"
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, name: str) -> None:
@@ -36,15 +36,15 @@ class SigLIP(TwoEncoders):
 
     @classmethod
     def check_config(cls, config: Any, name: str) -> None:
-        """Refuses an image encoder without the attention head that pools."""
+        """Rejects an image encoder without an attention pooling head."""
         if not getattr(config.vision_config, "vision_use_head", True):
             raise ModelError(
                 f"the image encoder of {name} has no pooling head (vision_use_head); choose another --model"
             )
 
     @classmethod
-    def belongs(cls, tokenizer: Any, text: Any) -> bool:
-        """Returns whether there is a token to fill texts up with."""
+    def is_tokenizer_of(cls, tokenizer: Any, text: Any) -> bool:
+        """Returns whether there is a padding token."""
         return tokenizer.pad_token_id is not None and tokenizer.pad_token_id < text.vocab_size
 
     def text_features(self, token_ids: Tensor) -> Tensor:
@@ -52,5 +52,5 @@ class SigLIP(TwoEncoders):
         return self.model.text_model(**self.inputs(token_ids)).pooler_output  # type: ignore[no-any-return]
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Returns the pooled features, which lie in the joint space already."""
+        """Returns the pooled features, which are already in the joint space."""
         return pooled

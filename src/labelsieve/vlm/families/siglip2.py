@@ -47,8 +47,8 @@ class SigLIP2(SigLIP):
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Squeezes RGB images to a square and prepares them as the model's own processor does: (B, 3, S, S)."""
-        side, how = self.image_size, Image.Resampling(int(self.processor.resample))
-        square = [image.resize((side, side), how) for image in images]
+        side, resample = self.image_size, Image.Resampling(int(self.processor.resample))
+        square = [image.resize((side, side), resample) for image in images]
         patches = self.processor(images=square, max_num_patches=self._grid**2, return_tensors="pt")["pixel_values"]
         cut = patches.reshape(len(square), self._grid, self._grid, self.patch_size, self.patch_size, 3)
         return cut.permute(0, 5, 1, 3, 2, 4).reshape(len(square), 3, side, side)  # type: ignore[no-any-return]

@@ -1,1 +1,1 @@
-"""Parameter-efficient modules for the frozen image encoder, one file a kind; `registry.py` holds the table."""
+"""Parameter-efficient modules for the frozen image encoder, one file a kind; `registry.py` lists them."""

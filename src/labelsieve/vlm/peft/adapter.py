@@ -15,31 +15,31 @@ from labelsieve.vlm.peft.target_layers import Encoder, Handle, Sizes, blocks_of
 class Adapter(nn.Module):
     """Adds `up(relu(down(norm(h))))` to the output h of the MLP of every block, before the block's residual sum.
 
-    This is the adapter of LIFT (Shi et al., ICML 2024), which the reference of DeFT took over; AdaptFormer's own reads
-    the MLP's input instead. `up` starts at 0, so that a fresh module leaves the features as they are.
+    This is the adapter of LIFT (Shi et al., ICML 2024), which the reference of DeFT adopted; AdaptFormer takes the
+    input of the MLP instead. `up` is initialised to 0, so that a new module does not change the features.
 
     Args:
-        vlm: The model; nothing in it changes before :meth:`attach`.
+        vlm: The model; not changed before :meth:`attach`.
         width: Of the bottleneck, at least 1.
         generator: Source of the initial weights of `down`, Kaiming-normal with a = sqrt 5 as in LIFT.
-        skip: Whether h itself is kept. Without it the adapter takes the place of the MLP's output, which is off in a
-            fresh module: what the reference of DeFT does, here for parity.
+        skip: Whether to add h. Without it the adapter replaces the output of the MLP, which is then 0 in a new module,
+            as in the reference of DeFT; for parity.
 
     Attributes:
         blocks: For each block `norm`, `down` (vision_width to width) and `up` (width to vision_width).
 
     Raises:
-        MisfitError: The blocks are of an unknown kind.
+        UnsupportedEncoderError: The blocks are of an unknown kind.
     """
 
     def __init__(self, vlm: Encoder, *, width: int, generator: torch.Generator, skip: bool = True) -> None:
         super().__init__()
         self.skip = skip
-        sites = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
-        self.blocks = nn.ModuleList(_bottleneck(site.layer.out_features, width, generator) for site in sites)
+        targets = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
+        self.blocks = nn.ModuleList(_bottleneck(target.layer.out_features, width, generator) for target in targets)
 
     def attach(self, vlm: Encoder) -> list[Handle]:
-        """Lets outputs of the MLPs pass the adapters; removing the returned handles leaves the encoder as it was."""
+        """Hooks the adapters to the outputs of the MLPs; removing the returned handles restores the encoder."""
 
         def hook(parts: Any) -> Any:
             def adapt(_module: nn.Module, _args: Any, hidden: Tensor) -> Tensor:
@@ -48,9 +48,9 @@ class Adapter(nn.Module):
 
             return adapt
 
-        sites = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
-        pairs = zip(sites, self.blocks, strict=True)
-        return [site.layer.register_forward_hook(hook(parts)) for site, parts in pairs]
+        targets = [block.mlp_out for block in blocks_of(vlm, peft="adapter")]
+        pairs = zip(targets, self.blocks, strict=True)
+        return [target.layer.register_forward_hook(hook(parts)) for target, parts in pairs]
 
 
 def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.ModuleDict:
@@ -62,5 +62,5 @@ def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.Module
 
 
 def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> Adapter:
-    """Makes the module for a model."""
+    """Builds the module for a model."""
     return Adapter(vlm, width=sizes.bottleneck, generator=generator)

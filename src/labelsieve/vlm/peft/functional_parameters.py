@@ -1,4 +1,4 @@
-"""Training parameters of the image encoder itself, by copies that stand in for them while attached."""
+"""Trains parameters of the image encoder through copies that replace them while attached."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from labelsieve.vlm.peft.target_layers import Encoder, Handle, Undo
+from labelsieve.vlm.peft.target_layers import CallbackHandle, Encoder, Handle
 
 
-class OwnCopies(nn.Module):
+class FunctionalParameters(nn.Module):
     """Trainable copies of some parameters of the image encoder.
 
-    The encoder keeps its own values: they wait while the copies are attached, and are back bit for bit afterwards.
-    Copies start equal, so that a fresh module leaves the features as they are.
+    The original values are stored while the copies are attached, and restored bit for bit afterwards. Copies start
+    equal, so that a new module does not change the features.
 
     Args:
-        vlm: The model; nothing in it changes before :meth:`attach`.
+        vlm: The model; not changed before :meth:`attach`.
         names: Names of the parameters within `vlm.image_encoder`.
 
     Attributes:
-        values: The copies by name, `/` instead of the dots.
+        values: The copies by name, with `/` instead of dots.
     """
 
     def __init__(self, vlm: Encoder, names: Sequence[str]) -> None:
@@ -31,16 +31,16 @@ class OwnCopies(nn.Module):
         )
 
     def attach(self, vlm: Encoder) -> list[Handle]:
-        """Puts the copies in place; removing the returned handles puts the image encoder's own parameters back."""
+        """Replaces the parameters by the copies; removing the returned handles restores them."""
         return [_replace(vlm.image_encoder, name.replace("/", "."), copy) for name, copy in self.values.items()]
 
 
-def _replace(encoder: nn.Module, name: str, copy: nn.Parameter) -> Undo:
+def _replace(encoder: nn.Module, name: str, copy: nn.Parameter) -> CallbackHandle:
     parent, _, leaf = name.rpartition(".")
-    own = encoder.get_submodule(parent)._parameters
-    original, own[leaf] = own[leaf], copy
+    parameters = encoder.get_submodule(parent)._parameters
+    original, parameters[leaf] = parameters[leaf], copy
 
     def restore() -> None:
-        own[leaf] = original
+        parameters[leaf] = original
 
-    return Undo(restore)
+    return CallbackHandle(restore)

@@ -1,4 +1,4 @@
-"""How much of an image encoder each kind of module trains."""
+"""Number of trainable parameters of each kind of module."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.target_layers import Encoder
 
 
-def trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:
-    """Counts what a module trains.
+def count_trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:
+    """Counts the trainable parameters of a module.
 
     Args:
         kind: A name of `PEFT`.
@@ -19,8 +19,8 @@ def trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) -> tuple
         bottleneck: Rank of `lora` and width of `adapter`.
 
     Returns:
-        Number of values, and their share of the values of the image encoder, between 0 and 1; None where the kind does
-        not go with the model.
+        Number of parameters, and their share of those of the image encoder, between 0 and 1; None if the kind does not
+        support the model.
     """
     try:
         module = build_peft(kind, vlm, tokens=tokens, bottleneck=bottleneck, generator=torch.Generator())

@@ -17,57 +17,57 @@ class Module(Entry):
     """One kind of module.
 
     Attributes:
-        values: How many values of CLIP ViT-B/16 it trains by default.
-        backbone: What becomes of it in phase 2: it has no part there, it is merged into the weights at the end, or it
-            stays attached, which no standard model can hold.
+        values: Number of trainable parameters with CLIP ViT-B/16 and the defaults.
+        backbone: Its use in phase 2: none, merged into the weights at the end, or attached to the model, which then
+            cannot be saved as a standard one.
     """
 
     values: int = 0
     backbone: Literal["no", "merges", "stays"] = "no"
 
 
-_HERE = "labelsieve.vlm.peft."
+_PEFT = "labelsieve.vlm.peft."
 PEFT: Registry[Callable[..., Any], Module] = Registry(
     "--peft",
     Module(
         "none",
-        _HERE + "base:no_module",
+        _PEFT + "base:no_module",
         "the image encoder stays frozen: prompts are trained on cached features, fast on a CPU",
     ),
     Module(
         "vpt-deep",
-        _HERE + "vpt:build_deep",
+        _PEFT + "vpt:build_deep",
         "learned tokens beside the patches, new ones in each block: the paper's choice",
         values=184_320,
         backbone="stays",
     ),
     Module(
         "vpt-shallow",
-        _HERE + "vpt:build_shallow",
+        _PEFT + "vpt:build_shallow",
         "learned tokens beside the patches, in the first block only",
         values=15_360,
         backbone="stays",
     ),
-    Module("lora", _HERE + "lora:build", "a low-rank change of the query and value projections", values=294_912),
+    Module("lora", _PEFT + "lora:build", "a low-rank change of the query and value projections", values=294_912),
     Module(
         "adapter",
-        _HERE + "adapter:build",
+        _PEFT + "adapter:build",
         "a small bottleneck behind the MLP of each block",
         values=175_200,
         backbone="stays",
     ),
     Module(
         "ssf",
-        _HERE + "ssf:build",
+        _PEFT + "ssf:build",
         "a scale and a shift behind each linear layer of the blocks",
         values=165_888,
         backbone="merges",
     ),
-    Module("bitfit", _HERE + "bitfit:build", "all biases of the image encoder", values=102_912),
-    Module("full", _HERE + "full:build", "the whole image encoder, at a low --learning-rate", values=85_799_424),
+    Module("bitfit", _PEFT + "bitfit:build", "all biases of the image encoder", values=102_912),
+    Module("full", _PEFT + "full:build", "the whole image encoder, at a low --learning-rate", values=85_799_424),
     Module(
         "full-paper",
-        _HERE + "full:build_paper",
+        _PEFT + "full:build_paper",
         "the transformer blocks alone, without embeddings and outer layer norms, as in the paper's code",
         values=85_054_464,
     ),

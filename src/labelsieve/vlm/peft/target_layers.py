@@ -1,4 +1,4 @@
-"""Where modules sit: the linear layers in the blocks of a vision transformer, one line of a table a kind of block."""
+"""Target layers of the modules: linear layers of vision transformers, one line of a table for each kind of block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labelsieve.core.errors import shown
 
 
 class Encoder(Protocol):
-    """The part of a :class:`VisionLanguageModel` that a module attaches to; its members are documented there."""
+    """The part of a :class:`VisionLanguageModel` that modules attach to; its members are documented there."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -30,7 +30,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class BareEncoder:
-    """An image encoder alone; see :class:`Encoder`. It need not have values to run with."""
+    """An image encoder without a text encoder; see :class:`Encoder`. It may be on the meta device."""
 
     name: str
     vision_width: int
@@ -42,7 +42,7 @@ class BareEncoder:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a module is.
+    """The size of a module.
 
     Attributes:
         tokens: L, the number of visual prompts, at least 0.
@@ -53,20 +53,20 @@ class Sizes:
     bottleneck: int
 
 
-class MisfitError(Exception):
-    """A module has no place in an image encoder; the message says why, and not what has."""
+class UnsupportedEncoderError(Exception):
+    """A module cannot attach to an image encoder; the message has the reason."""
 
 
 class Handle(Protocol):
     """Something attached, such as `torch.utils.hooks.RemovableHandle`."""
 
     def remove(self) -> None:
-        """Takes it away again; a second time does nothing."""
+        """Detaches it; does nothing the second time."""
         ...
 
 
-class Undo:
-    """A handle for what is no hook.
+class CallbackHandle:
+    """A handle that calls a function.
 
     Args:
         action: Called by the first :meth:`remove`.
@@ -76,7 +76,7 @@ class Undo:
         self._action: Callable[[], None] | None = action
 
     def remove(self) -> None:
-        """Undoes what was done."""
+        """Calls the function."""
         action, self._action = self._action, None
         if action is not None:
             action()
@@ -84,12 +84,12 @@ class Undo:
 
 @dataclass(frozen=True)
 class BlockKind:
-    """Paths of attributes from a block to its linear layers.
+    """Attribute paths from a block to its linear layers.
 
     Attributes:
-        attention_in: Query, key and value; or one layer that gives all three; or nothing, where the attention
-            multiplies by its weights without calling a layer that could be replaced or hooked.
-        attention_out: The layer after the attention; empty as above.
+        attention_in: Query, key and value; or one layer for all three; or empty, if the attention uses its weights
+            without calling a layer that could be replaced or hooked.
+        attention_out: The output projection of the attention; may be empty as well.
         mlp_in: The layer before the activation.
         mlp_out: The layer after it.
     """
@@ -130,15 +130,15 @@ BLOCKS = {
 
 
 @dataclass(frozen=True)
-class Site:
-    """A linear layer, and where it hangs."""
+class TargetLayer:
+    """A linear layer, given by its parent module and name."""
 
     parent: nn.Module
     name: str
 
     @property
     def layer(self) -> nn.Linear:
-        """What is there now."""
+        """The current layer."""
         return getattr(self.parent, self.name)  # type: ignore[no-any-return]
 
 
@@ -146,54 +146,54 @@ class Site:
 class Block:
     """The linear layers of one block; see :class:`BlockKind`."""
 
-    attention_in: tuple[Site, ...]
-    attention_out: Site | None
-    mlp_in: Site
-    mlp_out: Site
+    attention_in: tuple[TargetLayer, ...]
+    attention_out: TargetLayer | None
+    mlp_in: TargetLayer
+    mlp_out: TargetLayer
 
 
 def blocks_of(encoder: Encoder, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
-    """Finds the linear layers of all blocks; of an encoder without one sequence of tokens, those of known blocks.
+    """Finds the linear layers of all blocks; without one sequence of tokens, those of known blocks.
 
     Args:
         encoder: The model.
-        peft: Who asks, for the error.
-        kinds: Kinds of blocks, the first that fits is taken.
+        peft: Name of the module, for the error.
+        kinds: Kinds of blocks; the first match is used.
 
     Raises:
-        MisfitError: There is no block, or one of a kind that is not in the table.
+        UnsupportedEncoderError: There are no blocks, or some of an unknown kind.
     """
     layers = encoder.vision_layers
-    found = [block_in(layer, kinds=kinds) for layer in (layers if len(layers) else encoder.image_encoder.modules())]
-    known = [block for block in found if block is not None]
-    if not known or len(known) < len(found) * bool(len(layers)):
+    blocks = [find_layers(layer, kinds=kinds) for layer in (layers if len(layers) else encoder.image_encoder.modules())]
+    known = [block for block in blocks if block is not None]
+    if not known or len(known) < len(blocks) * bool(len(layers)):
         raise unknown_blocks(encoder, peft=peft)
     return known
 
 
-def unknown_blocks(encoder: Encoder, *, peft: str) -> MisfitError:
-    """Returns the error for a model whose blocks have no place for a module."""
-    found = type(encoder.vision_layers[0]).__name__ if len(encoder.vision_layers) else "it has none"
-    return MisfitError(f"--peft {peft} does not know the blocks of {shown(encoder.name)} ({found})")
+def unknown_blocks(encoder: Encoder, *, peft: str) -> UnsupportedEncoderError:
+    """Returns the error for a model whose blocks do not support a module."""
+    kind = type(encoder.vision_layers[0]).__name__ if len(encoder.vision_layers) else "it has none"
+    return UnsupportedEncoderError(f"--peft {peft} does not know the blocks of {shown(encoder.name)} ({kind})")
 
 
-def block_in(layer: nn.Module, *, kinds: Mapping[str, BlockKind] = BLOCKS) -> Block | None:
-    """Finds the linear layers of one block, by the first kind that fits; None where there is none."""
+def find_layers(layer: nn.Module, *, kinds: Mapping[str, BlockKind] = BLOCKS) -> Block | None:
+    """Finds the linear layers of one block, by the first matching kind; None if there is none."""
     for kind in kinds.values():
-        inputs = [_site(layer, path) for path in kind.attention_in]
-        out = _site(layer, kind.attention_out) if kind.attention_out else None
-        first, last = _site(layer, kind.mlp_in), _site(layer, kind.mlp_out)
-        found = tuple(site for site in inputs if site is not None)
-        if first and last and len(found) == len(inputs) and bool(out) == bool(kind.attention_out):
-            return Block(found, out, first, last)
+        inputs = [_target_layer(layer, path) for path in kind.attention_in]
+        out = _target_layer(layer, kind.attention_out) if kind.attention_out else None
+        first, last = _target_layer(layer, kind.mlp_in), _target_layer(layer, kind.mlp_out)
+        existing = tuple(each for each in inputs if each is not None)
+        if first and last and len(existing) == len(inputs) and bool(out) == bool(kind.attention_out):
+            return Block(existing, out, first, last)
     return None
 
 
-def _site(layer: nn.Module, path: str) -> Site | None:
-    """Follows a path of attributes, to None where it does not end at a linear layer."""
+def _target_layer(layer: nn.Module, path: str) -> TargetLayer | None:
+    """Follows a path of attributes; returns None if it does not end at a linear layer."""
     parents, _, name = path.rpartition(".")
     try:
-        site = Site(layer.get_submodule(parents), name)
-        return site if isinstance(site.layer, nn.Linear) else None
+        target = TargetLayer(layer.get_submodule(parents), name)
+        return target if isinstance(target.layer, nn.Linear) else None
     except AttributeError:
         return None

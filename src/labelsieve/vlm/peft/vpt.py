@@ -1,4 +1,4 @@
-"""Visual prompt tuning (Jia et al., ECCV 2022): learned tokens beside the patches of a frozen vision transformer."""
+"""Visual prompt tuning (Jia et al., ECCV 2022): learned tokens next to the patches of a frozen vision transformer."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import shown
-from labelsieve.vlm.peft.target_layers import Encoder, MisfitError, Sizes
+from labelsieve.vlm.peft.target_layers import Encoder, Sizes, UnsupportedEncoderError
 
 
 class VisualPrompts(nn.Module):
     """L learned tokens that are appended to the sequence of class token and patches.
 
-    Each block has its own deep prompts: the sequence is cut to its original tokens and the block's own L prompts are
-    appended. Shallow prompts enter the first block and stay. They get no position embedding and do not pass the
-    layer norm in front of the blocks. After the last block the sequence has its original length again.
+    Deep prompts are replaced in each block: the sequence is cut to its original tokens, and the L prompts of the block
+    are appended. Shallow prompts are appended in the first block and stay. They get no position embedding and skip the
+    layer norm before the blocks. After the last block the sequence has its original length again.
 
     Args:
-        vlm: The model whose image encoder is prompted; its own modules are not changed.
+        vlm: The model whose image encoder is prompted; its modules are not changed.
         tokens: L, at least 0; with 0 nothing is attached.
-        deep: Whether each block has prompts of its own.
+        deep: Whether each block has separate prompts.
         generator: Source of the initial values, uniform in ±sqrt(6 / (3 p² + width)), p the patch size.
 
     Raises:
-        MisfitError: The image encoder has no transformer blocks.
+        UnsupportedEncoderError: The image encoder has no transformer blocks.
     """
 
     def __init__(self, vlm: Encoder, *, tokens: int, deep: bool, generator: torch.Generator) -> None:
         super().__init__()
         if not len(vlm.vision_layers):
-            raise MisfitError(
+            raise UnsupportedEncoderError(
                 f"--peft {'vpt-deep' if deep else 'vpt-shallow'} needs a vision transformer whose blocks take one "
                 f"sequence of tokens, and the image encoder of {shown(vlm.name)} is none"
             )
@@ -42,7 +42,7 @@ class VisualPrompts(nn.Module):
         self.prompts = nn.Parameter((2 * values - 1) * bound)
 
     def attach(self, vlm: Encoder) -> list[torch.utils.hooks.RemovableHandle]:
-        """Lets the prompts enter the image encoder; removing the returned handles leaves it as it was."""
+        """Adds the prompts to the image encoder; removing the returned handles restores it."""
         if self.prompts.shape[1] == 0:
             return []
         layers, length = list(vlm.vision_layers), 0
@@ -52,8 +52,8 @@ class VisualPrompts(nn.Module):
                 nonlocal length
                 hidden = args[0]
                 length = hidden.shape[1] if index == 0 else length
-                own = self.prompts[index].to(hidden.dtype).expand(len(hidden), -1, -1)
-                return (torch.cat([hidden[:, :length], own], dim=1), *args[1:])
+                prompts = self.prompts[index].to(hidden.dtype).expand(len(hidden), -1, -1)
+                return (torch.cat([hidden[:, :length], prompts], dim=1), *args[1:])
 
             return hook
 
@@ -67,10 +67,10 @@ class VisualPrompts(nn.Module):
 
 
 def build_deep(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
-    """Makes prompts for each block of a model; None if there are to be none."""
+    """Builds prompts for each block of a model; None for 0 tokens."""
     return VisualPrompts(vlm, tokens=sizes.tokens, deep=True, generator=generator) if sizes.tokens else None
 
 
 def build_shallow(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
-    """Makes prompts for the first block of a model; None if there are to be none."""
+    """Builds prompts for the first block of a model; None for 0 tokens."""
     return VisualPrompts(vlm, tokens=sizes.tokens, deep=False, generator=generator) if sizes.tokens else None

@@ -35,7 +35,7 @@ def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -
     Raises:
         SettingsError: There are features alone.
     """
-    asked = settings
+    requested = settings
     feed, settings = _prepare(settings, pairs)
     images, schedule = pairs.images, make_schedule(settings, images=len(pairs.given))
     objective = TagObjective(warmup=schedule.warmup, classes=images.classes, engine=images.engine)
@@ -55,8 +55,8 @@ def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -
             history=history,
             notes=notes,
         )
-    settled = {"batch_size": settings.batch_size} if asked.batch_size == "auto" else {}
-    return dataclasses.replace(scores, resolved=settled)
+    resolved = {"batch_size": settings.batch_size} if requested.batch_size == "auto" else {}
+    return dataclasses.replace(scores, resolved=resolved)
 
 
 def _kinds(pairs: TagInputs, similarities: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]) -> dict[str, Kind]:

@@ -1,4 +1,4 @@
-"""Which images training converts to RGB in another way than `pipeline("image-classification")` does."""
+"""Finds images that training converts to RGB differently from `pipeline("image-classification")`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from labelsieve.data.images import Images, UnreadableImageError, reading
 from labelsieve.data.input.ranges import never_converted
 from labelsieve.data.input.rgb import value_kind
 
-# Decoding leaves Python's lock, so that threads help.
+# Decoding releases the global interpreter lock.
 _THREADS = 4
 
 
 def converted_rows(images: Images, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns those of some rows whose image the pipeline sees with other pixels, or cannot read.
+    """Returns the rows whose image has other pixels in the pipeline, or cannot be read by it.
 
-    Transparency and values that are not 0 to 255 make the difference. Only images that have one of them are decoded;
-    those that cannot be read at all do not count.
+    The causes are transparency and values outside 0 to 255. Only images with one of them are decoded; images that
+    training cannot read either are not returned.
     """
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        differ = pool.map(partial(_is_converted, images), rows.tolist())
-        return np.array([row for row, differs in zip(rows.tolist(), differ, strict=True) if differs], dtype=np.int64)
+        results = pool.map(partial(_differs, images), rows.tolist())
+        return np.array([row for row, differs in zip(rows.tolist(), results, strict=True) if differs], dtype=np.int64)
 
 
-def _is_converted(images: Images, row: int) -> bool:
+def _differs(images: Images, row: int) -> bool:
     if never_converted(images.head(row)):
         return False
     try:
@@ -37,14 +37,14 @@ def _is_converted(images: Images, row: int) -> bool:
             return False
     except UnreadableImageError:
         return False
-    except DataError:  # perhaps of the pipeline alone
+    except DataError:  # perhaps only the pipeline cannot read it
         pass
     try:
-        ours = images.open(row)
+        image = images.open(row)
     except UnreadableImageError:
         return False
     try:
-        return bool(ours.tobytes() != images.seen_by_pipeline().open(row).tobytes())
+        return bool(image.tobytes() != images.seen_by_pipeline().open(row).tobytes())
     except UnreadableImageError:
         return True
 

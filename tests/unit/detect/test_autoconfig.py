@@ -178,7 +178,7 @@ def test_all_processes_take_as_many_pictures_as_the_least_of_them(
     engine = make_engine(device="cpu", precision="fp32")
     learner = Learner(mini_clip, ("cat", "dog"), settings=SmallLoss(peft="vpt-deep"), engine=engine)
     monkeypatch.setattr("labelsieve.detect.training.autoconfig.gather_object", lambda own: [*own, 8])
-    assert autoconfig._at_once(learner, most=64) == 8
+    assert autoconfig._at_once(learner, maximum=64) == 8
 
 
 def test_what_cannot_be_prompted_stays_frozen(mini_clip: Any) -> None:
@@ -259,7 +259,7 @@ def test_a_classifier_that_draws_is_the_same_on_every_machine(
 
 def test_what_is_kept_is_counted_without_the_weights() -> None:
     layer = nn.Sequential(nn.Linear(100, 50), nn.GELU(), nn.Linear(50, 1))
-    kept = [memory._kept(layer, torch.ones(count, 100)) for count in (1, 2, 3)]
+    kept = [memory._saved_bytes(layer, torch.ones(count, 100)) for count in (1, 2, 3)]
     assert kept[1] - kept[0] == kept[2] - kept[1] == 4 * (100 + 50 + 50)  # what each layer was given
     assert kept[0] == 4 * (100 + 50 + 50) + 4 * 50  # and the weights of the last, which gradients pass
 
@@ -268,7 +268,7 @@ def test_what_is_kept_is_counted_without_the_weights() -> None:
 def test_as_many_as_fit(free: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory_size", lambda _device: free)
     layer = nn.Sequential(nn.Linear(100, 50), nn.GELU())
-    assert memory.fitting(layer, torch.ones(1, 100), most=48) == expected
+    assert memory.max_chunk_size(layer, torch.ones(1, 100), maximum=48) == expected
 
 
 def test_a_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_dropout_is_the_same_when_computed_again() -> None:
     def work(first: int, last: int) -> Tensor:
         return nn.functional.dropout(layer(things[first:last]), 0.5)
 
-    made = memory.in_parts(work, count=6, at_once=2, device=torch.device("cpu"))
+    made = memory.checkpointed_chunks(work, count=6, chunk_size=2, device=torch.device("cpu"))
     (gradient,) = torch.autograd.grad(made.sum(), things)
     expected = torch.where(made.detach() != 0, 2.0, 0.0) @ layer.weight.detach()
     torch.testing.assert_close(gradient, expected)
@@ -413,8 +413,8 @@ def test_nothing_is_compiled_for_a_short_run(
 def test_room_is_given_back() -> None:
     process = psutil.Process()
     before = process.memory_info().rss
-    with memory.keeping_room():
-        with memory.keeping_room():  # of which the end of the outer one counts
+    with memory.reuse_allocations():
+        with memory.reuse_allocations():  # of which the end of the outer one counts
             torch.ones(64 * 2**20).sum()
         kept = process.memory_info().rss
     if platform.libc_ver()[0] == "glibc":

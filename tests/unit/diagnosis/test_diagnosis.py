@@ -18,7 +18,7 @@ from labelsieve.core.quantities import percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.diagnosis.checks import CHECKS, Finding, diagnose
-from labelsieve.diagnosis.statistics import MOST_NAMES, shortened
+from labelsieve.diagnosis.statistics import MAX_NAMES, shortened
 from labelsieve.flagging import FlagRule
 from labelsieve.verdicts import decide
 
@@ -158,7 +158,7 @@ def test_classes_not_understood_are_named_worst_first() -> None:
     shares[:20] = 0
     case.settings |= per_class(shares.tolist())
     figure = case.finding("class-not-understood")["figure"]
-    assert figure.count('"class') == MOST_NAMES and "and 16 more" in figure
+    assert figure.count('"class') == MAX_NAMES and "and 16 more" in figure
 
 
 def test_no_agreement_in_a_class_of_few_images_can_be_bad_luck() -> None:

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from labelsieve.core import attention
-from labelsieve.core.attention import WrittenOutAttention
+from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.engine import make_engine
 
 
@@ -18,13 +18,13 @@ from labelsieve.core.engine import make_engine
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The shapes for which attention was written out."""
     shapes: list[torch.Size] = []
-    original = attention._written_out
+    original = attention._explicit_attention
 
     def noted(query: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
         shapes.append(query.shape)
         return original(query, *args, **named)
 
-    monkeypatch.setattr(attention, "_written_out", noted)
+    monkeypatch.setattr(attention, "_explicit_attention", noted)
     return shapes
 
 
@@ -48,7 +48,7 @@ def test_values_and_gradients_are_those_of_the_exact_attention(
 ) -> None:
     """Rounding to bf16 is all that differs: the fused kernel is as far from the exact values."""
     inputs, exact = draw(), [tensor.detach().double().requires_grad_() for tensor in draw()]
-    with WrittenOutAttention():
+    with ExplicitAttention():
         found = scaled_dot_product_attention(*inputs, attn_mask=mask, scale=scale)
     expected = scaled_dot_product_attention(exact[0], exact[1], exact[2], attn_mask=mask, scale=scale)
     assert taken == [inputs[0].shape] and found.dtype == torch.bfloat16
@@ -74,14 +74,14 @@ def test_values_and_gradients_are_those_of_the_exact_attention(
 def test_all_else_goes_to_pytorch(inputs: dict[str, Any], named: dict[str, Any], taken: list[torch.Size]) -> None:
     drawn = draw(**inputs)
     torch.manual_seed(0)
-    with WrittenOutAttention():
+    with ExplicitAttention():
         found = scaled_dot_product_attention(*drawn, **named)
     torch.manual_seed(0)
     assert torch.equal(found, scaled_dot_product_attention(*drawn, **named)) and not taken
 
 
 def test_it_is_the_same_with_and_without_gradients(taken: list[torch.Size]) -> None:
-    with WrittenOutAttention():
+    with ExplicitAttention():
         trained, frozen = (scaled_dot_product_attention(*draw(trained=trained)) for trained in (True, False))
         with torch.no_grad():
             unseen = scaled_dot_product_attention(*draw())

@@ -1,4 +1,4 @@
-"""What a classifier says of an image: one class, or any number of tags. All that differs between them is here."""
+"""Single-label and multi-label classification: all differences between them are here."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ AnyImages = LabelledImages | TaggedImages
 AnyVerdicts = Verdicts | TagVerdicts
 
 
-class FirstHead(NamedTuple):
-    """The head that training starts from.
+class InitialHead(NamedTuple):
+    """The initial head of training.
 
     Attributes:
         weights: Shape (K, D).
         biases: Shape (K,).
-        threshold: Of tags, see :meth:`TargetKind.threshold`, from images that the head was not fitted to.
+        threshold: For tags, see :meth:`TargetKind.threshold`, chosen out of fold.
     """
 
     weights: Tensor
@@ -52,20 +52,20 @@ class FirstHead(NamedTuple):
 
 
 class TargetKind(ABC):
-    """What the targets of a classifier are, and what follows from that.
+    """A kind of classification: single-label or multi-label.
 
     Attributes:
-        problem_type: What `transformers` calls it in `config.json`; `pipeline()` goes by it.
-        score_name: What epochs are compared by, between 0 and 1.
-        unread: What stands for the answer where an image cannot be read.
-        has_threshold: Whether answers are probabilities that a threshold turns into tags.
-        defaults: How to train where nobody says it.
-        record: What `adapt.json` has of it.
+        problem_type: Entry of `config.json`, which `pipeline()` uses.
+        score_name: The metric that selects the epoch, between 0 and 1.
+        unreadable_value: The answer for unreadable images.
+        has_threshold: Whether a threshold converts probabilities to tags.
+        defaults: The default settings.
+        record: Its entries in `adapt.json`.
     """
 
     problem_type: ClassVar[str]
     score_name: ClassVar[str]
-    unread: ClassVar[float]
+    unreadable_value: ClassVar[float]
     has_threshold: ClassVar[bool] = False
     defaults: ClassVar[Adaptation] = Adaptation()
     record: ClassVar[Mapping[str, str]] = {}
@@ -75,8 +75,8 @@ class TargetKind(ABC):
         """Checks that verdicts and settings go with the images.
 
         Raises:
-            RunError: The verdicts are those of other data.
-            SettingsError: Something is for the other kind.
+            RunError: The verdicts are for other data.
+            SettingsError: The verdicts or a setting are for the other kind.
         """
 
     @abstractmethod
@@ -91,40 +91,40 @@ class TargetKind(ABC):
         """Chooses rows and targets; see :func:`choose` and :func:`choose_tags`."""
 
     @abstractmethod
-    def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+    def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
         """Returns test images with the class names of the training images.
 
         Raises:
             SettingsError: They are of the other kind.
-            DataError: A class of the test set has no counterpart.
+            DataError: A class of the test set does not exist in the training images.
         """
 
     @abstractmethod
     def targets(self, test: Any) -> NDArray[Any]:
-        """Returns what is right of test images."""
+        """Returns the true targets of test images."""
 
     @abstractmethod
     def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
         """Makes the loss."""
 
     @abstractmethod
-    def first_head(
+    def initial_head(
         self,
         features: NDArray[np.float32],
         targets: NDArray[Any],
         rows: NDArray[np.int64],
         classes: int,
         engine: Engine,
-    ) -> FirstHead:
+    ) -> InitialHead:
         """Fits a head to some rows, at least one, of frozen features (N, D)."""
 
     @abstractmethod
     def answers(self, logits: Tensor) -> Tensor:
-        """Returns what is kept of logits (B, K): (B,) or (B, K)."""
+        """Converts logits (B, K) to answers: (B,) or (B, K)."""
 
     @abstractmethod
     def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Returns how good answers are."""
+        """Returns the metric `score_name` of answers."""
 
     @abstractmethod
     def measure(
@@ -133,17 +133,17 @@ class TargetKind(ABC):
         """Returns all metrics of answers."""
 
     def threshold(self, _answers: NDArray[Any], _targets: NDArray[Any]) -> float | None:
-        """Returns the probability from which on to give a tag, so that the micro F1 of these images is best."""
+        """Returns the probability threshold with the highest micro F1 on these images."""
         return None
 
 
-class OneLabel(TargetKind):
-    """One class an image; answers are indices of classes (N,), int64."""
+class SingleLabel(TargetKind):
+    """Single-label classification; answers are indices of classes (N,), int64."""
 
-    problem_type, score_name, unread = "single_label_classification", "accuracy", -1
+    problem_type, score_name, unreadable_value = "single_label_classification", "accuracy", -1
 
     def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
-        """Checks that row i of the verdicts speaks of image i and its label."""
+        """Checks that row i of the verdicts is for image i and its label."""
         if not isinstance(verdicts, Verdicts):
             raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
         require_same_images(verdicts, images)
@@ -157,11 +157,11 @@ class OneLabel(TargetKind):
         marks: ReviewFiles | None,
         progress: Progress | None,
     ) -> Selection:
-        """Chooses the images whose labels are taken for right."""
+        """Selects the images whose labels are considered right."""
         reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
         return choose(verdicts, settings, reviews=reviews)
 
-    def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+    def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
         """Returns test images with the class names of the training images."""
         if not isinstance(test, LabelledImages):
             raise SettingsError("expected test images with one label each, as the run has them; use load_images()")
@@ -175,17 +175,17 @@ class OneLabel(TargetKind):
         """Makes the loss that the settings name."""
         return make_loss(settings.loss, images=images, classes=classes)
 
-    def first_head(
+    def initial_head(
         self,
         features: NDArray[np.float32],
         targets: NDArray[Any],
         rows: NDArray[np.int64],
         classes: int,
         engine: Engine,
-    ) -> FirstHead:
+    ) -> InitialHead:
         """Fits a linear discriminant."""
         generator = engine.generator(Purpose.HEAD_FOLDS)
-        return FirstHead(
+        return InitialHead(
             *fit_linear(features, targets, rows=rows, classes=classes, generator=generator, progress=engine.progress)
         )
 
@@ -204,15 +204,15 @@ class OneLabel(TargetKind):
         return measure(answers, targets, class_names)
 
 
-class Tags(TargetKind):
-    """Any number of classes an image; targets are (N, K), float32 or bool, answers logits (N, K), float32."""
+class MultiLabel(TargetKind):
+    """Multi-label classification; targets are (N, K), float32 or bool, answers logits (N, K), float32."""
 
-    problem_type, score_name, unread = "multi_label_classification", "map", np.nan
+    problem_type, score_name, unreadable_value = "multi_label_classification", "map", np.nan
     has_threshold, defaults = True, Adaptation(labels=DEFAULT_FOR_TAGS)
     record: ClassVar[Mapping[str, str]] = {"kind": TAGS}
 
     def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
-        """Checks that row i of the verdicts speaks of image i and its tags, and that the settings go with tags."""
+        """Checks that row i of the verdicts is for image i and its tags, and that the settings support tags."""
         if not isinstance(verdicts, TagVerdicts):
             raise SettingsError("the images have tags, and the verdicts are those of scan(); use scan_tags()")
         check_tag_settings(settings)
@@ -226,10 +226,10 @@ class Tags(TargetKind):
         marks: ReviewFiles | None,
         progress: Progress | None,
     ) -> Selection:
-        """Chooses the tags as the verdicts have them, and marks before these."""
+        """Selects the tags by marks, and by the verdicts where there are none."""
         return choose_tags(verdicts if marks is None else with_marks(verdicts, marks, progress=progress), settings)
 
-    def matched(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+    def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
         """Returns test images with the class names of the training images."""
         if not isinstance(test, TaggedImages):
             raise SettingsError("expected test images with tags, as the run has them; use load_tags()")
@@ -243,35 +243,35 @@ class Tags(TargetKind):
         """Makes binary cross-entropy."""
         return Loss(binary_cross_entropy)
 
-    def first_head(
+    def initial_head(
         self,
         features: NDArray[np.float32],
         targets: NDArray[Any],
         rows: NDArray[np.int64],
         classes: int,
         engine: Engine,
-    ) -> FirstHead:
+    ) -> InitialHead:
         """Fits logistic regressions of each class against the rest."""
         generator = engine.generator(Purpose.HEAD_FOLDS)
         head = fit_tag_head(
             features, targets, rows=rows, generator=generator, device=engine.device, progress=engine.progress
         )
-        return FirstHead(head.weights, head.biases, self.threshold(head.logits.numpy(), targets[rows]))
+        return InitialHead(head.weights, head.biases, self.threshold(head.logits.numpy(), targets[rows]))
 
     def answers(self, logits: Tensor) -> Tensor:
         """Returns the logits."""
         return logits
 
     def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Returns the mAP, over the pairs that are known; 0 where no image has any tag."""
-        known = ~np.isnan(answers).any(axis=1)
-        found = [
-            average_precisions(answer[there, None], target[there, None] == 1)[0]
-            for answer, target in zip(answers[known].T, targets[known].T, strict=True)
-            if (there := ~np.isnan(target.astype(np.float32))).any()
+        """Returns the mAP, over the known pairs; 0 if no image has a tag."""
+        is_readable = ~np.isnan(answers).any(axis=1)
+        precisions = [
+            average_precisions(answer[known, None], target[known, None] == 1)[0]
+            for answer, target in zip(answers[is_readable].T, targets[is_readable].T, strict=True)
+            if (known := ~np.isnan(target.astype(np.float32))).any()
         ]
-        right = [each for each in found if each is not None]
-        return float(np.mean(right)) if right else 0.0
+        defined = [each for each in precisions if each is not None]
+        return float(np.mean(defined)) if defined else 0.0
 
     def measure(
         self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
@@ -280,22 +280,22 @@ class Tags(TargetKind):
         return measure_tags(_sigmoid(answers), targets, class_names, threshold=0.5 if threshold is None else threshold)
 
     def threshold(self, answers: NDArray[Any], targets: NDArray[Any]) -> float | None:
-        """Returns the probability from which on to give a tag, so that the micro F1 of these images is best."""
+        """Returns the probability threshold with the highest micro F1 on these images."""
         known = ~np.isnan(answers) & ~np.isnan(targets)
         return best_f1_threshold(_sigmoid(answers[known]), targets[known] == 1)
 
 
 def kind_of(images: AnyImages) -> TargetKind:
-    """Returns of which kind the targets of images are."""
-    return Tags() if isinstance(images, TaggedImages) else OneLabel()
+    """Returns the kind of classification of images."""
+    return MultiLabel() if isinstance(images, TaggedImages) else SingleLabel()
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
-    # in double precision, in which large logits stay apart
+    # in double precision, where large logits remain distinct
     return torch.from_numpy(logits).double().sigmoid().numpy()
 
 
-def _check_same(verdicts: AnyVerdicts, images: AnyImages, is_given: bool) -> None:
-    scanned = verdicts.run.data.fingerprint or images.fingerprint
-    if scanned != images.fingerprint or images.class_names != verdicts.class_names or not is_given:
+def _check_same(verdicts: AnyVerdicts, images: AnyImages, same_labels: bool) -> None:
+    fingerprint = verdicts.run.data.fingerprint or images.fingerprint
+    if fingerprint != images.fingerprint or images.class_names != verdicts.class_names or not same_labels:
         raise RunError("the images or their labels are not those that the verdicts were made from; scan them again")

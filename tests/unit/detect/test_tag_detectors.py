@@ -19,7 +19,7 @@ from labelsieve.detect.registry import DETECTORS
 from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.commission import allowed
 from labelsieve.detect.tags.confident_learning import TagConfidentLearning
-from labelsieve.detect.tags.evidence import deal_folds, discriminant_kinds, neighbour_kind, neighbours_of
+from labelsieve.detect.tags.evidence import discriminant_kinds, neighbour_kind, neighbours_of, random_folds
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.knn import TagKNN
@@ -33,7 +33,7 @@ from slow_cases import mostly_slow
 
 Tags = NDArray[np.bool_]
 CLASSES, WIDTH = 6, 12
-# deft has a model to train; tests/unit/detect/test_pairs_deft.py is about it
+# deft has a model to train; tests/unit/detect/test_tag_deft.py is about it
 ON_FEATURES = [name for name in TAG_DETECTORS if "images" not in TAG_DETECTORS[name].requires]
 
 
@@ -210,7 +210,7 @@ def test_a_discriminant_is_that_of_scikit_learn() -> None:
 
     points, truth = world(900, scale=0.6, seed=4)
     inputs = pairs_of(points, truth)
-    deal = deal_folds(900, folds=3, generator=torch.Generator().manual_seed(0))
+    deal = random_folds(900, folds=3, generator=torch.Generator().manual_seed(0))
     (kind,) = discriminant_kinds(inputs, torch.from_numpy(truth).float(), deal, shrinkages=(0.0,))
     here = np.flatnonzero(deal == 1)
     for column in range(CLASSES):

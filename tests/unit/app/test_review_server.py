@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 from labelsieve.app import serving
-from labelsieve.app.similar_images import Looks, reduced
+from labelsieve.app.similar_images import SimilarityIndex, project_features
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.data.annotators import Annotations
@@ -378,7 +378,7 @@ def test_the_original_is_the_file_itself(client: Client, made: SmallRun) -> None
 def test_features_name_the_nearest_classes_and_images() -> None:
     rng = np.random.default_rng(0)
     points = np.repeat(np.eye(3, 8), 20, axis=0) + rng.normal(scale=0.05, size=(60, 8))
-    vectors = reduced(points.astype(np.float32), np.ones(60, dtype=bool))
+    vectors = project_features(points.astype(np.float32), np.ones(60, dtype=bool))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     similarity = vectors @ vectors.T
     assert (similarity.argsort(axis=1)[:, -20:] // 20 == np.repeat(np.arange(3), 20)[:, None]).all()
@@ -389,7 +389,7 @@ def test_looks_rank_classes_by_their_nearest_images(tmp_path: Path) -> None:
     kind = np.arange(60) % 3
     kind[0] = 2  # given 0, looks like 2
     features = np.eye(3, 8)[kind].astype(np.float32) + np.random.default_rng(0).normal(scale=0.01, size=(60, 8))
-    looks = Looks(made.verdicts, features.astype(np.float32))
+    looks = SimilarityIndex(made.verdicts, features.astype(np.float32))
     assert looks.classes([0, 7], 3)[0][0] == 2 and looks.classes([7], 3)[0][0] == 1
     examples = looks.examples(0, 2, 4)
     assert len(examples) == 4 and all(each % 3 == 2 for each in examples)
@@ -436,7 +436,7 @@ def test_a_port_in_use_is_said(run: Callable[..., tuple[int, str, str]], made: S
 def test_without_a_port_any_free_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving.free_socket() as taken:
         monkeypatch.setattr(serving, "USUAL_PORT", taken.getsockname()[1])
-        with serving.bound(None) as other:
+        with serving.listen(None) as other:
             assert isinstance(other, socket.socket) and other.getsockname()[1] != taken.getsockname()[1]
 
 

@@ -1,4 +1,4 @@
-"""What the tables show: each metric of each method in every column, as mean and spread over the seeds."""
+"""Values of the tables: each metric of each method in every column, as mean and deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def column_names(experiment: Experiment) -> list[str]:
 
 
 def series(experiment: Experiment, records: Records, method: str, metric: str, text: str = "") -> list[Spread | None]:
-    """Returns one metric of one method in every column; None where no seed has been measured."""
+    """Returns one metric of one method in every column; None if no seed has been measured."""
     every = experiment.seeds
     return [spread(values(experiment, records, each, method, metric, every)) for each in columns(experiment, text)]
 
@@ -51,10 +51,10 @@ def values(
 ) -> list[float]:
     """Returns one metric of one method in a column, for those seeds that have it."""
     cells = (Cell(column.model, column.data, column.noise, method, seed, column.text) for seed in seeds)
-    found = [records[key].get(metric) for key in map(experiment.key, cells) if key in records]
-    return [float(value) for value in found if value is not None]
+    results = [records[key].get(metric) for key in map(experiment.key, cells) if key in records]
+    return [float(value) for value in results if value is not None]
 
 
-def spread(found: list[float]) -> Spread | None:
+def spread(numbers: list[float]) -> Spread | None:
     """Returns mean and spread of some values; None if there are none."""
-    return Spread(mean(found), stdev(found) if len(found) > 1 else None) if found else None
+    return Spread(mean(numbers), stdev(numbers) if len(numbers) > 1 else None) if numbers else None

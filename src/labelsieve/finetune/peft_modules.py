@@ -1,4 +1,4 @@
-"""The modules of phase 1 on a backbone: its blocks as an encoder, a module that stays attached, and what merges."""
+"""Parameter-efficient modules on a backbone: attaching and merging them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.sequence import patch_size_of, sequence_of, stacks_of
+from labelsieve.vlm.peft.sequence import block_stacks, patch_size_of, sequence_blocks
 from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
 from labelsieve.vlm.peft.target_layers import BareEncoder
 
-# Where the module hangs in the model: as a part of it, it is trained, summed over processes and kept like the rest.
+# Name of the module in the model: as a submodule it is trained, synchronised and saved like the rest.
 NAME = "module_of_tune"
 _PROMPTS = ("vpt-deep", "vpt-shallow")
 
 
-class Attached(nn.Module):
+class AttachedModule(nn.Module):
     """A module that is attached until it is removed.
 
     Args:
         module: The module.
-        encoder: Where it attaches.
+        encoder: The encoder that it is attached to.
 
     Attributes:
         module: The same.
@@ -39,35 +39,35 @@ class Attached(nn.Module):
         self._handles = module.attach(encoder)
 
     def remove(self) -> None:
-        """Leaves the image encoder as it was."""
+        """Detaches the module from the encoder."""
         for handle in self._handles:
             handle.remove()
 
 
 def attach(backbone: Backbone, kind: str, *, tokens: int, bottleneck: int, generator: torch.Generator) -> None:
-    """Attaches a fresh module to the blocks of a backbone, as a part of its model.
+    """Attaches a new module to the blocks of a backbone, as a submodule of its model.
 
     Args:
-        backbone: Changed in place; its own weights are not.
+        backbone: Changed in place, but not its weights.
         kind: A name of `PEFT`.
         tokens: L, the number of visual prompts, at least 1.
         bottleneck: Width of `adapter`, at least 1.
         generator: Source of the initial values.
 
     Raises:
-        SettingsError: The module has no place in the backbone; or it cannot be merged later, though it should.
+        SettingsError: The backbone does not support the module, or does not support merging it.
     """
     encoder = _encoder(backbone, prompted=kind in _PROMPTS)
     try:
         module: Any = build_peft(kind, encoder, tokens=tokens, bottleneck=bottleneck, generator=generator)
-    except SettingsError as error:  # in the words of phase 1
-        raise _unfit(backbone, kind) from error
+    except SettingsError as error:  # its message names options of phase 1
+        raise _unsupported_error(backbone, kind) from error
     if isinstance(module, ScaleShift) and _merged_configuration(backbone, encoder) is None:
         raise SettingsError(
             f"--tune {kind} merges into the biases of linear layers, and some of {backbone.name} cannot have one; "
             "use --tune lora, bitfit or full"
         )
-    backbone.model.add_module(NAME, Attached(module.to(backbone.device), encoder))
+    backbone.model.add_module(NAME, AttachedModule(module.to(backbone.device), encoder))
 
 
 def merge(backbone: Backbone) -> None:
@@ -86,19 +86,19 @@ def _detach(backbone: Backbone) -> None:
 
 
 def _encoder(backbone: Backbone, *, prompted: bool) -> BareEncoder:
-    """Returns a backbone as what modules attach to; visual prompts want the blocks of one sequence of tokens."""
+    """Returns the encoder to attach to; visual prompts need blocks with one sequence of tokens."""
 
     def run() -> Tensor:
         side = backbone.image_size
         return backbone.logits(torch.zeros(1, 3, side, side, device=backbone.device))
 
-    blocks, width = sequence_of(backbone.model, run) if prompted else ((), backbone.vision_width)
+    blocks, width = sequence_blocks(backbone.model, run) if prompted else ((), backbone.vision_width)
     return BareEncoder(backbone.name, width, patch_size_of(backbone.model), backbone.model, blocks, run)
 
 
 def _merged_configuration(backbone: Backbone, encoder: BareEncoder) -> Any:
-    """Returns the configuration of the model with merged shifts; None where no such model has all biases."""
-    model, layers = backbone.model, {id(site.layer) for site in scaled_layers(encoder) if site.layer.bias is None}
+    """Returns the configuration after merging shifts; None if the architecture cannot have all biases."""
+    model, layers = backbone.model, {id(target.layer) for target in scaled_layers(encoder) if target.layer.bias is None}
     config = copy.deepcopy(model.config)
     new = {f"{name}.bias" for name, part in model.named_modules() if id(part) in layers}
     if not new:
@@ -112,10 +112,12 @@ def _merged_configuration(backbone: Backbone, encoder: BareEncoder) -> Any:
     return None
 
 
-def _unfit(backbone: Backbone, kind: str) -> LabelsieveError:
+def _unsupported_error(backbone: Backbone, kind: str) -> LabelsieveError:
     if kind in _PROMPTS:
         why = f"needs a vision transformer whose blocks share one sequence of tokens, and {backbone.name} is none"
     else:
-        first = next((type(part).__name__ for _, stack in stacks_of(backbone.model) for part in stack), "it has none")
+        first = next(
+            (type(part).__name__ for _, stack in block_stacks(backbone.model) for part in stack), "it has none"
+        )
         why = f"does not know the blocks of {backbone.name} ({first})"
     return SettingsError(f"--tune {kind} {why}; use --tune lora, bitfit or full")
