@@ -42,7 +42,7 @@ class PhaseOneStep:
     Attributes:
         batch: B.
         classes: K.
-        part: CachedImages at a time where it is done plainly.
+        part: Images at a time where it is done plainly.
         rounds: Steps of ours after the first; the quickest counts.
         compile: Whether ours is compiled, as a scan does where training takes minutes.
         device: Where.

@@ -78,7 +78,7 @@ class Backbone:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """ImagePreprocessor RGB images as the model's own processor does: (B, 3, S, S)."""
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
         return self.processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class DualEncoderAdapter:
         return int(vision.image_size)
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """ImagePreprocessor RGB images as the model's own processor does: (B, 3, S, S)."""
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
         return self.processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def backbone_of(folder: Path) -> Backbone:
 
 
 def prepared(backbone: Backbone, tune: Any, *, seed: int = 0, **sizes: Any) -> Any:
-    """ImagePreprocessor a backbone for training and returns its module."""
+    """Prepares a backbone for training and returns its module."""
     settings = Adaptation(**{"tune": tune, "visual_prompts": 5, **sizes})
     tuning.prepare(backbone, settings, generator=torch.Generator().manual_seed(seed))
     return backbone.model.get_submodule(peft_modules.NAME).module

@@ -42,7 +42,7 @@ class ImagePreprocessor(Protocol):
         ...
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """ImagePreprocessor RGB images as the model's own processor does: (B, 3, S, S)."""
+        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
         ...
 
     def normalise(self, pixels: Tensor) -> Tensor:

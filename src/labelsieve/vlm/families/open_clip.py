@@ -97,7 +97,7 @@ class OpenCLIP(DualEncoderAdapter):
     # ----------------------------------------------------------------------------------------------------- images
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """ImagePreprocessor RGB images as the model's own transforms do: (B, 3, S, S)."""
+        """Prepares RGB images as the model's own transforms do: (B, 3, S, S)."""
         return torch.stack([self.processor(image) for image in images])
 
     def normalise(self, pixels: Tensor) -> Tensor:
