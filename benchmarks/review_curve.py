@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from labelsieve.app.session import Session
-from labelsieve.commands.runs import images_of
+from labelsieve.commands.run_data import images_of
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.review import AnswerLog

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import main
-from labelsieve.commands.runs import images_of, load_origin
+from labelsieve.commands.run_data import images_of, load_origin
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint

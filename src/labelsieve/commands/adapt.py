@@ -23,7 +23,7 @@ from labelsieve.commands.base import (
 )
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import read
-from labelsieve.commands.runs import images_of
+from labelsieve.commands.run_data import images_of
 from labelsieve.commands.scan import last_value
 from labelsieve.commands.tag_runs import is_tag_run, tagged_images_of
 from labelsieve.core.errors import SettingsError, UsageError, look_up

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, review_files
 from labelsieve.commands.output_checks import check_not_input
-from labelsieve.commands.runs import load_origin, origin_of
+from labelsieve.commands.run_data import load_origin, origin_of
 from labelsieve.core.errors import RunError, UsageError, listed
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted

@@ -9,7 +9,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from labelsieve.commands.base import Command, OptionalText, Percentage, RunFolder, percentage
-from labelsieve.commands.runs import contents_of
+from labelsieve.commands.run_data import contents_of
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText
 from labelsieve.commands.output_checks import check_not_input
-from labelsieve.commands.runs import data_of
+from labelsieve.commands.run_data import data_of
 from labelsieve.core.errors import LabelsieveError, RunError
 from labelsieve.core.progress import Progress
 

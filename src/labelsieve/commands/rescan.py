@@ -118,7 +118,7 @@ def _write(**values: Any) -> None:
 
 
 def _scan(plan: Mapping[str, Any]) -> int:
-    from labelsieve.commands.runs import load_part
+    from labelsieve.commands.run_data import load_part
     from labelsieve.pipeline import scan
     from labelsieve.report.html import write_report
     from labelsieve.vlm.loading import load_vlm

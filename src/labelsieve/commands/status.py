@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from labelsieve.commands.base import Command, OptionalText, RunFolder
-from labelsieve.commands.runs import contents_of
+from labelsieve.commands.run_data import contents_of
 from labelsieve.core.progress import Progress
 
 

@@ -15,7 +15,7 @@ from test_review_log import heard
 
 from labelsieve import app
 from labelsieve.app.other_split import OtherSplit
-from labelsieve.commands.runs import compared_with
+from labelsieve.commands.run_data import compared_with
 from labelsieve.core.errors import RunError
 from labelsieve.curation.findings import FINDINGS, finding_table, schema
 from labelsieve.data.loading import load_images

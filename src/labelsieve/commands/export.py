@@ -1,0 +1,133 @@
+"""`labelsieve export`: the verdicts of a finished run for other tools."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from labelsieve.commands.base import (
+    Command,
+    Flag,
+    MarkOption,
+    OptionalText,
+    Percentage,
+    RunFolder,
+    mark_files,
+    percentage,
+    review_files,
+)
+from labelsieve.commands.output_checks import check_not_input, check_outside_source
+from labelsieve.commands.run_data import contents_of, data_or_none, images_of, source_of
+from labelsieve.commands.tag_runs import export_tags, is_tag_run, refuse_with_tags
+from labelsieve.core.errors import listed
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Share
+from labelsieve.report.registry import FORMATS, FormatKind
+
+if TYPE_CHECKING:
+    from labelsieve.verdicts import Verdicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Writes the verdicts of a finished run for other tools.
+
+    Attributes:
+        run_folder: Folder of the run.
+        format: One table (csv, parquet), one as cleanlab has it; the clean part as a folder of class folders; all
+            images with annotations as label-studio, fiftyone, cvat or coco import them; of boxes their annotation file
+            with label quality (annotations); or a card of what was changed.
+        out: File or folder to write.
+        marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
+            folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
+        drop_at: For imagefolder: leave out flagged images whose p_clean is at most this. 1 leaves out all of them; 0.5
+            leaves out those that `labelsieve adapt` leaves out by default.
+        copy: Copy the images of a folder instead of linking to them.
+        overwrite: Replace existing output.
+        false_flags: A share, such as 10%: flag again, so that by the audit at most this share of the flags is false.
+        source: Where the images lie now, if not where the run found them.
+    """
+
+    run_folder: RunFolder
+    format: FormatKind
+    out: Path
+    marks: MarkOption = ()
+    drop_at: Share = 1.0
+    copy: Flag = False
+    overwrite: Flag = False
+    false_flags: Percentage = None
+    source: OptionalText = None
+
+    def run(self, console: Console) -> None:
+        """Reads the run and, if the format contains them, its images, and writes the export."""
+        from labelsieve.report.export import export
+        from labelsieve.verdicts import Verdicts
+
+        progress = Progress(console)
+        if is_tag_run(self.run_folder):
+            unsupported = {"--drop-at": self.drop_at != 1, "--copy": self.copy}
+            unsupported["--false-flags"] = self.false_flags is not None
+            refuse_with_tags(unsupported)
+            export_tags(
+                self.run_folder,
+                out=self.out,
+                format=self.format,
+                marks=mark_files(self.marks),
+                source=self.source,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+            return
+        verdicts = Verdicts.load(self.run_folder)
+        check_not_input(self.out, run=self.run_folder, source=source_of(verdicts, self.source))
+        if self.false_flags is not None:
+            verdicts = self._flagged_again(verdicts, percentage(self.false_flags, "--false-flags"), progress)
+        images = self._images(verdicts, progress)
+        path = export(
+            verdicts,
+            images,
+            format=self.format,
+            out=self.out,
+            marks=review_files(self.run_folder, self.marks),
+            drop_at=self.drop_at,
+            copy=self.copy,
+            overwrite=self.overwrite,
+            progress=progress,
+        )
+        summary = _folder_summary(verdicts, path) if FORMATS.entries[self.format].is_clean_part else ""
+        progress.say(f"wrote {path}{summary}")
+
+    def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
+        """Loads the data that the format needs, or that match answers to images by content, if they can be loaded."""
+        from labelsieve.review.log import LOG
+
+        if FORMATS.entries[self.format].needs_images:
+            images = images_of(verdicts, source=self.source, progress=progress)
+            check_outside_source(images.origin.get("source"), self.out)
+            return images
+        is_reviewed = (self.run_folder / LOG).is_file()
+        return data_or_none(verdicts, source=self.source, progress=progress) if is_reviewed else None
+
+    def _flagged_again(self, verdicts: Verdicts, false_flags: float, progress: Progress) -> Verdicts:
+        from labelsieve import review
+        from labelsieve.review.audit import with_false_flags
+
+        reviews = review.load(self.run_folder, progress=progress)
+        contents = contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None
+        return with_false_flags(verdicts, reviews, false_flags=false_flags, contents=contents)
+
+
+def _folder_summary(verdicts: Verdicts, folder: Path) -> str:
+    """Returns a text on the number of images in an image folder and on classes without images (no folder)."""
+    from labelsieve.report.imagefolder import MARKER
+
+    content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    text = f": {content['images']:,} of {len(verdicts):,} images"
+    empty = [name for folder_name, name in content["class_of_folder"].items() if not (folder / folder_name).exists()]
+    if not empty:
+        return text
+    return f"{text}; no image is left of {listed(empty)}"

@@ -1,0 +1,160 @@
+"""The data of a finished run, loaded again from their recorded source."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelsieve.commands.base import (
+    moved_origin,
+)
+from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
+from labelsieve.core.progress import Progress
+from labelsieve.records import OriginRecord, check_kinds, kinds_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelsieve.data.features import LabelledFeatures
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.verdicts import Verdicts
+
+
+def source_of(verdicts: Verdicts, source: str | None) -> str | None:
+    """Returns the requested source, or the recorded one of a run."""
+    return source or verdicts.run.origin.source
+
+
+def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages:
+    """Loads the images of a run again, from their recorded source or from `source`.
+
+    Raises:
+        RunError: The run had its images in memory or had none, or they have changed.
+        DataError: The images cannot be loaded.
+    """
+    from labelsieve.data.features import LabelledFeatures
+
+    data = data_of(verdicts, source=source, progress=progress)
+    if isinstance(data, LabelledFeatures):
+        raise RunError("this run scanned features, which have no images; scan the images for that")
+    return data
+
+
+def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages | LabelledFeatures:
+    """Loads the images or features of a run again, from their recorded source or from `source`.
+
+    Raises:
+        RunError: The run had its data in memory, or they have changed.
+        DataError: The data cannot be loaded.
+    """
+    origin = origin_of(verdicts, source=source)
+    data = load_origin(origin, progress=progress)
+    if data.fingerprint != verdicts.run.data.fingerprint:
+        raise RunError(
+            f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
+            "the old ones are"
+        )
+    return data
+
+
+def origin_of(verdicts: Verdicts, *, source: str | None = None) -> dict[str, Any]:
+    """Returns the arguments to load the data of a run, from their recorded source or from `source`.
+
+    Raises:
+        RunError: The run had its data in memory.
+    """
+    origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
+    if source is not None:
+        origin = moved_origin(origin, source)
+    if not origin.get("source"):
+        raise RunError("the images of this run were in memory; say with --source where they lie")
+    return origin
+
+
+def load_origin(origin: Mapping[str, Any], *, progress: Progress) -> LabelledImages | LabelledFeatures:
+    """Loads images or features with the arguments of :func:`origin_of`, without comparing them with the run.
+
+    Raises:
+        RunError: The record has unknown arguments.
+        DataError: The data cannot be loaded.
+    """
+    try:
+        return _load(origin, progress)
+    except DataError as error:
+        raise DataError(f"{error} (--source says where the images of a run lie now)") from error
+
+
+def _load(origin: Mapping[str, Any], progress: Progress) -> LabelledImages | LabelledFeatures:
+    from labelsieve.data.features import load_features
+    from labelsieve.data.loading import load_images
+    from labelsieve.data.sources.feature_files import holds_features
+
+    load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
+    unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))
+    if unknown:
+        raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
+    data: LabelledImages | LabelledFeatures = load(**origin)
+    return data
+
+
+def compared_with(verdicts: Verdicts, *, progress: Progress) -> LabelledImages | None:
+    """Loads the images again that a run found leaks to; None, with a note, if they are missing or not recorded.
+
+    Without leaks they are not loaded.
+    """
+    from labelsieve.curation.findings import EXACT_LEAK, NEAR_LEAK
+    from labelsieve.data.images import LabelledImages
+
+    findings, against = verdicts.image_findings, verdicts.run.against
+    if findings is None or against is None or not {EXACT_LEAK, NEAR_LEAK} & {*findings["kind"].to_pylist()}:
+        return None
+    try:
+        images = load_part(against.origin, what="the images to compare with", progress=progress)
+        if not isinstance(images, LabelledImages) or images.fingerprint != against.fingerprint:
+            raise RunError(f"{shown(against.source)} changed since the run")
+    except LabelsieveError as error:
+        progress.say(f"note: leaks are shown without the image of the other split, as {error}")
+        return None
+    return images
+
+
+def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress) -> LabelledImages | LabelledFeatures:
+    """Loads test images or the images of another split, with the arguments in the record of a run.
+
+    Raises:
+        RunError: The source is missing in the record, or a value is of a wrong type.
+        DataError: They cannot be loaded.
+    """
+    from labelsieve.verdicts import RECORD
+
+    if not origin or not origin.get("source"):
+        raise RunError(f"the run does not say where {what} lie")
+    check_kinds({"origin": dict(origin)}, kinds_of(OriginRecord, "origin."), Path(RECORD))
+    return _load(origin, progress)
+
+
+def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> NDArray[np.uint64] | None:
+    """Returns the hashes of the images of a run, to match answers; None, with a note, if the images are missing.
+
+    Raises:
+        LabelsieveError: They are not in `source`, if it is passed.
+    """
+    data = data_or_none(verdicts, source=source, progress=progress)
+    return None if data is None else data.contents
+
+
+def data_or_none(
+    verdicts: Verdicts, *, progress: Progress, source: str | None
+) -> LabelledImages | LabelledFeatures | None:
+    """Returns the data of a run; None where they cannot be loaded any more."""
+    try:
+        return data_of(verdicts, source=source, progress=progress)
+    except LabelsieveError as error:
+        if source is not None:
+            raise
+        progress.say(f"note: answers are matched by the ids of the images, without their copies, as {error}")
+        return None
