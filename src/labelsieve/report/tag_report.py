@@ -65,10 +65,11 @@ def write_tag_report(
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> from labelsieve.detect.tags.joint import TagJoint
         >>> drawn, labels = sketches(32, seed=0)
         >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
-        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP), detector=TagJoint(windows=1))
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     ls.write_tag_report(verdicts, images, f"{folder}/report.html").name

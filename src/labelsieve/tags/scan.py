@@ -70,7 +70,7 @@ def scan_tags(
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
-        >>> drawn, labels = sketches(128, seed=0)
+        >>> drawn, labels = sketches(64, seed=0)
         >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
         >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))

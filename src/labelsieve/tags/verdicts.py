@@ -66,10 +66,11 @@ class TagVerdicts:
         >>> import labelsieve as ls
         >>> from labelsieve.demo import MINI_CLIP
         >>> from labelsieve.demo.sketches import CLASS_NAMES, sketches
+        >>> from labelsieve.detect.tags.joint import TagJoint
         >>> drawn, labels = sketches(128, seed=0)
         >>> tags = [[] if row == 3 else [CLASS_NAMES[label]] for row, label in enumerate(labels)]
         >>> images = ls.load_tags(drawn, tags=tags, class_names=CLASS_NAMES)
-        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP))
+        >>> verdicts = ls.scan_tags(images, ls.load_vlm(MINI_CLIP), detector=TagJoint(windows=1))
         >>> verdicts.table.select(["id", "class_name", "kind"]).to_pylist()[0], CLASS_NAMES[labels[3]]
         ({'id': '0000003', 'class_name': 'bus', 'kind': 'missing'}, 'bus')
         >>> verdicts.corrected().shape == images.tags.shape
