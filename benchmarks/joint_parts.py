@@ -58,7 +58,7 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "sharpness by likelihood": ((_FIT + "noise_rate", lambda *_, **__: None),),
     "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
     "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
-    "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _fewest(len(hits))), (_RATE + "MORE", math.inf)),
+    "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _fewest(len(hits))), (_RATE + "MORE", 1e9)),
     "even noise alone": ((_FIT + "_mistakes", lambda *_: Mistakes.EVEN),),
     "no exchange of classes": ((_FIT + "EXCHANGED", math.inf),),
     "no look-alikes": ((_FIT + "ALIKE", math.inf),),
