@@ -1538,7 +1538,7 @@ def test_smoke_of_a_shipped_experiment(run: Callable[..., tuple[int, str, str]],
     assert code == 0 and "1 experiments run" in out
     text = (tmp_path / name / "results.md").read_text()
     cells = len(read_experiment(name).method)
-    assert f"{cells} of {cells} cells measured" in text and "the numbers mean nothing" in text.splitlines()[0]
+    assert f"{cells} of {cells} cells measured" in text and "the numbers have no meaning" in text.splitlines()[0]
 
 
 @pytest.mark.slow
