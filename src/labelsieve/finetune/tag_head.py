@@ -19,6 +19,7 @@ from labelsieve.finetune.losses import binary_cross_entropy
 # L2 regularisation of the coefficients on standardised features, chosen out of fold. Each fit is warm-started from the
 # one before; the strongest regularisation converges fastest.
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
+FOLDS = 5
 
 
 class TagHead(NamedTuple):
@@ -41,7 +42,6 @@ def fit_tag_head(
     *,
     rows: NDArray[np.int64],
     generator: torch.Generator,
-    folds: int = 5,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> TagHead:
@@ -52,7 +52,6 @@ def fit_tag_head(
         targets: Shape (N, K): 1, 0, or NaN for a pair that is left out.
         rows: The n rows to use, at least one.
         generator: Draws the folds.
-        folds: Number of folds, at least 2; at most n are used.
         device: Device of the computation.
         progress: Where to show progress.
 
@@ -67,7 +66,7 @@ def fit_tag_head(
         >>> float((predicted.numpy() == targets).mean()) > 0.95
         True
     """
-    folds = min(folds, len(rows))
+    folds = min(FOLDS, len(rows))
     fold_ids = torch.from_numpy(random_folds(len(rows), folds=folds, generator=generator)).to(device)
     mean, scale = (each.float() for each in moments(features, rows))
     inputs = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)

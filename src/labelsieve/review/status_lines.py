@@ -23,9 +23,7 @@ def seconds_per_card(reviews: Reviews) -> float | None:
     return float(np.median(times)) if times else None
 
 
-def status_lines(
-    verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None = None, confidence: float = 0.95
-) -> list[str]:
+def status_lines(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None = None) -> list[str]:
     """Returns the progress of the review of a run: a summary line and details.
 
     Args:
@@ -33,12 +31,11 @@ def status_lines(
         reviews: The answers.
         contents: Shape (N,): hashes of the images, so that copies of an image share its answer; None matches answers
             by the ids of the images.
-        confidence: Confidence level of the interval for remaining wrong labels, if there was an audit.
 
     Raises:
         RunError: There are answers, but none of them belongs to an image of the run.
     """
-    result = statement(verdicts, reviews, contents=contents, confidence=confidence)
+    result = statement(verdicts, reviews, contents=contents)
     seconds = seconds_per_card(reviews)
     parts = [
         f"{len(reviews):,} reviewed",

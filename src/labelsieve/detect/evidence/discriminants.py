@@ -21,6 +21,8 @@ from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 
 CHUNK = 8192
+# Out of so many folds the temperature of a linear head is found.
+TEMPERATURE_FOLDS = 5
 # The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.
 SHRINKAGES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
@@ -175,7 +177,6 @@ def fit_linear(
     rows: NDArray[np.int64],
     classes: int,
     generator: torch.Generator,
-    folds: int = 5,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fits one discriminant on all of some rows, as a linear layer over the features as they are.
@@ -189,7 +190,6 @@ def fit_linear(
         rows: The rows to use, at least one.
         classes: K.
         generator: Deals the rows of each class into folds.
-        folds: Their number, at least 2.
         progress: Where to show how far it is.
 
     Returns:
@@ -197,7 +197,7 @@ def fit_linear(
         without rows gets a place that it does not win: no slope, and the smallest bias.
     """
     with (progress or Progress()).task("fitting discriminants", total=3, unit="fits", brief=True) as advance:
-        crossed = fold_statistics(features, labels, rows, classes, folds, generator).fit(0.0)
+        crossed = fold_statistics(features, labels, rows, classes, TEMPERATURE_FOLDS, generator).fit(0.0)
         advance(1)
         mean, scale = crossed.mean.double(), crossed.scale.double()
         one_fold = np.zeros(len(features), dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -152,19 +152,18 @@ class Block:
     mlp_out: TargetLayer
 
 
-def blocks_of(encoder: Encoder, *, peft: str, kinds: Mapping[str, BlockKind] = BLOCKS) -> list[Block]:
+def blocks_of(encoder: Encoder, *, peft: str) -> list[Block]:
     """Finds the linear layers of all blocks; without one sequence of tokens, those of known blocks.
 
     Args:
         encoder: The model.
         peft: Name of the module, for the error.
-        kinds: Kinds of blocks; the first match is used.
 
     Raises:
         UnsupportedEncoderError: There are no blocks, or some of an unknown kind.
     """
     layers = encoder.vision_layers
-    blocks = [find_layers(layer, kinds=kinds) for layer in (layers if len(layers) else encoder.image_encoder.modules())]
+    blocks = [find_layers(layer) for layer in (layers if len(layers) else encoder.image_encoder.modules())]
     known = [block for block in blocks if block is not None]
     if not known or len(known) < len(blocks) * bool(len(layers)):
         raise unknown_blocks(encoder, peft=peft)
@@ -177,9 +176,9 @@ def unknown_blocks(encoder: Encoder, *, peft: str) -> UnsupportedEncoderError:
     return UnsupportedEncoderError(f"--peft {peft} does not know the blocks of {shown(encoder.name)} ({kind})")
 
 
-def find_layers(layer: nn.Module, *, kinds: Mapping[str, BlockKind] = BLOCKS) -> Block | None:
+def find_layers(layer: nn.Module) -> Block | None:
     """Finds the linear layers of one block, by the first matching kind; None if there is none."""
-    for kind in kinds.values():
+    for kind in BLOCKS.values():
         inputs = [_target_layer(layer, path) for path in kind.attention_in]
         out = _target_layer(layer, kind.attention_out) if kind.attention_out else None
         first, last = _target_layer(layer, kind.mlp_in), _target_layer(layer, kind.mlp_out)
