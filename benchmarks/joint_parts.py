@@ -29,7 +29,10 @@ from numpy.typing import NDArray
 import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
+from labelsieve.detect.evidence.fit import _likeliest
 from labelsieve.detect.evidence.noise_model import Mistakes
+from labelsieve.detect.evidence.noise_rate import _fewest
+from labelsieve.detect.folds import random_folds
 
 
 def _one_discriminant(*args: Any, **named: Any) -> tuple[Discriminant, Discriminant]:
@@ -38,12 +41,13 @@ def _one_discriminant(*args: Any, **named: Any) -> tuple[Discriminant, Discrimin
     return first, first
 
 
-def _folds_by_chance(
-    labels: NDArray[np.int64], rows: NDArray[np.int64], folds: int, generator: torch.Generator
-) -> NDArray[np.int64]:
-    deal = np.full(len(labels), -1, dtype=np.int64)
-    deal[rows] = torch.randperm(len(rows), generator=generator).numpy() % folds
-    return deal
+def _folds_by_chance(labels: NDArray[np.int64], *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
+    return random_folds(len(labels), folds=folds, generator=generator)
+
+
+def _always_differ(sample: Any, start: Any) -> Any:
+    """Takes the classes for different, whatever the evidence shows."""
+    return _likeliest(sample, start, biased=False)
 
 
 _FIT, _RATE = "labelsieve.detect.evidence.fit.", "labelsieve.detect.evidence.noise_rate."
@@ -53,7 +57,7 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "joint": (),
     "one discriminant": ((_POSTERIOR + "fit_discriminants", _one_discriminant),),
     "folds by chance": (("labelsieve.detect.evidence.discriminants.stratified_folds", _folds_by_chance),),
-    "no biases": ((_FIT + "_if_classes_differ", lambda sample, start: _without_biases(sample, start)),),
+    "classes always differ": ((_FIT + "_if_classes_differ", _always_differ),),
     "classes never differ": ((_FIT + "_if_classes_differ", lambda *_: None),),
     "sharpness by likelihood": ((_FIT + "noise_rate", lambda *_, **__: None),),
     "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
@@ -65,18 +69,6 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),
 }
 NOISES = ("sym2", "sym4", "pair3", "inst4")
-
-
-def _without_biases(sample: Any, start: Any) -> Any:
-    from labelsieve.detect.evidence.fit import _likeliest
-
-    return _likeliest(sample, start, biased=False)
-
-
-def _fewest(total: int) -> int:
-    from labelsieve.detect.evidence.noise_rate import _fewest
-
-    return _fewest(total)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,24 +105,17 @@ def rows_of(data: LabelledFeatures, per_class: int | None, seed: int) -> NDArray
     order = np.random.default_rng(seed).permutation(len(data))
     if per_class is None:
         return np.sort(order)
-    return np.sort(np.concatenate([order[data.labels[order] == k][:per_class] for k in range(len(data.class_names))]))
+    truth = data.labels if data.truth is None else data.truth
+    return np.sort(np.concatenate([order[truth[order] == k][:per_class] for k in range(len(data.class_names))]))
 
 
 def measured(job: JointParts, source: Path, label: str, seed: int) -> Cell:
     """Scans one file with one column of labels."""
-    arrays = np.load(source, allow_pickle=False)
-    truth = ls.load_features(source, label_column="truth")
-    rows = rows_of(truth, job.per_class, seed)
-    data = ls.load_features(
-        arrays["features"][rows].astype(np.float32),
-        labels=arrays[label][rows].astype(np.int64),
-        class_names=truth.class_names,
-        text=arrays["text"] if job.text else None,
-        logit_scale=float(arrays["logit_scale"]) if job.text else None,
-    )
-    verdicts = ls.scan(data.with_labels(data.labels, truth=truth.labels[rows]), detector=ls.Joint(), seed=seed)
+    data = ls.load_features(source, label_column=label, truth_column="truth")
+    data = data.take(rows_of(data, job.per_class, seed))
+    verdicts = ls.scan(data if job.text else data.with_text(None, logit_scale=None), detector=ls.Joint(), seed=seed)
     metrics, estimate = verdicts.metrics or {}, verdicts.record["estimate"]
-    share = estimate["wrong_labels"]["value"] / len(rows) if estimate else math.nan
+    share = estimate["wrong_labels"]["value"] / len(data) if estimate else math.nan
     return Cell(
         100 * metrics["issue_f1"] if metrics["noise_rate"] else None,
         100 * abs(share - metrics["noise_rate"]),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from labelsieve.core.seeds import Purpose
+from labelsieve.detect.folds import stratified_folds
 from labelsieve.detect.inputs import DetectorInputs
 
 MOST_ITERATIONS = 200
@@ -36,18 +36,6 @@ def out_of_fold_probabilities(inputs: DetectorInputs, *, folds: int, strength: f
                 probability[np.ix_(held_out, classes)] = predicted
             advance(1)
     return probability
-
-
-def stratified_folds(labels: NDArray[np.int64], *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """Deals rows into folds class by class, in random order: (n,), values 0 to F-1.
-
-    Unlike those of scikit-learn these folds allow classes with fewer images than there are folds.
-    """
-    shuffled = torch.randperm(len(labels), generator=generator).numpy()
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    fold_ids = np.empty(len(labels), dtype=np.int64)
-    fold_ids[by_class] = np.arange(len(labels)) % folds
-    return fold_ids
 
 
 def _fit(

@@ -12,7 +12,7 @@ from torch import Tensor
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
 from labelsieve.detect.evidence.discriminants import moments
-from labelsieve.detect.tags.evidence import random_folds
+from labelsieve.detect.folds import random_folds
 from labelsieve.detect.tags.probe import fit_one_against_rest
 from labelsieve.finetune.losses import binary_cross_entropy
 

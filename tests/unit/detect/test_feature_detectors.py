@@ -25,6 +25,7 @@ from labelsieve.detect import transition
 from labelsieve.detect.aum import AUM
 from labelsieve.detect.clip_margin import ClipMargin
 from labelsieve.detect.confident_learning import ConfidentLearning
+from labelsieve.detect.folds import stratified_folds
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.joint import Joint
 from labelsieve.detect.knn import KNN
@@ -32,7 +33,7 @@ from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.lemon import Lemon, multimodal_score
 from labelsieve.detect.mixture import upper_posterior
 from labelsieve.detect.neighbours import nearest, vote
-from labelsieve.detect.probe import out_of_fold_probabilities, stratified_folds
+from labelsieve.detect.probe import out_of_fold_probabilities
 from labelsieve.detect.prototype import PrototypeGMM
 from labelsieve.detect.prototypes import prototype_margins
 from labelsieve.detect.registry import detector_class, feature_detectors

@@ -19,7 +19,7 @@ import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect.evidence import discriminants
 from labelsieve.detect.evidence import fit as joint_fit
-from labelsieve.detect.evidence.discriminants import fit_discriminants, stratified_folds
+from labelsieve.detect.evidence.discriminants import fit_discriminants
 from labelsieve.detect.evidence.fit import _likeliest, _match, _mistakes, _Sample, fit_joint
 from labelsieve.detect.evidence.noise_model import (
     SMALL,
@@ -462,11 +462,11 @@ def test_what_weak_evidence_doubts_is_no_noise() -> None:
     assert rate.low < 0.3 < rate.high and rate.value == pytest.approx(0.3, abs=0.12)
 
 
-def test_few_images_of_a_class_are_dealt_evenly_into_the_folds() -> None:
-    labels = np.repeat(np.arange(20), 6)
-    rows = np.flatnonzero(np.arange(120) % 6 > 0)
-    folds = stratified_folds(labels, rows, 5, generator())
-    assert all(sorted(folds[labels == each]) == [-1, 0, 1, 2, 3, 4] for each in range(20))
+def test_few_images_of_a_class_are_split_evenly() -> None:
+    labels, rows = np.repeat(np.arange(20), 6), np.flatnonzero(np.arange(120) % 6 > 0)
+    points = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    fitted, _ = fit_discriminants(points, labels, rows=rows, classes=20, folds=5, generator=generator())
+    assert all(sorted(fitted.folds[labels == each]) == [-1, 0, 1, 2, 3, 4] for each in range(20))
 
 
 @pytest.mark.slow
@@ -688,7 +688,7 @@ def test_no_image_vouches_for_its_own_label(monkeypatch: pytest.MonkeyPatch) -> 
     before = fit(features, labels, rows)
     own = before.folds == 2
     changed = np.where(own, (labels + 1) % CLASSES, labels)
-    monkeypatch.setattr(discriminants, "stratified_folds", lambda *_: before.folds)
+    monkeypatch.setattr(discriminants, "stratified_folds", lambda *_, **__: before.folds)
     after = fit(features, changed, rows)
     tensor = torch.from_numpy(features)
     assert torch.equal(before.logits(rows, tensor)[own], after.logits(rows, tensor)[own])

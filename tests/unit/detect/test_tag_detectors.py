@@ -15,11 +15,12 @@ from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.noise import inject_tags
 from labelsieve.detect.evidence.posterior import best_threshold
+from labelsieve.detect.folds import random_folds
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.commission import allowed
 from labelsieve.detect.tags.confident_learning import TagConfidentLearning
-from labelsieve.detect.tags.evidence import discriminant_kinds, neighbour_kind, neighbours_of, random_folds
+from labelsieve.detect.tags.evidence import discriminant_kinds, neighbour_kind, neighbours_of
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.knn import TagKNN

@@ -18,9 +18,10 @@ from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import Images
 from labelsieve.data.input.windows import in_windows
 from labelsieve.data.noise import inject_tags
+from labelsieve.detect.folds import random_folds
 from labelsieve.detect.inputs import inputs_of_images
 from labelsieve.detect.tags import joining, windows
-from labelsieve.detect.tags.evidence import discriminant_kinds, random_folds
+from labelsieve.detect.tags.evidence import discriminant_kinds
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.label_match import TagLabelMatch

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
+from labelsieve.detect.folds import stratified_folds
 
 CHUNK = 8192
 # Out of so many folds the temperature of a linear head is found.
@@ -150,24 +151,12 @@ def fold_statistics(
     generator: torch.Generator,
 ) -> FoldStatistics:
     """Gathers what discriminants are made of, in one pass over some rows; see :func:`fit_discriminants`."""
-    fold_ids = stratified_folds(labels, rows, folds, generator)
+    fold_ids = np.full(len(features), -1, dtype=np.int64)
+    fold_ids[rows] = stratified_folds(labels[rows], folds=folds, generator=generator)
     mean, scale = moments(features, rows)
     parts = _statistics(features, labels, fold_ids, rows, mean, scale, classes, folds)
     counts, sums, scatter = (part.sum(dim=0) - part for part in parts)
     return FoldStatistics(fold_ids, mean, scale, counts, sums, scatter, present=parts[0].sum(dim=0) > 0)
-
-
-def stratified_folds(
-    labels: NDArray[np.int64], rows: NDArray[np.int64], folds: int, generator: torch.Generator
-) -> NDArray[np.int64]:
-    """Returns the fold of each row, (N,), -1 where it is not among `rows`, with as many of each class in every fold.
-
-    By chance alone, a fold may hold most of the few images of a class.
-    """
-    fold_ids = np.full(len(labels), -1, dtype=np.int64)
-    order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-    fold_ids[order[labels[order].argsort(kind="stable")]] = np.arange(len(rows)) % folds
-    return fold_ids
 
 
 def fit_linear(

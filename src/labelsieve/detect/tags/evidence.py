@@ -85,11 +85,6 @@ def neighbours_of(pairs: TagInputs, k: int) -> Neighbours:
     return nearest(pairs.images.all_joint(), k=k, progress=pairs.images.progress)
 
 
-def random_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """Deals images into folds of one size, (n,), values 0 to F-1."""
-    return torch.randperm(count, generator=generator).numpy() % folds
-
-
 def discriminant_kinds(
     pairs: TagInputs, weights: Tensor, deal: NDArray[np.int64], *, shrinkages: Sequence[float]
 ) -> list[Kind]:

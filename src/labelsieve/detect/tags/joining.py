@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from labelsieve.core.seeds import Purpose
+from labelsieve.detect.folds import random_folds
 from labelsieve.detect.neighbours import Neighbours
 from labelsieve.detect.tags.evidence import (
     Kind,
     discriminant_kinds,
     neighbour_kind,
     neighbours_of,
-    random_folds,
     zero_shot_kind,
 )
 from labelsieve.detect.tags.inputs import TagInputs

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.seeds import Purpose
-from labelsieve.detect.tags.evidence import random_folds
+from labelsieve.detect.folds import random_folds
 from labelsieve.detect.tags.inputs import TagInputs
 
 # L2 regularisation of the biases: a class that none or all of the images have would draw its own without end.

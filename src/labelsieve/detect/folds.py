@@ -1,0 +1,30 @@
+"""Folds for cross-fitting: each row is scored by a fit to the rows of the other folds."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def random_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """Returns random fold ids of about equal frequency, (n,), from 0 to F-1, for n rows."""
+    return torch.randperm(count, generator=generator).numpy() % folds
+
+
+def stratified_folds(labels: NDArray[np.int64], *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """Returns fold ids, (n,), from 0 to F-1, that split the rows of each class evenly, in random order.
+
+    By chance alone, one fold may hold most of the few images of a class. Unlike those of scikit-learn these folds allow
+    classes with fewer images than there are folds.
+
+    Args:
+        labels: Shape (n,).
+        folds: F, at least 2.
+        generator: Shuffles the rows of each class.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator).numpy()
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    fold_ids = np.empty(len(labels), dtype=np.int64)
+    fold_ids[by_class] = np.arange(len(labels)) % folds
+    return fold_ids
