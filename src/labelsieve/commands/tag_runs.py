@@ -131,4 +131,5 @@ def export_tags(
         verdicts = with_marks(verdicts, marks, progress=progress)
     path, separator = export_corrected_tags(verdicts, out, format=format, overwrite=overwrite)
     note = f'; tags are separated by "{separator}"' if separator else ""
-    progress.say(f"wrote {path}: the tags of {len(verdicts):,} images as the verdicts have them{note}")
+    origin = "the verdicts" if marks is None else "the marks and the verdicts"
+    progress.say(f"wrote {path}: the tags of {len(verdicts):,} images by {origin}{note}")
