@@ -241,7 +241,7 @@ class Verdicts:
         """
         folder = Path(folder)
         if not (folder / RECORD).is_file():
-            unfinished = (folder / "checkpoint").is_dir()
+            unfinished = (folder / CHECKPOINT_FOLDER).is_dir()
             advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))

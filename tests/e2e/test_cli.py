@@ -309,7 +309,7 @@ def test_a_folder_that_another_process_writes_into(
     words = {"scan": (drawn_folder, *MODEL, *MATCH), "adapt": (finished,), "demo": ()}[verb]
     with locked(tmp_path):
         code, _, err = run(verb, *words, "--out", tmp_path, "--overwrite")
-    assert code == 1 and "; wait for it, or choose another --out" in err and err.count("\n") == 1
+    assert code == 1 and f"{tmp_path}; wait for it, or choose another --out" in err and err.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
 

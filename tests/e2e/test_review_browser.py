@@ -143,6 +143,7 @@ def test_one_key_a_card_whose_suggestion_is_right(open_page: Open, tmp_path: Pat
 def test_undo_brings_cards_back_any_number_of_times(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
+    assert opened.page.get_by_role("button", name="Undo").is_visible()
     opened.press("Enter", then=1)
     opened.press("n", then=2)
     opened.press("z", then=1)

@@ -37,7 +37,7 @@ from labelsieve.vlm.peft.vpt import VisualPrompts
 from small_models import parity, parity_clip
 
 TOLERANCE = 1e-5
-# Rounding is amplified by the trajectory of the optimiser; the README of the tensors states both.
+# Rounding is amplified by the trajectory of the optimiser; both are those that come with the tensors.
 TRAJECTORY_TOLERANCE, PARAMETER_TOLERANCE = 5e-5, 2e-6
 
 SYNTHETIC = DeFT(

@@ -59,9 +59,8 @@ class Store:
         if not path.is_file():
             return {}
         records = {}
-        for line in path.read_text(encoding="utf-8", errors="replace").split(
-            "\n"
-        ):  # splitlines() would split at other characters, too
+        # splitlines() would split at other characters, too
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 record = json.loads(line)
                 records[record["key"]] = record

@@ -81,19 +81,19 @@ class Apply(Command):
         if self.in_place and not (placed.changed or placed.left_out):
             progress.say(f"nothing to change in {options['source']}")
             return
-        listed = self._write_list(changes, options)
+        list_path = self._write_list(changes, options)
         try:
             applied = apply(images, placed, options=options, out=self.out, copy=self.copy, progress=progress)
         except BaseException:
-            if listed is not None:
-                listed.unlink(missing_ok=True)
+            if list_path is not None:
+                list_path.unlink(missing_ok=True)
             raise
         for note in applied.notes:
             progress.say(f"note: {note}")
         left_out = f", {counted(placed.left_out, 'image', 'images')} left out" if placed.left_out else ""
         progress.say(f"wrote {applied.path}: {counted(placed.changed, 'label', 'labels')} corrected{left_out}")
-        if listed is not None:
-            progress.say(f"wrote {listed}: the list of changes")
+        if list_path is not None:
+            progress.say(f"wrote {list_path}: the list of changes")
         if applied.backups:
             progress.say(f"what was there before is {_named(applied.backups)}")
 

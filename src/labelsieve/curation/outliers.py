@@ -92,9 +92,8 @@ def distance_to_nearest(
         generator: Draws the folds.
     """
     statistics = fold_statistics(features, labels, trusted, classes, FOLDS, generator)
-    folds = np.where(
-        statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds
-    )  # other rows are in no fit
+    # other rows are in no fit
+    folds = np.where(statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds)
     result = np.empty(len(features))
     for fold in range(FOLDS):
         metric = _Mahalanobis.fit(statistics.counts[fold], statistics.sums[fold], statistics.scatter[fold])

@@ -123,9 +123,8 @@ def read_labels(
     values = [_parsed_value(value, where=where) for value in raw]
     if names_of_integers is not None:
         values = [_named(value, names_of_integers, where=where) for value in values]
-    distinct = {
-        value: None for value in values if value is not None
-    }  # different raw values may be equal after stripping
+    # different raw values may be equal after stripping
+    distinct = {value: None for value in values if value is not None}
     position = {value: index for index, value in enumerate(distinct)}
     table = np.array([-1 if value is None else position[value] for value in values] + [-1], dtype=np.int64)
     names = None if names_of_integers is None else tuple(names_of_integers)

@@ -1,4 +1,4 @@
-"""SceneCount: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
+"""Scenes: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
 
 from __future__ import annotations
 

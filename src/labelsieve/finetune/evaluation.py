@@ -36,9 +36,8 @@ def predict(job: Job, images: Images, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Classifies some rows of preprocessed images; the processes share them.
 
     Returns:
-        Shape (N,), int64: the most likely class, -1 for other rows and for images that cannot be read. With tags (N,
-        K),
-        float32: the logits, NaN for these.
+        Shape (N,), int64: the most likely class, -1 for other rows and for images that cannot be read. With tags
+        (N, K), float32: the logits, NaN for these.
     """
     answers, seen = _apply(job, images, rows, lambda logits, _rows: job.kind.answers(logits))
     values = answers.masked_fill(~seen.view(-1, *[1] * (answers.ndim - 1)), job.kind.unreadable_value).numpy()

@@ -114,9 +114,8 @@ def _epoch(
     engine, started = job.engine, time.perf_counter()
     labels, weights = torch.from_numpy(job.selection.labels), torch.from_numpy(job.selection.weights)
     total, images, steps = torch.zeros((), device=engine.device), 0, 0
-    chunk_size = (
-        len(job.rows) if job.uses_cached_features else job.chunk_size
-    )  # measured before random numbers are drawn
+    # measured before random numbers are drawn
+    chunk_size = len(job.rows) if job.uses_cached_features else job.chunk_size
     with training_mode(job.backbone, job.engine, epoch):
         for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
             synchronise = _process_sync(job, loss)

@@ -91,9 +91,8 @@ class Adapted:
                     weights.chmod((temporary / "config.json").stat().st_mode)
                 write_text(temporary / CARD, model_card(self))
                 write_json(temporary / METRICS, self.metrics)
-                files = sorted(
-                    path.name for path in temporary.iterdir()
-                )  # other files in the folder belong to the user
+                # other files in the folder belong to the user
+                files = sorted(path.name for path in temporary.iterdir())
                 write_json(temporary / RECORD, {**self.record, "files": files})
         except SafetensorError as error:
             raise RunError(f"could not write the weights to {folder}: {error}; free some space") from error

@@ -143,9 +143,8 @@ def _context(
     flagged_on_page = int(verdicts.is_issue[rows].sum())
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
     if isinstance(images, LabelledImages):
-        budget = (
-            THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES
-        )  # more images enlarge the file instead of blurring thumbnails
+        # more images enlarge the file instead of blurring thumbnails
+        budget = THUMBNAIL_BUDGET * max(MAX_IMAGES, len(rows)) // MAX_IMAGES
         options: dict[str, Any] = {"side": thumbnail_px, "budget": budget, "progress": progress}
         thumbnails = make_thumbnails(images, rows, surroundings=True, **options)
         files = [file_link(images, row, path) for row in rows]

@@ -102,7 +102,6 @@ def with_false_flags(
     *,
     false_flags: float,
     contents: NDArray[np.uint64] | None = None,
-    seed: int = 0,
 ) -> Verdicts:
     """Returns the verdicts with flags of which at most a requested share is false, on average over audits.
 
@@ -111,13 +110,12 @@ def with_false_flags(
         reviews: The answers.
         false_flags: The requested share, above 0 and below 1.
         contents: See :func:`statement`.
-        seed: Seed of the audit.
 
     Raises:
         SettingsError: The share is out of range.
         RunError: The audit is too small for the share, or belongs to other images.
     """
-    chosen = statement(verdicts, reviews, false_flags=false_flags, contents=contents, seed=seed).flag_threshold
+    chosen = statement(verdicts, reviews, false_flags=false_flags, contents=contents).flag_threshold
     if chosen is None or chosen.threshold is None:
         reason = no_threshold(chosen) if chosen else "no share of false flags was asked for"
         raise RunError(f"{reason}; audit more images with labelsieve review, or allow more false flags")

@@ -249,9 +249,8 @@ class ReviewQueue:
         if spec.queue == "audit":  # else an image skipped in the review would end the sample
             waits |= self._in_state("skipped", reviewer)
         rows = np.asarray(rows[waits[self.group[rows]]])
-        if (
-            spec.is_of_findings and spec.filters.state == "open"
-        ):  # an image is no copy any more once the other one is dropped
+        # an image is no copy any more once the other one is dropped
+        if spec.is_of_findings and spec.filters.state == "open":
             companions = self.findings.companions(spec.queue, rows)
             rows = rows[(companions < 0) | ~self._is_dropped[self.group[companions]]]
         return rows

@@ -201,9 +201,8 @@ def reviews_of(
     contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))
     reviews = resolve([*answers, *_answers_of_marks(marks, verdicts, contents, progress)])
     if progress is not None and answers:
-        reviewed = len(
-            reviews.by_key.keys() & {answer.key for answer in answers}
-        )  # without images that were only skipped
+        # without images that were only skipped
+        reviewed = len(reviews.by_key.keys() & {answer.key for answer in answers})
         progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
     return reviews
 

@@ -28,7 +28,6 @@ class Resolved:
         kind: `label`, `several`, `none`, `wrong`, `drop`, `keep-one` or `unsure`: the majority. A tie is `unsure`.
         labels: The classes, in the order of the answer; empty except for `label` and `several`.
         reviewers: The reviewers, in the order of their latest answers.
-        agreed: Whether all of them agree.
         answers: The latest standing answer of each reviewer.
     """
 
@@ -36,7 +35,6 @@ class Resolved:
     kind: str
     labels: tuple[str, ...]
     reviewers: tuple[str, ...]
-    agreed: bool
     answers: tuple[Answer, ...]
 
     @property
@@ -239,14 +237,12 @@ class StandingAnswers:
 def resolve_one(answers: Iterable[Answer]) -> Resolved:
     """Combines the answers on one image, one per reviewer; at least one."""
     answers = tuple(answers)
-    votes = [_vote(each) for each in answers]
     kind, labels = _majority(answers)
     return Resolved(
         key=answers[0].key,
         kind=kind,
         labels=labels,
         reviewers=tuple(each.reviewer for each in answers),
-        agreed=len(set(votes)) == 1,
         answers=answers,
     )
 

@@ -429,7 +429,7 @@ def test_the_summary_against_numbers_by_hand(tmp_path: Path) -> None:
             label_match=[(None, None, None, 0.0, 0.5), (None, None, None, 0.0, 0.5)],
             knn=[(None, None, None, 0.0, 0.5), (None, None, None, 0.0, 0.5)],
         )
-    # one seed only, of which one method is missing: not published_table
+    # one seed only, of which one method is missing: not compared
     values["text", "two", "sym", "joint", 0] = (0.1, 0.1, 0.5, 0.2, 0.2)
     # without: ahead of the one rival, at the one seed that both have
     values["none", "two", "sym", "joint", 1] = (0.9, 0.8, 0.02, 0.2, 0.2)

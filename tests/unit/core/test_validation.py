@@ -59,12 +59,12 @@ def numbers_of(kind: type[Any]) -> list[str]:
 def options_of(kind: type[Any]) -> Iterator[tuple[type[Any], str]]:
     """Yields the numeric options of a verb, with the dataclass that has them; those of a detector are settings."""
     for name, each in field_kinds(kind).items():
-        temporaries_of = [
+        dataclasses_in = [
             part for part in (each, *get_args(each)) if isinstance(part, type) and dataclasses.is_dataclass(part)
         ]
-        for inner in temporaries_of:
+        for inner in dataclasses_in:
             yield from options_of(inner) if inner not in SETTINGS else ()
-        if not temporaries_of and is_number(each):
+        if not dataclasses_in and is_number(each):
             yield kind, name
 
 

@@ -29,7 +29,7 @@ from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.splits import choose_split
 
 # Numbers per line: a box, a box with confidence, four corners; and the minimum of a polygon.
-_BOX, _SCORED, _CORNERS, _POLYGON = 5, 6, 9, 7
+_BOX, _SCORED, _CORNERS = 5, 6, 9
 _NUMBER = re.compile(r"\S+")
 
 

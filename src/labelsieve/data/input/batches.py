@@ -104,9 +104,8 @@ class Augment:
         """Crops and flips the image of one row, (3, H, W), uint8."""
         seed = int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed is slower: it also records the stack for absent GPUs
+            # torch.manual_seed is slower: it also records the stack for absent GPUs
+            torch.default_generator.manual_seed(seed)
             at = self.crop.make_params([image])
             turned = bool(torch.rand(1) < _FLIP_PROBABILITY)
         # the same as the transform itself, which takes twice as long: it keeps the memory layout of the colours

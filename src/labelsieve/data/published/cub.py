@@ -20,9 +20,8 @@ def read_cub(path: Path, split: str) -> PublishedSplit:
     names = dict(pairs(classes))
     part_of, label_of, flag_of_split = dict(pairs(parts)), dict(pairs(labels)), "1" if split == "train" else "0"
     listed_images = pairs(images)
-    looked_up(
-        list(label_of), dict(listed_images), where=images, of=labels
-    )  # else a list that was cut off is a smaller set
+    # else a list that was cut off is a smaller set
+    looked_up(list(label_of), dict(listed_images), where=images, of=labels)
     flags = looked_up([number for number, _ in listed_images], part_of, where=parts, of=images)
     listed_images = [image for image, flag in zip(listed_images, flags, strict=True) if flag == flag_of_split]
     codes = looked_up([number for number, _ in listed_images], label_of, where=labels, of=images)

@@ -163,7 +163,7 @@ def _assemble(
     """Turns the rows of a source into the record; all tags are checked before a subset is chosen."""
     if not len(table.rows):
         raise DataError(f"expected images in {table.where}, found no rows; check the source")
-    notes, progress_or_none = list(table.notes), progress or Progress()
+    notes, progress = list(table.notes), progress or Progress()
     paths = image_paths(table, notes)
     table_tags = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
     if table.class_names is None and paths is not None:
@@ -171,9 +171,7 @@ def _assemble(
     names, tag_matrix, truth = table_tags.class_names, table_tags.given, table_tags.truth
     ids, images = read_ids(table, paths, notes), undecoded_images(table, paths)
     if table.class_names is not None:
-        first_rows, tag_matrix = merge_duplicate_files(
-            images, ids, tag_matrix, notes, table=table, progress=progress_or_none
-        )
+        first_rows, tag_matrix = merge_duplicate_files(images, ids, tag_matrix, notes, table=table, progress=progress)
         images, ids = images.select(first_rows), [ids[row] for row in first_rows.tolist()]
     elif not table_tags.is_table and all(
         (bits.sum(axis=1) == 1).all() for bits in (tag_matrix, truth) if bits is not None
@@ -192,7 +190,7 @@ def _assemble(
     return TaggedImages(
         dataset=images,
         ids=tuple(ids),
-        contents=hash_images(images, ids, notes, table=table, progress=progress_or_none),
+        contents=hash_images(images, ids, notes, table=table, progress=progress),
         tags=tag_matrix,
         truth=truth,
         class_names=names,

@@ -1,7 +1,7 @@
 """One clean probability from several kinds of evidence, calibrated without any truth.
 
 Each kind of evidence gives class logits. Weighted and added they are a class probability, and the given label is
-explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `joint_fit.py` finds the weights and
+explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `fit.py` finds the weights and
 the noise.
 """
 

@@ -158,10 +158,10 @@ def _class_positions(table: Table, parts: Sequence[Edits]) -> Any:
     positions = np.full(len(parts[0].class_names), -1, dtype=np.int64)
     positions[old] = np.asarray(table.rows.with_format("arrow")[:].column(column))
     occurring = np.flatnonzero(positions >= 0)
-    listed = {normalise(name): position for position, name in enumerate(listed_names)}
+    position_of = {normalise(name): position for position, name in enumerate(listed_names)}
     same_order = len(positions) == len(listed_names) and bool((positions[occurring] == occurring).all())
     for label in np.flatnonzero(positions < 0).tolist():
-        positions[label] = listed.get(normalise(parts[0].class_names[label]), label if same_order else -1)
+        positions[label] = position_of.get(normalise(parts[0].class_names[label]), label if same_order else -1)
     return positions
 
 
@@ -187,9 +187,8 @@ def _check(path: Path, target: Path, written: Callable[..., Iterator[Written]], 
     """
     try:
         pairs = zip_longest(_expected(written(path, column=edits.column), edits), written(target, column=edits.column))
-        is_same = all(
-            before == after or repr(before) == repr(after) for before, after in pairs
-        )  # NaN differs from itself
+        # NaN differs from itself
+        is_same = all(before == after or repr(before) == repr(after) for before, after in pairs)
     except DataError:
         is_same = False
     if not is_same:

@@ -63,10 +63,8 @@ class ALBEF(BLIP):
     def load(cls, name: str, options: dict[str, Any]) -> Self:
         """Loads a local folder; the docstring of this module describes its files."""
         config = read_configuration(name, options)
-        tokenizer_options = {
-            **options,
-            "config": config.text_config,
-        }  # the loader of tokenizers does not know this config.json
+        # the loader of tokenizers does not know this config.json
+        tokenizer_options = {**options, "config": config.text_config}
         tokenizer = cls.read_tokenizer(name, tokenizer_options, config.text_config)
         vlm = cls(_read_model(name, config, options), tokenizer, image_processor(config), name=name)
         check_processor(vlm)
