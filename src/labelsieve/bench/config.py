@@ -223,8 +223,8 @@ class Method:
         detector = replace(recipe, **settings) if kind is DeFT else kind(**settings)
         return detector if "peft" in settings else frozen_if_auto(detector)
 
-    def make_pair_detector(self) -> Any:
-        """Returns the detector of pairs, for images with several labels."""
+    def make_tag_detector(self) -> Any:
+        """Returns the detector of tags, for images with several labels."""
         kind = tag_detector_class(self.detector or "")
         check_keys(self.settings, field_names(kind), what=f"detector {self.detector}")
         return kind(**self.settings)

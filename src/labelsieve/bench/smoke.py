@@ -175,7 +175,7 @@ def _shortened(method: Method, *, task: str) -> Method:
         changes["adapt"] = {**method.adapt, "epochs": 1, "min_steps": 0, "warmup_epochs": 0}
     if method.detector is None:
         return replace(method, **changes)
-    detector = method.make_pair_detector() if TASKS[task]().has_tags else method.make_detector(noise_rate=0.5)
+    detector = method.make_tag_detector() if TASKS[task]().has_tags else method.make_detector(noise_rate=0.5)
     settings = {**method.settings}
     if getattr(detector, "epochs", 0):
         settings |= {"epochs": min(_EPOCHS, detector.epochs), "min_steps": 0}

@@ -32,16 +32,16 @@ class Tags:
     )
 
     def check(self, method: Method) -> None:
-        """Creates the detector of pairs, which checks its settings."""
+        """Creates the detector of tags, which checks its settings."""
         if method.detector is None:
             raise SettingsError("expected a detector, found none")
         if method.adapt or method.train_on != "selected" or method.backbone or method.recipe != "default":
             raise SettingsError("task tags takes a detector and its settings only; leave the others out")
-        method.make_pair_detector()
+        method.make_tag_detector()
 
     def resolved(self, method: Method) -> dict[str, Any]:
         """Returns the settings of the detector."""
-        return dict(vars(method.make_pair_detector()))
+        return dict(vars(method.make_tag_detector()))
 
     def measure(self, inputs: CellInputs) -> dict[str, Any]:
         """Returns the metrics of both kinds, the share of flags, rates and seconds, without reading the images.
@@ -70,7 +70,7 @@ def _scan_once(inputs: CellInputs) -> tuple[TagVerdicts, bool]:
     from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import RECORD
 
-    detector, images = inputs.method.make_pair_detector(), inputs.tagged
+    detector, images = inputs.method.make_tag_detector(), inputs.tagged
     settings = [inputs.method.detector, vars(detector), inputs.seed]
     folder = inputs.runs / fingerprint(images.fingerprint, inputs.model_fingerprint, settings)
     if (folder / RECORD).is_file():

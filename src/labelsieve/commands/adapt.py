@@ -23,9 +23,9 @@ from labelsieve.commands.base import (
 )
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import read
-from labelsieve.commands.run_data import images_of
+from labelsieve.commands.run_data import images_of, source_of, tagged_images_of
 from labelsieve.commands.scan import last_value
-from labelsieve.commands.tag_runs import is_tag_run, tagged_images_of
+from labelsieve.commands.tag_runs import is_tag_run
 from labelsieve.core.errors import SettingsError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, RECIPES, Adaptation, check_saves, check_tag_settings
@@ -137,7 +137,7 @@ class Adapt(RunOptions):
         verdicts = TagVerdicts.load(self.run_folder) if has_tags else Verdicts.load(self.run_folder)
         if has_tags:
             check_tag_settings(self.settings)  # before anything is loaded
-        check_outside_source(self.source or verdicts.run.origin.source, self.out)
+        check_outside_source(source_of(verdicts, self.source), self.out)
         with exclusive_folder(self.out):
             check_model_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._adapt(verdicts, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -354,13 +354,3 @@ def load_model(name: str, progress: Progress) -> VisionLanguageModel:
     first_time = "" if Path(name).is_dir() else "; the first time it is downloaded"
     progress.say(f"loading {name}{first_time}")
     return load_vlm(name)
-
-
-def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Returns the arguments to load moved data: a folder of images beside or below a table has moved with it."""
-    folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
-    moved = {**origin, "source": source}
-    if folder is not None and Path(folder).is_relative_to(old):
-        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
-        moved["image_folder"] = str(new) if new.is_dir() else folder
-    return moved

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.commands.base import (
-    moved_origin,
-)
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.records import OriginRecord, check_kinds, kinds_of
@@ -21,10 +19,12 @@ if TYPE_CHECKING:
 
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
+    from labelsieve.data.tags.records import TaggedImages
+    from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
 
 
-def source_of(verdicts: Verdicts, source: str | None) -> str | None:
+def source_of(verdicts: Verdicts | TagVerdicts, source: str | None) -> str | None:
     """Returns the requested source, or the recorded one of a run."""
     return source or verdicts.run.origin.source
 
@@ -53,15 +53,37 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
     """
     origin = origin_of(verdicts, source=source)
     data = load_origin(origin, progress=progress)
-    if data.fingerprint != verdicts.run.data.fingerprint:
-        raise RunError(
-            f"the images or labels of {origin['source']} changed since the run; scan again, or say with --source where "
-            "the old ones are"
-        )
+    _check_unchanged(data.fingerprint, verdicts, origin, what="images or labels")
     return data
 
 
-def origin_of(verdicts: Verdicts, *, source: str | None = None) -> dict[str, Any]:
+def tagged_images_of(verdicts: TagVerdicts, *, progress: Progress, source: str | None = None) -> TaggedImages:
+    """Loads the images of a run on tags again, from their recorded source or from `source`.
+
+    Raises:
+        RunError: The run had its images in memory, or they have changed.
+        DataError: They cannot be loaded.
+    """
+    from labelsieve.data.tags.loading import load_tags
+
+    origin = origin_of(verdicts, source=source)
+    with _source_hint():
+        images: TaggedImages = _call(partial(load_tags, progress=progress), origin)
+    _check_unchanged(images.fingerprint, verdicts, origin, what="images or tags")
+    return images
+
+
+def _check_unchanged(
+    fingerprint: str, verdicts: Verdicts | TagVerdicts, origin: Mapping[str, Any], *, what: str
+) -> None:
+    if fingerprint != verdicts.run.data.fingerprint:
+        raise RunError(
+            f"the {what} of {origin['source']} changed since the run; scan again, or say with --source where "
+            "the old ones are"
+        )
+
+
+def origin_of(verdicts: Verdicts | TagVerdicts, *, source: str | None = None) -> dict[str, Any]:
     """Returns the arguments to load the data of a run, from their recorded source or from `source`.
 
     Raises:
@@ -82,8 +104,14 @@ def load_origin(origin: Mapping[str, Any], *, progress: Progress) -> LabelledIma
         RunError: The record has unknown arguments.
         DataError: The data cannot be loaded.
     """
-    try:
+    with _source_hint():
         return _load(origin, progress)
+
+
+@contextmanager
+def _source_hint() -> Iterator[None]:
+    try:
+        yield
     except DataError as error:
         raise DataError(f"{error} (--source says where the images of a run lie now)") from error
 
@@ -94,11 +122,26 @@ def _load(origin: Mapping[str, Any], progress: Progress) -> LabelledImages | Lab
     from labelsieve.data.sources.feature_files import holds_features
 
     load: Any = load_features if holds_features(origin["source"]) else partial(load_images, progress=progress)
+    data: LabelledImages | LabelledFeatures = _call(load, origin)
+    return data
+
+
+def _call(load: Callable[..., Any], origin: Mapping[str, Any]) -> Any:
+    """Calls a function that loads data, if it has all of the recorded arguments."""
     unknown = sorted(set(origin) - set(inspect.signature(load).parameters) | {"progress"} & set(origin))
     if unknown:
         raise RunError(f'expected no "{shown(unknown[0])}" in "origin" of the run; make the run again')
-    data: LabelledImages | LabelledFeatures = load(**origin)
-    return data
+    return load(**origin)
+
+
+def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns the arguments to load moved data: a folder of images beside or below a table has moved with it."""
+    folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
+    moved = {**origin, "source": source}
+    if folder is not None and Path(folder).is_relative_to(old):
+        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
+        moved["image_folder"] = str(new) if new.is_dir() else folder
+    return moved
 
 
 def compared_with(verdicts: Verdicts, *, progress: Progress) -> LabelledImages | None:

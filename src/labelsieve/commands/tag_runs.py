@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from labelsieve.commands.base import moved_origin
 from labelsieve.commands.output_checks import check_not_input
-from labelsieve.core.errors import DataError, RunError, SettingsError
+from labelsieve.commands.run_data import source_of, tagged_images_of
+from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES
 
 if TYPE_CHECKING:
-    from labelsieve.data.tags.records import TaggedImages
-    from labelsieve.tags.verdicts import TagVerdicts
+    pass
 
 
 def is_tag_run(folder: Path) -> bool:
@@ -51,7 +50,7 @@ def write_report_of_tags(
     from labelsieve.verdicts import REPORT
 
     verdicts = TagVerdicts.load(run_folder)
-    check_not_input(out, run=run_folder, source=source or verdicts.run.origin.source, but=REPORT)
+    check_not_input(out, run=run_folder, source=source_of(verdicts, source), but=REPORT)
     check_free(out, overwrite=overwrite)
     images = tagged_images_of(verdicts, source=source, progress=progress)
     limit = MAX_PAIRS if max_images == MAX_IMAGES else max_images  # the default
@@ -65,33 +64,6 @@ def write_report_of_tags(
         progress=progress,
     )
     progress.say(f"wrote {path} ({megabytes(path.stat().st_size)}): at most {limit:,} pairs of each kind")
-
-
-def tagged_images_of(verdicts: TagVerdicts, *, source: str | None, progress: Progress) -> TaggedImages:
-    """Loads the images of a run on tags again, from their recorded source or from `source`.
-
-    Raises:
-        RunError: The run had its images in memory, or they have changed.
-        DataError: They cannot be loaded.
-    """
-    from labelsieve.data.tags.loading import load_tags
-
-    origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
-    origin = origin if source is None else moved_origin(origin, source)
-    if not origin.get("source"):
-        raise RunError("the images of this run were in memory; say with --source where they lie")
-    try:
-        images = load_tags(**origin, progress=progress)
-    except TypeError:
-        raise RunError('expected arguments of load_tags in "origin" of the run; make the run again') from None
-    except DataError as error:
-        raise DataError(f"{error} (--source says where the images of a run lie now)") from error
-    if images.fingerprint != verdicts.run.data.fingerprint:
-        raise RunError(
-            f"the images or tags of {origin['source']} changed since the run; scan again, or say with --source where "
-            "the old ones are"
-        )
-    return images
 
 
 def refuse_with_tags(options: Mapping[str, bool]) -> None:
@@ -126,7 +98,7 @@ def export_tags(
     from labelsieve.tags.verdicts import TagVerdicts
 
     verdicts = TagVerdicts.load(run_folder)
-    check_not_input(out, run=run_folder, source=source or verdicts.run.origin.source)
+    check_not_input(out, run=run_folder, source=source_of(verdicts, source))
     if marks is not None:
         verdicts = with_marks(verdicts, marks, progress=progress)
     path, separator = export_corrected_tags(verdicts, out, format=format, overwrite=overwrite)

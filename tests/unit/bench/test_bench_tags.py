@@ -63,7 +63,7 @@ def records(experiment: Experiment, folder: Path) -> dict[tuple[str, str], Mappi
 
 
 @pytest.mark.slow
-def test_every_pair_detector_is_measured_on_tags(measured: tuple[Experiment, Path]) -> None:
+def test_every_tag_detector_is_measured_on_tags(measured: tuple[Experiment, Path]) -> None:
     for (noise, _), record in records(*measured).items():
         assert {*TAG_DETECTION, "wrong_flagged", "commission", "seconds"} <= record.keys()
         assert record["omission"] == pytest.approx(0.25 if noise == "some" else 0, abs=0.01)

@@ -375,7 +375,7 @@ def test_a_run_of_the_other_kind_is_replaced_whole(
 def test_what_goes_with_a_scan(tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, drawn_folder: Path) -> None:
     with pytest.raises(SettingsError, match="expected images from load_tags"):
         ls.scan_tags(ls.load_images(drawn_folder), tiny_clip)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="expected a detector of pairs"):
+    with pytest.raises(SettingsError, match="expected a detector of tags"):
         ls.scan_tags(tagged, tiny_clip, detector=ls.Joint())  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="images need a model"):
         ls.scan_tags(tagged)

@@ -200,7 +200,7 @@ def test_what_does_not_go_with_pairs_is_refused() -> None:
     points, truth = world(20)
     with pytest.raises(SettingsError, match=r"label-match needs text features .* use joint, confident-learning, knn"):
         check_tag_input(tag_detector_class("label-match")(), pairs_of(points, truth, text=False))
-    with pytest.raises(SettingsError, match="expected a detector of pairs"):
+    with pytest.raises(SettingsError, match="expected a detector of tags"):
         check_tag_input(DETECTORS["knn"](), pairs_of(points, truth))
     check_tag_input(TagJoint(), pairs_of(points, truth, text=False))
     assert all(issubclass(TAG_DETECTORS[name], TagDetector) for name in TAG_DETECTORS)

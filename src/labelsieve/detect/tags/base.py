@@ -1,4 +1,4 @@
-"""What a detector of pairs is: something that says how likely each class is in each image."""
+"""What a detector of tags is: something that says how likely each class is in each image."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ DEFAULT = next(iter(TAG_DETECTORS))
 
 
 def tag_detector_class(name: str) -> type[Any]:
-    """Returns the settings class of a detector of pairs.
+    """Returns the settings class of a detector of tags.
 
     Raises:
         SettingsError: There is no such detector, or it reads one label an image.
@@ -50,16 +50,16 @@ def tag_detector_name(detector: object) -> str:
 
 
 def check_tag_detector(detector: object) -> None:
-    """Raises a `SettingsError` if something is no detector of pairs."""
+    """Raises a `SettingsError` if something is no detector of tags."""
     if not isinstance(detector, TagDetector):
-        raise SettingsError(f"expected a detector of pairs, found {shown(detector)}; use {', '.join(TAG_DETECTORS)}")
+        raise SettingsError(f"expected a detector of tags, found {shown(detector)}; use {', '.join(TAG_DETECTORS)}")
 
 
 def check_tag_input(detector: TagDetector, pairs: TagInputs) -> None:
     """Checks that a detector can do with what there is.
 
     Raises:
-        SettingsError: It is no detector of pairs, or needs images, a model or class texts that are not there.
+        SettingsError: It is no detector of tags, or needs images, a model or class texts that are not there.
     """
     check_tag_detector(detector)
     name, text = tag_detector_name(detector), pairs.images.text is not None

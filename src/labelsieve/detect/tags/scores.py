@@ -1,4 +1,4 @@
-"""What a detector of pairs returns: how likely each class is in each image, and which tags are issues."""
+"""What a detector of tags returns: how likely each class is in each image, and which tags are issues."""
 
 from __future__ import annotations
 
