@@ -144,7 +144,7 @@ class Noise:
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """The shares that its kind takes; none if it does not inject noise."""
+        """The settings that its kind takes; none if it does not inject noise."""
         return NOISE.entries[self.kind].takes if self.kind in NOISE else ()
 
     @property

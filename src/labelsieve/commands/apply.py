@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, review_files
+from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, names_or_file, review_files
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.run_data import load_origin, origin_of
 from labelsieve.core.errors import RunError, UsageError, listed
@@ -123,13 +123,12 @@ class Apply(Command):
             if self.out is not None:
                 check_not_input(self.out, run=Path(self.run_folder), source=origin["source"])
             return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
-        names = self.class_names[0] if len(self.class_names) == 1 else self.class_names
         options = {
             "source": self.run_folder,
             "image_column": self.image_column,
             "image_folder": None if self.image_folder is None else str(self.image_folder),
             "label_column": self.label_column,
-            "class_names": names or None,
+            "class_names": names_or_file(self.class_names),
             "split": self.split,
         }
         return {name: value for name, value in options.items() if value is not None}

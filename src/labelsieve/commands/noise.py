@@ -113,7 +113,7 @@ class Noise(Command):
         yield "--separator", self.separator, kinds_for(tags=True)
 
     def _shares(self) -> dict[str, float]:
-        """Returns the shares that a kind for tags accepts."""
+        """Returns the shares of a kind for tags, by name; only for such kinds."""
         return {name: getattr(self, name) for name in NOISE.entries[self.kind].takes}
 
     def _write_labels(self, progress: Progress) -> tuple[Path, str, str]:
