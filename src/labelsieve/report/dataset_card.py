@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from labelsieve.core.provenance import write_text
 from labelsieve.core.quantities import counted, percent, plain
+from labelsieve.report.export_request import ExportRequest
 from labelsieve.review.row_reviews import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.names import without_folders
@@ -27,18 +27,14 @@ _SIZES = {
 }
 
 
-def write_card(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+def write_card(request: ExportRequest) -> None:
     """Writes a `README.md` with metadata for the Hub.
-
-    Args:
-        verdicts: Of N images.
-        reviews: The reviews, from :func:`labelsieve.review.row_reviews.read_reviews`.
-        out: The file.
 
     Raises:
         RunError: The file cannot be written.
     """
-    write_text(out, "\n".join([*_head(verdicts), "", *_body(verdicts, reviews or {})]) + "\n")
+    verdicts, reviews = request.verdicts, request.reviews or {}
+    write_text(request.out, "\n".join([*_head(verdicts), "", *_body(verdicts, reviews)]) + "\n")
 
 
 def _head(verdicts: Verdicts) -> list[str]:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
-from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
@@ -122,18 +121,10 @@ def export(
         overwrite=overwrite,
         progress=progress,
     )
-    loaded(chosen.adapter or chosen.place)(request)
+    if not chosen.needs_images:
+        check_file(out, overwrite=overwrite)
+    FORMATS[format](request)
     return out
-
-
-def export_file(request: ExportRequest) -> None:
-    """Writes a format that is one file.
-
-    Raises:
-        RunError: The file exists or cannot be written.
-    """
-    check_file(request.out, overwrite=request.overwrite)
-    loaded(request.format.place)(request.verdicts, request.reviews, request.out)
 
 
 def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.Table:
@@ -158,24 +149,24 @@ def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.
     return table.replace_schema_metadata({"class_names": json.dumps(verdicts.class_names)})
 
 
-def write_csv_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+def write_csv_table(request: ExportRequest) -> None:
     """Writes the table of verdicts as CSV.
 
     Raises:
         SettingsError: The suffix is that of Parquet, which would mislead other tools.
     """
-    refuse_suffix(out, ".parquet", format="csv")
-    write_csv(out, _with_reviews(verdicts, reviews))
+    refuse_suffix(request.out, ".parquet", format="csv")
+    write_csv(request.out, _with_reviews(request.verdicts, request.reviews))
 
 
-def write_parquet_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+def write_parquet_table(request: ExportRequest) -> None:
     """Writes the table of verdicts as Parquet.
 
     Raises:
         SettingsError: The suffix is that of CSV, which would mislead other tools.
     """
-    refuse_suffix(out, ".csv", format="parquet")
-    _write_parquet(out, _with_reviews(verdicts, reviews))
+    refuse_suffix(request.out, ".csv", format="parquet")
+    _write_parquet(request.out, _with_reviews(request.verdicts, request.reviews))
 
 
 def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
@@ -189,16 +180,16 @@ def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
     return table.append_column("left_out", pa.array(dropped_by_reviewers(verdicts, reviews)))
 
 
-def write_cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None, out: Path) -> None:
+def write_cleanlab_table(request: ExportRequest) -> None:
     """Writes the table of :func:`cleanlab_table` as CSV or Parquet, by the suffix.
 
     Raises:
         SettingsError: The suffix is neither.
     """
-    writers = {".csv": write_csv, ".parquet": _write_parquet}
+    out, writers = request.out, {".csv": write_csv, ".parquet": _write_parquet}
     if out.suffix.lower() not in writers:
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
-    writers[out.suffix.lower()](out, cleanlab_table(verdicts, reviews))
+    writers[out.suffix.lower()](out, cleanlab_table(request.verdicts, request.reviews))
 
 
 def _write_parquet(out: Path, table: pa.Table) -> None:

@@ -7,63 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from labelsieve.core.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from labelsieve.report.export_request import ExportRequest
 
 _HERE = "labelsieve.report."
 
 
 @dataclass(frozen=True)
 class Format(Entry):
-    """An export format; its `place` is the function that writes it.
+    """An export format; its `place` is the function of an `ExportRequest` that writes it.
 
     Attributes:
-        adapter: The place of a function of an :class:`labelsieve.report.export_request.ExportRequest` that calls the
-            writing function; empty if that takes the request itself.
-        needs_images: Whether it is a folder with the images, which may be copied or linked.
+        needs_images: Whether it needs the images, which may be copied or linked. The others are one file.
         is_clean_part: Whether it leaves out flagged images.
         tags: The place of a function `(verdicts: TagVerdicts, out) -> str | None`, which writes the tags of a run as a
             file and returns their separator; empty if the format is not for tags.
-        image_folder: Folder of the images in the export for a tool.
-        has_sizes: Whether the cards for a tool have the size of each image, for which it is decoded.
     """
 
-    adapter: str = ""
     needs_images: bool = False
     is_clean_part: bool = False
     tags: str = ""
-    image_folder: str = "images"
-    has_sizes: bool = False
 
 
-def _file(name: str, place: str, about: str, *, tags: str = "") -> Format:
-    """Returns a format that is one file; its function takes verdicts, reviews and the path."""
-    return Format(name, _HERE + place, about, adapter=_HERE + "export:export_file", tags=tags and _HERE + tags)
+def _tool(name: str, about: str) -> Format:
+    """Returns the format of an annotation tool."""
+    return Format(name, f"{_HERE}annotation_tools:write_{name.replace('-', '_')}", about, needs_images=True)
 
 
-def _tool(name: str, about: str, *, image_folder: str = "images", has_sizes: bool = False) -> Format:
-    """Returns a format of an annotation tool; see :func:`labelsieve.report.annotation_tools.export_for_tool`."""
-    return Format(
-        name,
-        f"{_HERE}annotation_tools:write_{name.replace('-', '_')}",
-        about,
-        adapter=_HERE + "annotation_tools:export_for_tool",
-        needs_images=True,
-        image_folder=image_folder,
-        has_sizes=has_sizes,
-    )
-
-
-FORMATS: Registry[Callable[..., Any], Format] = Registry(
+FORMATS: Registry[Callable[[ExportRequest], None], Format] = Registry(
     "--format",
-    _file(
-        *("csv", "export:write_csv_table", "the table of verdicts, one row for each image"),
-        tags="tag_export:write_csv_of_tags",
+    Format(
+        "csv",
+        _HERE + "export:write_csv_table",
+        "the table of verdicts, one row for each image",
+        tags=_HERE + "tag_export:write_csv_of_tags",
     ),
-    _file(
-        *("parquet", "export:write_parquet_table", "the table of verdicts with types"),
-        tags="tag_export:write_parquet_of_tags",
+    Format(
+        "parquet",
+        _HERE + "export:write_parquet_table",
+        "the table of verdicts with types",
+        tags=_HERE + "tag_export:write_parquet_of_tags",
     ),
     Format(
         "imagefolder",
@@ -72,18 +59,18 @@ FORMATS: Registry[Callable[..., Any], Format] = Registry(
         needs_images=True,
         is_clean_part=True,
     ),
-    _file("cleanlab", "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
+    Format("cleanlab", _HERE + "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
     _tool("label-studio", "all images with tasks for Label Studio"),
-    _tool("fiftyone", "all images with labels as FiftyOneImageClassificationDataset", image_folder="data"),
-    _tool("cvat", "all images with tags as CVAT for images 1.1", has_sizes=True),
-    _tool("coco", "all images with annotations as COCO", has_sizes=True),
+    _tool("fiftyone", "all images with labels as FiftyOneImageClassificationDataset"),
+    _tool("cvat", "all images with tags as CVAT for images 1.1"),
+    _tool("coco", "all images with annotations as COCO"),
     Format(
         "annotations",
         _HERE + "annotations:write_annotations",
         "of boxes, the annotation file with corrected labels and label quality",
         needs_images=True,
     ),
-    _file("dataset-card", "dataset_card:write_card", "a card for the Hub that says which labels were changed"),
+    Format("dataset-card", _HERE + "dataset_card:write_card", "a card for the Hub that says which labels were changed"),
 )
 
 
