@@ -29,7 +29,6 @@ import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.apply import apply
-from labelsieve.review.changes import ChangedLabels
 
 WIDTH = 64
 
@@ -119,9 +118,7 @@ def measure(folder: Path) -> dict[str, float]:
     found["boxes"], found["flagged"] = len(images), int(verdicts.is_issue.sum())
     with step("written", found):
         labels = np.where(verdicts.is_issue, verdicts.predicted, verdicts.given)
-        changed = int((labels != images.labels).sum())
-        placed = ChangedLabels(labels=labels, changed=changed, left_out=0, done=0, differing=(), missing=())
-        apply(images, placed, options={"source": str(source)}, out=folder / "corrected.json")
+        apply(images, labels, options={"source": str(source)}, out=folder / "corrected.json")
     return found
 
 

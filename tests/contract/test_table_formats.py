@@ -14,7 +14,7 @@ from labelsieve.data.loading import load_images
 from labelsieve.data.sources.file_kinds import other_kind
 from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
 from labelsieve.review.apply import apply
-from labelsieve.review.changes import LEFT_OUT, ChangedLabels
+from labelsieve.review.changes import LEFT_OUT
 from labelsieve.review.writers.base import Applied
 from small_answers import labels_of
 from small_tables import write_table
@@ -37,8 +37,7 @@ def corrected(path: Path, labels: dict[int, str | None], *, out: Path | None, **
     new = images.labels.copy()
     for row, label in labels.items():
         new[row] = LEFT_OUT if label is None else images.class_names.index(label)
-    placed = ChangedLabels(labels=new, changed=len(labels), left_out=0, done=0, differing=(), missing=())
-    return apply(images, placed, options=images.origin, out=out)
+    return apply(images, new, options=images.origin, out=out)
 
 
 def labels_in(path: Path, column: str = "label", **options: Any) -> dict[str, str]:

@@ -75,23 +75,23 @@ class Apply(Command):
         images = self._images(options, progress)
         changes = self._changes(images, progress)
         where = "the reviews" if self.changes is None else str(self.changes)
-        placed = change_labels(changes, images, where=where)
-        for note in placed.notes:
+        corrected = change_labels(changes, images, where=where)
+        for note in corrected.notes:
             progress.say(f"note: {note}")
-        if self.in_place and not (placed.changed or placed.left_out):
+        if self.in_place and not (corrected.changed or corrected.left_out):
             progress.say(f"nothing to change in {options['source']}")
             return
         list_path = self._write_list(changes, options)
         try:
-            applied = apply(images, placed, options=options, out=self.out, copy=self.copy, progress=progress)
+            applied = apply(images, corrected.labels, options=options, out=self.out, copy=self.copy, progress=progress)
         except BaseException:
             if list_path is not None:
                 list_path.unlink(missing_ok=True)
             raise
         for note in applied.notes:
             progress.say(f"note: {note}")
-        left_out = f", {counted(placed.left_out, 'image', 'images')} left out" if placed.left_out else ""
-        progress.say(f"wrote {applied.path}: {counted(placed.changed, 'label', 'labels')} corrected{left_out}")
+        left_out = f", {counted(corrected.left_out, 'image', 'images')} left out" if corrected.left_out else ""
+        progress.say(f"wrote {applied.path}: {counted(corrected.changed, 'label', 'labels')} corrected{left_out}")
         if list_path is not None:
             progress.say(f"wrote {list_path}: the list of changes")
         if applied.backups:
@@ -114,6 +114,8 @@ class Apply(Command):
 
     def _options(self) -> dict[str, Any]:
         """Returns the arguments to load the complete data set, of which a run may have scanned a subset."""
+        from labelsieve.data.loading import without_subset
+
         if self.changes is None:
             if not Path(self.run_folder).is_dir():
                 raise RunError(
@@ -122,7 +124,7 @@ class Apply(Command):
             origin = origin_of(self._verdicts, source=self.source)
             if self.out is not None:
                 check_not_input(self.out, run=Path(self.run_folder), source=origin["source"])
-            return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
+            return without_subset(origin)
         options = {
             "source": self.run_folder,
             "image_column": self.image_column,

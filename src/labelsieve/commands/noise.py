@@ -12,7 +12,8 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource
 from labelsieve.commands.output_checks import check_not_input
-from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
+from labelsieve.core.errors import SettingsError, UsageError, shown
+from labelsieve.core.output_folders import check_free
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
 from labelsieve.data.noise_kinds import NOISE, kinds_for
@@ -71,8 +72,7 @@ class Noise(Command):
             raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")
         check_not_input(self.out, source=self.data.source)
         target_of(self.out)
-        if self.out.exists() and not self.overwrite:
-            raise RunError(f"{self.out} is there already; choose another name or pass --overwrite")
+        check_free(self.out, overwrite=self.overwrite)
         self._refuse_others()
         write = self._write_tags if NOISE.entries[self.kind].for_tags else self._write_labels
         progress = Progress(console)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labelsieve.core.errors import RunError, UsageError
+from labelsieve.core.errors import UsageError
+from labelsieve.core.output_folders import check_outside
 
 
 def check_outside_source(source: str | None, out: Path) -> None:
-    """Checks that an output folder is outside of the images: a later scan would read it as one more class.
+    """Checks that an output folder is outside of the images, also of those of a published data set.
 
     Raises:
         RunError: `source` is a folder that contains `out`.
     """
     from labelsieve.data.published.base import named_source
 
-    named = named_source(source) if source else None
-    folder = named.path if named else Path(source).expanduser() if source else None
-    if folder and folder.is_dir() and _real(out).is_relative_to(_real(folder)):
-        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
+    if source:
+        named = named_source(source)
+        check_outside(out, named.path if named else source)
 
 
 def check_not_input(out: Path, *, run: Path | None = None, source: str | None = None, but: str | None = None) -> None:

@@ -19,7 +19,7 @@ from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.run_data import data_of, source_of
 from labelsieve.commands.tag_runs import is_tag_run, write_report_of_tags
 from labelsieve.core.progress import Progress
-from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels
+from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -44,7 +44,7 @@ class Report(Command):
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: Images = MAX_IMAGES
+    max_images: ImageCount = MAX_IMAGES
     thumbnail_px: ThumbnailPixels = 256
     overwrite: Flag = False
 

@@ -44,6 +44,27 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Checks that nothing is lost at a path, before anything expensive starts.
+
+    Raises:
+        RunError: Something exists there, if only a broken link, and `overwrite` was not passed.
+    """
+    if os.path.lexists(out) and not overwrite:
+        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
+
+
+def check_outside(out: Path, source: Path | str) -> None:
+    """Checks that an output is outside of a folder of images: a later scan would read it as one more class.
+
+    Raises:
+        RunError: `source` is a folder that contains `out`.
+    """
+    folder = Path(os.path.realpath(Path(source).expanduser()))
+    if folder.is_dir() and Path(os.path.realpath(out)).is_relative_to(folder):
+        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
+
+
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
     """Creates a folder and locks it against other runs within a block.

@@ -134,6 +134,15 @@ def load_images(
     return with_origin(with_ranges(images), source, arguments)
 
 
+def without_subset(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of :func:`load_images` that load all images of a source.
+
+    Args:
+        origin: Those of some images, which may be a subset (`limit`).
+    """
+    return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
+
+
 def with_origin(images: ImagesT, source: Any, arguments: Mapping[str, Any]) -> ImagesT:
     """Returns images with the arguments to load them again as `origin`; unchanged if they were in memory.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.pretrained import first_line, quiet_loading
+from labelsieve.vlm.pretrained import loading_error, quiet_loading
 
 Weights = Mapping[str, Tensor]
 RenamedWeights = Iterator[tuple[str, Tensor]]
@@ -69,7 +69,9 @@ def make_classifier(encoder: TimmEncoder, class_names: Mapping[int, str], name: 
             model = transformers.TimmWrapperForImageClassification(settings).eval()
         _load_weights(model.timm_model, encoder.weights)
     except Exception as error:  # each architecture has its own, and transformers one for a timm that is too old
-        raise unsupported_encoder(name, f"is not quite timm's {encoder.architecture} ({first_line(error)})") from error
+        raise unsupported_encoder(
+            name, f"is not quite timm's {encoder.architecture} ({loading_error(error)})"
+        ) from error
     _check_same(encoder, model.timm_model, name)
     return model
 

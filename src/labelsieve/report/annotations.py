@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError, SettingsError
+from labelsieve.core.output_folders import check_free
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.loading import load_images
+from labelsieve.data.loading import load_images, without_subset
 from labelsieve.data.sources.edits import RowVerdicts
 from labelsieve.report.common import require_same_images
 from labelsieve.report.export_request import ExportRequest
 from labelsieve.review.apply import apply, check_target
-from labelsieve.review.changes import LEFT_OUT, ChangedLabels
+from labelsieve.review.changes import LEFT_OUT
 from labelsieve.review.row_reviews import after_reviews, corrected, dropped_by_reviewers
 from labelsieve.verdicts import Verdicts
 
@@ -46,15 +47,12 @@ def write_annotations(request: ExportRequest) -> None:
     rows = np.array([row_of[name] for name in images.ids], dtype=np.int64)
     new_labels = full_source.labels.copy()
     new_labels[rows] = np.where(dropped, LEFT_OUT, labels)
-    changed, left_out = int((labels != verdicts.given).sum()), int(dropped.sum())
-    with_labels = ChangedLabels(labels=new_labels, changed=changed, left_out=left_out, done=0, differing=(), missing=())
     row_verdicts = _row_verdicts(verdicts, rows, len(full_source), corrected=labels != verdicts.given, labels=labels)
     target = _target(str(images.origin["source"]), out, overwrite=request.overwrite)
-    options = {name: value for name, value in images.origin.items() if name not in ("limit", "seed")}
     applied = apply(
         full_source,
-        with_labels,
-        options=options,
+        new_labels,
+        options=full_source.origin,
         out=target,
         copy=request.copy,
         verdicts=row_verdicts,
@@ -71,8 +69,7 @@ def _full_source(images: LabelledImages, progress: Progress | None) -> LabelledI
     """Returns all boxes of the source; the run may have scanned a subset."""
     if "limit" not in images.origin:
         return images
-    options = {name: value for name, value in images.origin.items() if name not in ("limit", "seed")}
-    return load_images(**options, progress=progress)
+    return load_images(**without_subset(images.origin), progress=progress)
 
 
 def _row_verdicts(
@@ -94,10 +91,9 @@ def _target(source: str, out: Path, *, overwrite: bool) -> Path:
     Raises:
         RunError: The path exists and must not be replaced, or is the source.
     """
+    check_free(out, overwrite=overwrite)
     if not os.path.lexists(out):
         return out
-    if not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if not out.is_file() or out.is_symlink() or os.path.samefile(out, Path(source).expanduser()):
         raise RunError(f"expected a file to replace that is not the source, {out} is none; choose another name")
     target = out.with_name(f".{out.stem}.new{out.suffix}")

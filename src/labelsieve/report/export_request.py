@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelsieve.core.errors import RunError, SettingsError
+from labelsieve.core.errors import SettingsError
+from labelsieve.core.output_folders import check_free
 from labelsieve.core.provenance import target_of
 from labelsieve.report.registry import Format
 
@@ -62,8 +63,7 @@ def check_file(out: Path, *, overwrite: bool) -> None:
         RunError: The path cannot be a file or, without `overwrite`, it exists.
     """
     target_of(out)
-    if out.exists() and not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
+    check_free(out, overwrite=overwrite)
 
 
 def refuse_suffix(out: Path, suffix: str, *, format: str) -> None:

@@ -28,7 +28,7 @@ from labelsieve.core.validation import check_value
 from labelsieve.data.images import Images as AnyImages
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.report import MAX_IMAGES, Images, ThumbnailPixels, common
+from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels, common
 from labelsieve.report.panels import PANELS, Page
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
@@ -88,7 +88,7 @@ def write_report(
         ...     ls.write_report(verdicts, features, f"{folder}/report.html").name
         'report.html'
     """
-    check_value("max_images", max_images, Images)
+    check_value("max_images", max_images, ImageCount)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
     common.require_same_images(verdicts, images)
     path = Path(path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError, RunError
-from labelsieve.core.output_folders import UniqueNames, check_no_mount, new_folder, paths_fingerprint, safe_name
+from labelsieve.core.output_folders import (
+    UniqueNames,
+    check_free,
+    check_no_mount,
+    new_folder,
+    paths_fingerprint,
+    safe_name,
+)
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
@@ -31,6 +37,7 @@ from labelsieve.review.row_reviews import (
     dropped_by_reviewers,
     kept_although_flagged,
 )
+from labelsieve.review.writers.file_transfer import copy_file, link_file
 from labelsieve.verdicts import Verdicts
 
 # In every exported folder: its provenance, and the proof that it may be replaced. Loaders skip hidden files.
@@ -79,7 +86,7 @@ def export_folder(request: ExportRequest) -> Iterator[Path]:
         RunError: `out` exists, or the images are not those of the verdicts.
     """
     require_same_images(request.verdicts, request.images)
-    _check_free(request.out, overwrite=request.overwrite)
+    _check_replaceable(request.out, overwrite=request.overwrite)
     with new_folder(request.out) as part:
         yield part
 
@@ -130,11 +137,10 @@ def write_marker(verdicts: Verdicts, folder: Path, *, count: int, class_of_folde
     write_json(folder / MARKER, content)
 
 
-def _check_free(out: Path, *, overwrite: bool) -> None:
-    if not (out.exists() or out.is_symlink()):
+def _check_replaceable(out: Path, *, overwrite: bool) -> None:
+    check_free(out, overwrite=overwrite)
+    if not os.path.lexists(out):
         return
-    if not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
     if not out.is_dir() or out.is_symlink():
         raise RunError(f"expected a folder to replace, {out} is none; choose another name")
     if any(out.iterdir()) and not _is_export(out):
@@ -171,21 +177,8 @@ def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
 def _write_image(source: bytes | Path, target: Path, *, copy: bool) -> None:
     if isinstance(source, bytes):
         target.write_bytes(source)
-    elif copy:
-        shutil.copyfile(source, target)
     else:
-        _link(source, target)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Links, or copies if the system allows no links (Windows without the right, some network drives)."""
-    for link in (os.symlink, os.link):
-        try:
-            link(source, target)
-            return
-        except OSError:
-            continue
-    shutil.copyfile(source, target)
+        (copy_file if copy else link_file)(source, target)
 
 
 def file_name(image_id: str, source: bytes | Path) -> str:

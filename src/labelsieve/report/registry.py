@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from labelsieve.core.registry import Entry, Registry
 
-if TYPE_CHECKING:
-    from labelsieve.report.export_request import ExportRequest
-
 _HERE = "labelsieve.report."
 
 
 @dataclass(frozen=True)
 class Format(Entry):
-    """An export format; its `place` is the function of an `ExportRequest` that writes it.
+    """An export format; its `place` is the function of an export request that writes it.
 
     Attributes:
         needs_images: Whether it needs the images, which may be copied or linked. The others are one file.
@@ -38,7 +35,7 @@ def _tool(name: str, about: str) -> Format:
     return Format(name, f"{_HERE}annotation_tools:write_{name.replace('-', '_')}", about, needs_images=True)
 
 
-FORMATS: Registry[Callable[[ExportRequest], None], Format] = Registry(
+FORMATS: Registry[Callable[..., None], Format] = Registry(
     "--format",
     Format(
         "csv",

@@ -14,7 +14,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, to_json, write_text
 from labelsieve.core.validation import check_value
 from labelsieve.data.tags.records import TaggedImages
-from labelsieve.report import Images, ThumbnailPixels, common
+from labelsieve.report import ImageCount, ThumbnailPixels, common
 from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link, shortest
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.tag_terminal import estimate
@@ -75,7 +75,7 @@ def write_tag_report(
         ...     ls.write_tag_report(verdicts, images, f"{folder}/report.html").name
         'report.html'
     """
-    check_value("max_images", max_images, Images)
+    check_value("max_images", max_images, ImageCount)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
     if images.ids != tuple(verdicts.images["id"].to_pylist()):
         raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")

@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from labelsieve.core.errors import DataError, RunError
+from labelsieve.core.output_folders import check_outside
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources.columns import Columns
 from labelsieve.data.sources.edits import Edits, RowVerdicts
 from labelsieve.data.sources.readers import find_source
-from labelsieve.review.changes import ChangedLabels
 from labelsieve.review.writers.base import Applied
 from labelsieve.review.writers.registry import WRITERS
 
 
 def apply(
     images: LabelledImages,
-    placed: ChangedLabels,
+    labels: NDArray[np.int64],
     *,
     options: Mapping[str, Any],
     out: Path | None,
@@ -35,7 +38,7 @@ def apply(
 
     Args:
         images: All images of the source, with their current labels.
-        placed: Their new labels.
+        labels: Their new labels, (N,); :data:`labelsieve.review.changes.LEFT_OUT` leaves an image out.
         options: The arguments that the images were loaded with: `source` and options of
             :func:`labelsieve.load_images`.
         out: The file or folder to write, which must not exist; None changes the source itself and keeps a backup.
@@ -64,7 +67,7 @@ def apply(
         split=split,
         requested=_requested_columns(options),
         images=images,
-        edits=Edits(old=images.labels, new=placed.labels, class_names=images.class_names, verdicts=verdicts),
+        edits=Edits(old=images.labels, new=labels, class_names=images.class_names, verdicts=verdicts),
         copy=copy,
         progress=progress or Progress(),
     )
@@ -97,6 +100,4 @@ def check_target(source: str, out: Path | None) -> None:
         return
     if os.path.lexists(out) and not (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
         raise RunError(f"{out} is there already; choose another name, or remove it")
-    path = Path(os.path.realpath(Path(source).expanduser()))
-    if path.is_dir() and Path(os.path.realpath(out)).is_relative_to(path):
-        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
+    check_outside(out, source)

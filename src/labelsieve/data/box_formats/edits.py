@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
-"""Names of the parts of a verdict in an annotation file."""
+from labelsieve.data.sources.edits import quality_text
+
 LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 """A line with its end."""
 _LAST_END = re.compile(r"[\r\n]+\Z")
@@ -31,16 +31,6 @@ class BoxVerdict(NamedTuple):
     def quality_text(self) -> str:
         """Returns the formatted label quality."""
         return quality_text(self.quality)
-
-
-def quality_text(quality: float) -> str:
-    """Formats a label quality with at most six decimals, equally in all formats.
-
-    Example:
-        >>> quality_text(0.25), quality_text(1), quality_text(1 / 3)
-        ('0.25', '1', '0.333333')
-    """
-    return f"{quality:.6f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.data.box_formats.columns import numbers
-from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, BoxEdits, Written
+from labelsieve.data.box_formats.columns import OPEN_IMAGES, are_open_images, numbers
+from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.csv_edits import edited
 from labelsieve.data.sources.csv_files import find_header, read_texts
+from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY
 from labelsieve.data.sources.splits import refuse_split
 
 LABEL = "LabelName"
-_IMAGE = "ImageID"
-_SIDES = ("XMin", "XMax", "YMin", "YMax")
+_IMAGE, *_SIDES = OPEN_IMAGES
 _DESCRIPTIONS = "*class-descriptions*.csv"
 _SPLITS = ("train", "validation", "test")
 
@@ -36,12 +36,7 @@ def is_open_images(path: Path) -> bool:
             first, _, separator = find_header([handle.readline(4096)])
     except (OSError, UnicodeDecodeError):
         return False
-    return has_its_columns(name.strip().strip('"') for name in first.strip().split(separator))
-
-
-def has_its_columns(names: Iterable[str]) -> bool:
-    """Returns whether columns are those of Open Images."""
-    return {_IMAGE, *_SIDES} <= {*names}
+    return are_open_images(name.strip().strip('"') for name in first.strip().split(separator))
 
 
 def read_open_images(path: Path, *, requested: Columns, split: str | None) -> Table:

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelsieve.core.errors import DataError, shown
-from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY
 from labelsieve.data.labels import normalise
 from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
-from labelsieve.data.sources.edits import Edits, joined
+from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY, Edits, joined
 
 # Magic numbers of the compressed frames of an Arrow file, after the length of the buffer.
 _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}

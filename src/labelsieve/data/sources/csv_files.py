@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from labelsieve.core.errors import DataError, shown
+from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.data.box_formats.columns import are_open_images
+from labelsieve.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Columns, Table, choose_columns, is_usual
 from labelsieve.data.sources.file_kinds import other_kind
 from labelsieve.data.sources.folders import SUFFIXES
-from labelsieve.data.sources.image_paths import held
+from labelsieve.data.sources.image_paths import about_names, folder_of, held
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +31,8 @@ _WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 # Rows per Arrow batch.
 _ROWS = 65_536
+# Number of values of a column that are tried as names of images.
+_SAMPLE_SIZE = 256
 
 
 class CsvTable(NamedTuple):
@@ -56,6 +60,45 @@ class _Row(NamedTuple):
 
     line: int
     values: list[str]
+
+
+def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
+    """Reads one or several CSV files with the same header as one table; all values are texts."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    tables = [read_texts(path, images=requested.folder) for path in files]
+    names = tables[0].table.column_names
+    for path, other in zip(files[1:], tables[1:], strict=True):
+        if other.table.column_names != names:
+            raise DataError(
+                f"expected the same columns in all files, found {listed(names, quoted=True)} in {files[0]} and "
+                f"{listed(other.table.column_names, quoted=True)} in {path}; pass files of one table"
+            )
+    if are_open_images(names):
+        raise DataError(f"{where} hold boxes of Open Images, which are read from one file each; pass one of them")
+    texts = pa.concat_tables(each.table for each in tables)
+    folder = folder_of(files)
+    _refuse_duplicate_columns(tables[0], requested, files[0])
+    about = about_names(lambda name: texts.column(name).slice(0, _SAMPLE_SIZE).to_pylist(), table_folder=folder)
+    try:
+        chosen = choose_columns(
+            Dataset(texts.slice(0, 0)).features, requested=requested, where=where, about_names=about
+        )
+    except DataError as error:
+        remark = "; columns without a name in the header are not read" if tables[0].unnamed else ""
+        raise DataError(f"{error}{remark}") from None
+    texts = floats_to_integers(texts, (chosen.label, *chosen.annotators[1:], chosen.truth))
+    notes = tuple(note for each in tables for note in each.notes)
+    return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
+
+
+def _refuse_duplicate_columns(csv: CsvTable, requested: Columns, path: Path) -> None:
+    """Rejects duplicate columns if one of them may be read."""
+    requested_names = (requested.image, *requested.labels)
+    for name in csv.twice:
+        if name in requested_names or requested.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
+            raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 
 def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:

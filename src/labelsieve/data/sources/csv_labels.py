@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError
-from labelsieve.data.box_formats.edits import ISSUE, PREDICTED, QUALITY, quality_text
 from labelsieve.data.sources.csv_edits import edited
 from labelsieve.data.sources.csv_files import read_texts
-from labelsieve.data.sources.edits import Edits, joined
+from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY, Edits, joined, quality_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

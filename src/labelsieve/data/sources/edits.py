@@ -12,6 +12,19 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labels import normalise
 
+QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
+"""Names of the parts of a verdict, in a table and in an annotation file of boxes."""
+
+
+def quality_text(quality: float) -> str:
+    """Formats a label quality with at most six decimals, equally in all formats.
+
+    Example:
+        >>> quality_text(0.25), quality_text(1), quality_text(1 / 3)
+        ('0.25', '1', '0.333333')
+    """
+    return f"{quality:.6f}".rstrip("0").rstrip(".")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowVerdicts:

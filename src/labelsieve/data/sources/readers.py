@@ -17,22 +17,17 @@ from typing import Any
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.provenance import is_utf8
 from labelsieve.data.box_formats.finding import find_boxes
-from labelsieve.data.box_formats.open_images import has_its_columns
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.sources.columns import (
-    IMAGE_NAMES,
-    LABEL_NAMES,
     Columns,
     Table,
     choose_columns,
     holds_images,
-    is_usual,
 )
-from labelsieve.data.sources.csv_files import CsvTable, floats_to_integers, read_texts
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
 from labelsieve.data.sources.folders import SUFFIXES, is_table, read_folder
-from labelsieve.data.sources.image_paths import about_names, folder_of
+from labelsieve.data.sources.image_paths import folder_of
 from labelsieve.data.sources.quiet import quiet, reading
 from labelsieve.data.sources.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
 from labelsieve.data.sources.splits import choose_split, refuse_split
@@ -40,8 +35,6 @@ from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
-# Number of values of a column that are tried as names of images.
-_SAMPLE_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,45 +165,6 @@ def _read_files(files: Sequence[Path], *, kind: str, requested: Columns, where: 
     for path in files:
         refuse_pointer(path)
     return TABLE_FORMATS[kind](files, requested=requested, where=where)
-
-
-def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
-    """Reads one or several CSV files with the same header as one table; all values are texts."""
-    import pyarrow as pa
-    from datasets import Dataset
-
-    tables = [read_texts(path, images=requested.folder) for path in files]
-    names = tables[0].table.column_names
-    for path, other in zip(files[1:], tables[1:], strict=True):
-        if other.table.column_names != names:
-            raise DataError(
-                f"expected the same columns in all files, found {listed(names, quoted=True)} in {files[0]} and "
-                f"{listed(other.table.column_names, quoted=True)} in {path}; pass files of one table"
-            )
-    if has_its_columns(names):
-        raise DataError(f"{where} hold boxes of Open Images, which are read from one file each; pass one of them")
-    texts = pa.concat_tables(each.table for each in tables)
-    folder = folder_of(files)
-    _refuse_duplicate_columns(tables[0], requested, files[0])
-    about = about_names(lambda name: texts.column(name).slice(0, _SAMPLE_SIZE).to_pylist(), table_folder=folder)
-    try:
-        chosen = choose_columns(
-            Dataset(texts.slice(0, 0)).features, requested=requested, where=where, about_names=about
-        )
-    except DataError as error:
-        remark = "; columns without a name in the header are not read" if tables[0].unnamed else ""
-        raise DataError(f"{error}{remark}") from None
-    texts = floats_to_integers(texts, (chosen.label, *chosen.annotators[1:], chosen.truth))
-    notes = tuple(note for each in tables for note in each.notes)
-    return Table(rows=Dataset(texts), columns=chosen, where=where, folder=chosen.folder or folder, notes=notes)
-
-
-def _refuse_duplicate_columns(csv: CsvTable, requested: Columns, path: Path) -> None:
-    """Rejects duplicate columns if one of them may be read."""
-    requested_names = (requested.image, *requested.labels)
-    for name in csv.twice:
-        if name in requested_names or requested.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
-            raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')
 
 
 def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:

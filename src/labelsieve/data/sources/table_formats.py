@@ -67,7 +67,7 @@ TABLE_FORMATS: Registry[Callable[..., Table], TableFormat] = Registry(
     "table",
     TableFormat(
         "csv",
-        _HERE + "readers:read_csv",
+        _HERE + "csv_files:read_csv",
         "CSV, or TSV",
         suffixes=(".csv", ".tsv"),
         count=_HERE + "csv_labels:count_csv",

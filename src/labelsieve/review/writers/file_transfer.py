@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 Transfer = Callable[[Path, Path], None]
@@ -17,11 +18,12 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Links to a file, or copies it if the system allows no links."""
-    try:
-        os.symlink(os.path.abspath(source), target)
-    except OSError:
-        copy_file(source, target)
+    """Links to a file, or copies it if the system allows no links (Windows without the right, some network drives)."""
+    for link in (os.symlink, os.link):
+        with suppress(OSError):
+            link(os.path.abspath(source), target)
+            return
+    copy_file(source, target)
 
 
 def hard_link(source: Path, target: Path) -> None:
