@@ -34,7 +34,7 @@ test-newest: ## all tests with the newest versions, whatever constraints.txt say
 	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
 	.venv-newest/bin/pytest $(TESTS)
 
-smoke: $(INSTALLED) ## every shipped experiment on next to nothing, some minutes
+smoke: $(INSTALLED) ## every shipped experiment on very small data, some minutes
 	$(BIN)/labelsieve bench --smoke
 
 docs: $(INSTALLED) ## the documentation as a site, build/docs/index.html; offline, warnings are errors

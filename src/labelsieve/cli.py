@@ -89,7 +89,7 @@ def guarded(work: Callable[[], int], *, args: list[str], is_program: bool) -> in
     except LabelsieveError as error:
         return _fail(_brief(str(error)))
     except KeyboardInterrupt as stop:
-        # a launcher may end the others after the first process has gone; Ctrl-C reaches the first as well
+        # a launcher may end the others after the first process has ended; Ctrl-C reaches the first as well
         return _fail(_resume_hint(args), everywhere=stop.args in [(number,) for number in _TERMINATING])
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -297,7 +297,7 @@ def check_report(path: Path, *, advice: str = "choose another folder") -> None:
         advice: What to do otherwise.
 
     Raises:
-        RunError: Another file is there; it may be somebody's work.
+        RunError: Another file is there; it may be the work of others.
     """
     target = target_of(path)
     if not target.exists() or not target.stat().st_size:

@@ -324,8 +324,8 @@ class Session:
             return self._reissue(viewer, undone)
 
     def _reissue(self, viewer: Viewer, undone: Sequence[Answer]) -> list[dict[str, Any]]:
-        places = [(each, self.queue.group_of(each.key)) for each in undone]
-        rows_of_answers = [(each, self._row_of(each, group)) for each, group in places if group is not None]
+        undone_groups = [(each, self.queue.group_of(each.key)) for each in undone]
+        rows_of_answers = [(each, self._row_of(each, group)) for each, group in undone_groups if group is not None]
         if not rows_of_answers:
             return []
         rows = [row for _, row in rows_of_answers]

@@ -291,12 +291,12 @@ def percentage(text: str, option: str) -> float:
         >>> percentage("2.5%", "--overlap"), percentage("0.1", "--overlap")
         (0.025, 0.1)
     """
-    number, sign, rest = text.strip().partition("%")
+    number, sign, unread = text.strip().partition("%")
     try:
         share = float(number) / (100 if sign else 1)
     except ValueError:
         share = math.nan
-    if rest.strip() or not 0 <= share <= 1:
+    if unread.strip() or not 0 <= share <= 1:
         raise UsageError(f"expected a share such as 10% or 0.1 for {option}, got {shown(text)}")
     return share
 

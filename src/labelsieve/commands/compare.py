@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
-    """Shows which flags are new, gone or changed from one run to another, and metrics side by side.
+    """Shows which flags are new, removed or changed from one run to another, and metrics side by side.
 
     Images are matched by their ids or, if the ids of the runs differ, by their content; the images of both runs are
     then read.

@@ -61,7 +61,7 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
 
 
 def _source_first(args: Sequence[str]) -> list[str]:
-    """Moves a SOURCE to the front that `--label-column NAME SOURCE` takes for a name; empty if there is none."""
+    """Moves a SOURCE to the front that `--label-column NAME SOURCE` reads as a name; empty if there is none."""
     words = list(args)
     option = next((each for each in ("--label-column", "--tag-column") if each in words), None)
     if option is None:

@@ -110,13 +110,13 @@ class Images:
         """
         if self.boxes is None:
             return self._decode(index)
-        image = self.whole(index)
+        image = self.full_image(index)
         try:
             return self.boxes.crop(image, int(index))
         except DataError as error:
             raise UnreadableImageError(f"{self.ids[index]}: {error}") from None
 
-    def whole(self, index: int) -> Image.Image:
+    def full_image(self, index: int) -> Image.Image:
         """Decodes the full image of one row; for boxes, the image of the last call is cached.
 
         Raises:

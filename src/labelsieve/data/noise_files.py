@@ -238,7 +238,7 @@ def write_rows(
         values: The values of these columns, for each image.
         about: The metadata of the file, see :func:`about_noise`.
         with_images: Whether to copy the images.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Raises:
         RunError: The file cannot be written.

@@ -151,7 +151,7 @@ def _image_and_box(images: Images, row: int) -> tuple[Image.Image, Area]:
     """Returns the full image of one row and the box in it."""
     if images.boxes is None:
         raise ValueError("expected rows that are boxes")
-    image = images.whole(row)
+    image = images.full_image(row)
     try:
         return image, Area(*images.boxes.in_pixels(row, size=image.size))
     except DataError as error:

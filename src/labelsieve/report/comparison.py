@@ -1,4 +1,4 @@
-"""Compares two runs: matches their images, and lists flags that are new, gone or changed."""
+"""Compares two runs: matches their images, and lists flags that are new, removed or changed."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def export(
     * `csv`, `parquet`: one file, the full table of verdicts, one row for each image; with reviews also a column `mark`
       (`right`, `wrong` or `unsure`), a column `new_label` (another class named by a reviewer), and a column `left_out`
       (whether reviewers left the image out as a copy, a leak or a defect). In a CSV file, a text that a spreadsheet
-      would take for a formula gets an apostrophe before it.
+      would read as a formula gets an apostrophe before it.
     * `cleanlab`: one file ending in `.csv` or `.parquet` with `index`, `is_label_issue`, `label_quality`,
       `given_label` and `predicted_label`, labels as integers, as in `CleanLearning.get_label_issues()` of cleanlab.
     * `imagefolder`: one folder for each class with the clean part only: readable images that are not flagged or, with

@@ -168,7 +168,7 @@ def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
         return bytes(cell["bytes"])
     path = Path(cell["path"]).absolute()
     if not path.is_file():
-        raise DataError(f"{images.ids[row]}: the image file is gone; scan the data again")
+        raise DataError(f"{images.ids[row]}: the image file does not exist any more; scan the data again")
     if os.path.realpath(path).startswith(os.path.realpath(out) + os.sep):
         raise RunError(f"{out} holds images of the data itself, so it is not replaced; choose another name")
     return path

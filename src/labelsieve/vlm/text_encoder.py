@@ -119,8 +119,8 @@ def _pack(ids: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> _Pack
     names = np.full(shape, -1, dtype=np.int64)
     name = np.repeat(np.arange(len(ids)), lengths)
     offset = np.arange(len(name)) - starts[name]
-    places = row[name], column[name] + offset
-    token_ids[places], positions[places], names[places] = ids[name, length + offset], length + offset, name
+    targets = row[name], column[name] + offset
+    token_ids[targets], positions[targets], names[targets] = ids[name, length + offset], length + offset, name
     return _PackedNames(token_ids, positions, names, row, column + lengths - 1)
 
 

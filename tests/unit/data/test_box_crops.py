@@ -56,7 +56,7 @@ def test_each_row_is_what_its_box_shows(tmp_path: Path) -> None:
     assert first[-1, -1].tolist() == [29, 14, 0]
     assert np.asarray(images.open(1))[0, 0].tolist() == [0, 0, 4]
     assert images.open(2).size == (10, 10)  # what lies beyond the image is left out
-    assert images.whole(2).size == (60, 40)
+    assert images.full_image(2).size == (60, 40)
 
 
 def test_the_margin_is_a_share_of_the_sides(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_coordinates_are_those_of_the_upright_image(tmp_path: Path) -> None:
     table.write_text("path,x,y,width,height,label\nimages/a.png,0,0,20,10,red\nimages/a.png,0,10,20,30,white\n")
     images = ls.load_images(table, box_margin=0)
 
-    assert images.whole(0).size == (20, 40)
+    assert images.full_image(0).size == (20, 40)
     assert np.unique(np.asarray(images.open(0)).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
     assert np.unique(np.asarray(images.open(1)).reshape(-1, 3), axis=0).tolist() == [[255, 255, 255]]
 

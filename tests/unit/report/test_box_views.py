@@ -131,7 +131,7 @@ def test_a_box_is_shown_bright_in_the_middle_of_its_dimmed_surroundings(made: Sm
     assert is_near(shown.getpixel((5, 5)), dimmed(GROUND)) and is_near(shown.getpixel((395, 295)), dimmed(GROUND))
     assert share_of(shown, RED) == pytest.approx(0.25, abs=0.02) and share_of(shown, BLUE) == 0
     assert share_of(shown, dimmed(RED)) == share_of(shown, GROUND) == 0, "the line is not around the box"
-    assert scene().tobytes() == made.images.whole(0).tobytes(), "drawing has changed the image that is kept"
+    assert scene().tobytes() == made.images.full_image(0).tobytes(), "drawing has changed the image that is kept"
 
 
 @pytest.mark.parametrize("ground", ["white", "black", "gray"])
@@ -139,10 +139,10 @@ def test_a_box_is_shown_bright_in_the_middle_of_its_dimmed_surroundings(made: Sm
 def test_the_line_is_seen_on_any_ground_and_at_the_edges(ground: str, box: tuple[float, ...]) -> None:
     image = Image.new("RGB", (100, 100), ground)
     view = BoxView.around(image, Area(*box))
-    whole = BoxView(
+    full_image = BoxView(
         image=image, box=Area(*box), box_in_image=Area(*box), window=Area(0, 0, 100, 100), image_size=(100, 100)
     )
-    for shown in (view.drawn(200), whole.drawn_full()):
+    for shown in (view.drawn(200), full_image.drawn_full()):
         levels = np.asarray(shown.convert("L"), dtype=int)
         for side in (levels, levels.T):  # a light line beside a dark one, across and down
             assert ((side[:, 1:] == 255) & (side[:, :-1] == 16)).any()
@@ -155,8 +155,8 @@ def test_a_tiny_box_is_enlarged_and_found_in_its_image() -> None:
     box = Area(1400, 300, 1406, 306)
     shown = BoxView.around(image, box).drawn(256)
     assert share_of(shown, RED) * 256 * 256 > 30 * 30
-    whole = BoxView(image=image, box=box, box_in_image=box, window=Area(0, 0, 2000, 1500), image_size=(2000, 1500))
-    found = np.argwhere((np.asarray(whole.drawn_full()) == 255).all(axis=-1))
+    full_image = BoxView(image=image, box=box, box_in_image=box, window=Area(0, 0, 2000, 1500), image_size=(2000, 1500))
+    found = np.argwhere((np.asarray(full_image.drawn_full()) == 255).all(axis=-1))
     assert np.abs(found.mean(axis=0) - (303, 1403)).max() < 2 and np.ptp(found, axis=0).min() > 100
 
 
@@ -171,8 +171,8 @@ def test_boxes_are_those_of_the_image_as_it_is_seen(made: SmallRun) -> None:
     shown = in_context(made.images, 3).drawn(240)
     assert is_near(shown.getpixel((shown.width // 3, shown.height // 2)), RED)
     assert share_of(shown, RED) > 0.2
-    whole = in_full_image(made.images, 3).drawn_full()
-    assert whole.size == (200, 300) and is_near(whole.getpixel((50, 250)), RED)
+    full_image = in_full_image(made.images, 3).drawn_full()
+    assert full_image.size == (200, 300) and is_near(full_image.getpixel((50, 250)), RED)
 
 
 def test_a_box_that_cannot_be_shown_says_why(made: SmallRun) -> None:
@@ -205,7 +205,7 @@ def test_thumbnails_of_boxes_keep_within_their_budget(tmp_path: Path) -> None:
 def test_review_serves_each_view_of_a_box(made: SmallRun) -> None:
     with served(session_of(made)) as address:
         client = Client(address)
-        large, small, whole = (
+        large, small, full_image = (
             opened(client.open(path)[1]) for path in ("/thumbnails/large/0", "/thumbnails/small/0", "/images/0")
         )
         status, reason, _ = client.open("/images/2")
@@ -213,8 +213,8 @@ def test_review_serves_each_view_of_a_box(made: SmallRun) -> None:
     assert large.size == (720, 540) and is_near(large.getpixel((10, 10)), dimmed(GROUND))
     assert share_of(large, RED) == pytest.approx(0.25, abs=0.02)
     assert small.size == (48, 36) and share_of(small, RED) > 0.6
-    assert whole.size == (300, 200) and is_near(whole.getpixel((220, 135)), RED)
-    assert is_near(whole.getpixel((5, 195)), GROUND)
+    assert full_image.size == (300, 200) and is_near(full_image.getpixel((220, 135)), RED)
+    assert is_near(full_image.getpixel((5, 195)), GROUND)
     assert status == 404 and b"72: the box lies outside" in reason
     assert cards[0]["box"] == {"image": "scene.png", "middle": [220, 135], "is_relative": False}
     assert cards[3]["box"]["image"] == "portrait.jpg"
@@ -274,13 +274,13 @@ def test_the_enlarged_view_of_a_report_shows_the_box_in_the_file(
         page.get_by_text(f"{place + 1} of 3", exact=True).wait_for()
         around = seen(page, "#large-cutout")
         page.locator("#whole").click()
-        whole = seen(page, "#large-cutout")
+        full_image = seen(page, "#large-cutout")
         left, top, width, height = SIDES[[0, 1, 3][place]]
         size, colour = [((300, 200), RED), ((300, 200), BLUE), ((200, 300), RED)][place]
         assert share_of(around, colour) > 0.18 and share_of(around, GROUND) == 0
-        middle = (left + width / 2) / size[0] * whole.width, (top + height / 2) / size[1] * whole.height
-        assert is_near(whole.getpixel((int(middle[0]), int(middle[1]))), colour)
-        assert whole.width / whole.height == pytest.approx(size[0] / size[1], abs=0.02)
+        middle = (left + width / 2) / size[0] * full_image.width, (top + height / 2) / size[1] * full_image.height
+        assert is_near(full_image.getpixel((int(middle[0]), int(middle[1]))), colour)
+        assert full_image.width / full_image.height == pytest.approx(size[0] / size[1], abs=0.02)
 
 
 @pytest.mark.slow

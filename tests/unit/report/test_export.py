@@ -336,7 +336,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     verdicts, images = make(["x.png"], [0], [0.9], cells=[{"bytes": None, "path": str(tmp_path / "x.png")}])
-    with pytest.raises(DataError, match=r"x\.png: the image file is gone"):
+    with pytest.raises(DataError, match=r"x\.png: the image file does not exist any more"):
         export(verdicts, images, format="imagefolder", out=tmp_path / "clean")
     assert not list(tmp_path.iterdir())
 

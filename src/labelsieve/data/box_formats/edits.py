@@ -57,11 +57,11 @@ class Written(NamedTuple):
 
     Attributes:
         label: The code of the label of a box; None for other parts.
-        rest: Everything else except verdicts.
+        remainder: Everything else except verdicts.
     """
 
     label: str | None
-    rest: Any
+    remainder: Any
 
 
 class Splice(NamedTuple):

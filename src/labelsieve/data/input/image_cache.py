@@ -171,7 +171,12 @@ def cached_images(
     """
     name = f"{images.pixels_fingerprint}-{area}"
     pictures = open_cache(
-        images, Shrink(area), name=name, area=area, room=lambda: _estimate(images, area), accelerator=accelerator
+        images,
+        Shrink(area),
+        name=name,
+        area=area,
+        reserved_size=lambda: _estimate(images, area),
+        accelerator=accelerator,
     )
     return replace(pictures, companion=companion)
 
@@ -182,7 +187,7 @@ def open_cache(
     *,
     name: str,
     area: int,
-    room: Callable[[], int],
+    reserved_size: Callable[[], int],
     accelerator: Accelerator,
 ) -> CachedImages:
     """Opens a cache of images, or creates it; see :func:`cached_images`.
@@ -192,7 +197,7 @@ def open_cache(
         make: See :class:`CachedImages`.
         name: Name of the files: of these images and their conversion.
         area: Maximum number of pixels of an image.
-        room: Estimates the number of bytes on the disk.
+        reserved_size: Estimates the number of bytes on the disk.
         accelerator: The first process creates the files.
     """
     stem = cache_folder() / "pixels" / f"{name}-{_VERSION}"
@@ -204,9 +209,9 @@ def open_cache(
             if _reserved(stem) > limit:  # the limit was another one before
                 _remove(stem)
             if not _is_complete(stem, len(images), area):
-                size = room()
+                size = reserved_size()
                 if _make_room(stem.parent, size, limit):
-                    _make(stem, len(images), area, room=size)
+                    _make(stem, len(images), area, reserved_size=size)
     accelerator.wait_for_everyone()
     return CachedImages(images, make, area, stem if limit and _is_complete(stem, len(images), area) else None)
 
@@ -238,10 +243,10 @@ def _is_complete(stem: Path, count: int, area: int) -> bool:
     return shapes.dtype == np.int32 and shapes.shape == (count, 3)
 
 
-def _make(stem: Path, count: int, area: int, *, room: int) -> None:
+def _make(stem: Path, count: int, area: int, *, reserved_size: int) -> None:
     part = _file(stem, f".{secrets.token_hex(4)}.part")
     try:
-        part.write_text(str(room))
+        part.write_text(str(reserved_size))
         part.replace(_file(stem, _RESERVED))
         with part.open("wb") as file:
             file.truncate(3 * area * count)

@@ -130,6 +130,6 @@ def preprocessed_images(images: Images, model: ImagePreprocessor, *, accelerator
         crop,
         name=stem,
         area=model.image_size**2,
-        room=lambda: size * len(images),
+        reserved_size=lambda: size * len(images),
         accelerator=accelerator,
     )

@@ -75,7 +75,7 @@ def balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         count: How many to draw, or all if there are no more.
 
     Returns:
-        Shape (min(count, N),), the rows in ascending order. They depend on nothing but the labels.
+        Shape (min(count, N),), the rows in ascending order. They depend on the labels only.
     """
     # numpy promises that this old generator never changes, which it does not of its newer ones
     shuffled = np.random.RandomState(0).permutation(len(labels))

@@ -66,7 +66,7 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, requested: Columns, wh
 
 
 def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_plain: bool) -> Dataset:
-    """Loads columns with images undecoded; of images whose type is not `is_plain` the library makes none by itself."""
+    """Loads columns with images undecoded; of images whose type is not `is_plain` the library makes none."""
     import datasets
 
     undecoded = datasets.Image(decode=False)

@@ -283,7 +283,7 @@ def _sound(name: str) -> str | None:
 def _partner(name: str, sounds: dict[str, str]) -> bool:
     """Returns whether there is a name that only differs in the split."""
 
-    def rest(other_name: str) -> list[str]:
+    def without_split(other_name: str) -> list[str]:
         return [word for word in _words(other_name) if word not in _KINDS]
 
-    return any(sounds[other] != sounds[name] and rest(other) == rest(name) for other in sounds)
+    return any(sounds[other] != sounds[name] and without_split(other) == without_split(name) for other in sounds)

@@ -50,7 +50,7 @@ def write_class_folders(
     moves = _moves(ids, edits)
     files = [*_files(folder, part)]
     if lost := moves.keys() - set(files):
-        raise RunError(f"{shown(min(lost))} in {folder} has gone meanwhile; try it again")
+        raise RunError(f"{shown(min(lost))} in {folder} does not exist any more; try it again")
     names, root = UniqueNames(), Path(os.path.realpath(folder))
     for path in files:
         if path not in moves:
