@@ -171,7 +171,7 @@ class DualEncoderAdapter:
 
     def text_features(self, token_ids: Tensor) -> Tensor:
         """Runs the text encoder and its projection: (K, T) to (K, D)."""
-        raise NotImplementedError
+        return self.model.text_projection(self.model.text_model(**self.inputs(token_ids)).pooler_output)  # type: ignore[no-any-return]
 
     @property
     def padding_side(self) -> str:

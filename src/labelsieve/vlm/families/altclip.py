@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from labelsieve.vlm.encoders import DualEncoderAdapter
 
@@ -28,8 +28,3 @@ class AltCLIP(DualEncoderAdapter):
     def token_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return self.model.text_model.roberta.embeddings.word_embeddings  # type: ignore[no-any-return]
-
-    def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text encoder and its projection: (K, T) to (K, D)."""
-        output = self.model.text_model(**self.inputs(token_ids))
-        return self.model.text_projection(output.pooler_output)  # type: ignore[no-any-return]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from labelsieve.vlm.encoders import DualEncoderAdapter
 from labelsieve.vlm.text_encoder import CausalTextEncoder
 
@@ -46,7 +44,3 @@ class HuggingFaceCLIP(DualEncoderAdapter):
             finish=lambda hidden: self.model.text_projection(encoder.final_layer_norm(hidden)),
             end=self.special_tokens()[1][-1],
         )
-
-    def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text encoder without a mask, since tokens after the end token have no influence."""
-        return self.model.text_projection(self.model.text_model(**self.inputs(token_ids)).pooler_output)  # type: ignore[no-any-return]

@@ -143,10 +143,6 @@ class DualEncoder(DualEncoderAdapter):
         """Returns the arguments of the text encoder; that of CLIP needs no mask over the padding."""
         return {"input_ids": token_ids} if self._is_causal else super().inputs(token_ids)
 
-    def text_features(self, token_ids: Tensor) -> Tensor:
-        """Runs the text encoder and its projection: (K, T) to (K, D)."""
-        return self.model.text_projection(self.model.text_model(**self.inputs(token_ids)).pooler_output)  # type: ignore[no-any-return]
-
 
 def read_encoders(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
     """Reads the model of `transformers` and its image processor, without a tokenizer.
