@@ -83,7 +83,13 @@ class FlagRule:
     def flags_by_quality_only(
         self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Returns which labels are flagged by the threshold only, (N,), and not also for lack of agreement."""
+        """Returns which labels are flagged by the threshold only, (N,), and not also for lack of agreement.
+
+        Args:
+            quality: See :meth:`flags`.
+            predicted: See :meth:`flags`.
+            given: See :meth:`flags`.
+        """
         return np.asarray(self._low(quality) & ~self._differs(predicted, given))
 
     def _low(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -202,7 +202,13 @@ def evaluate(
 def precision_recall_f1(
     side: str, actual: NDArray[np.bool_], predicted: NDArray[np.bool_]
 ) -> dict[str, float | int | None]:
-    """Returns precision, recall and F1 with the side as prefix of their names; 0 where they are undefined."""
+    """Returns precision, recall and F1 of one class of N items; 0 where they are undefined.
+
+    Args:
+        side: Prefix of their names, such as `clean` or `issue`.
+        actual: Shape (N,): which items are positive.
+        predicted: Shape (N,): which ones are predicted to be.
+    """
     hits, both = float((actual & predicted).sum()), float(actual.sum() + predicted.sum())
     return {
         f"{side}_precision": hits / float(predicted.sum()) if predicted.any() else 0.0,

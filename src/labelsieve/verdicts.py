@@ -313,6 +313,11 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
     The rule of the scores decides which given labels are issues, see :class:`labelsieve.flagging.FlagRule`. Ranks go
     by ascending quality, issues first, ties by row.
 
+    Args:
+        images: N images, boxes or rows of features; a known truth adds metrics.
+        scores: Their scores.
+        record: The record of the run; None for an empty one.
+
     Raises:
         DataError: There is not exactly one score per image.
     """

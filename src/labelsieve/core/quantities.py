@@ -30,7 +30,13 @@ def points(share: float | None) -> str:
 
 
 def counted(number: int, singular: str, plural: str) -> str:
-    """Formats a number with a noun in the singular or plural."""
+    """Formats a number with a noun in the singular or plural.
+
+    Args:
+        number: The number, with commas for thousands in the text.
+        singular: The noun for a number of 1.
+        plural: The noun for all other numbers.
+    """
     return f"{number:,} {singular if number == 1 else plural}"
 
 

@@ -141,6 +141,11 @@ def check_value(name: str, value: Any, kind: Any) -> None:
 def check_keys(names: Iterable[str], known: Sequence[str], *, what: str) -> None:
     """Checks that all names are known.
 
+    Args:
+        names: Names of settings.
+        known: The names that exist; it may be empty.
+        what: What has the settings, as the first words of the message.
+
     Raises:
         SettingsError: Names the first unknown name, and the nearest known one.
     """

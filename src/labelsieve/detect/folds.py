@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 
 def random_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """Returns random fold ids of about equal frequency, (n,), from 0 to F-1, for n rows."""
+    """Returns random fold ids of about equal frequency, (n,), from 0 to F-1.
+
+    Args:
+        count: n, the number of rows.
+        folds: F, at least 1.
+        generator: Shuffles the rows.
+    """
     return torch.randperm(count, generator=generator).numpy() % folds
 
 

@@ -135,9 +135,14 @@ class DetectorInputs:
         issue: NDArray[np.bool_] | None = None,
         **more: Any,
     ) -> Scores:
-        """Lays scores of the readable rows, (n,) each, out over all rows, with the reasons of the unreadable ones.
+        """Lays scores of the n readable rows out over all rows, with the reasons of the unreadable ones.
 
-        With `issue`, these are the issues; else those of `rule`, see :class:`labelsieve.detect.scores.Scores`.
+        Args:
+            quality: Label quality, (n,); it is clipped to 0 to 1.
+            predicted: Most likely classes, (n,).
+            confidence: Their probabilities, (n,); they are clipped to 0 to 1.
+            issue: Which labels are issues, (n,); None leaves that to `rule`.
+            **more: Other attributes of :class:`labelsieve.detect.scores.Scores`, such as `rule` or `notes`.
         """
         all_quality = np.full(len(self.labels), np.nan, dtype=np.float32)
         all_predicted, all_confidence = np.full(len(self.labels), -1, dtype=np.int64), all_quality.copy()
@@ -220,6 +225,12 @@ def inputs_of_images(
     images: Images, vlm: VisionLanguageModel | None, *, class_names: tuple[str, ...], engine: Engine
 ) -> DetectorInputs:
     """Computes the features of images, whatever their labels are: all labels of the result are 0.
+
+    Args:
+        images: N images.
+        vlm: The model; it is moved to the device.
+        class_names: The K names, for the class texts.
+        engine: Device, processes, precision, seed, checkpoint and progress.
 
     Raises:
         DataError: Not a single image can be read.

@@ -77,6 +77,12 @@ def check_input(
 ) -> None:
     """Checks that a detector can do with what there is, before anything expensive starts.
 
+    Args:
+        detector: The detector with its settings.
+        data: N images or rows of features.
+        vlm: The model; not used with features.
+        test: Images that the detector shall classify at the end; None for none.
+
     Raises:
         SettingsError: It needs images, a model or class texts that are not there, or there are test images that it can
             do nothing with; or several annotators, whose labels it cannot weigh.
@@ -121,7 +127,14 @@ def check_input(
 
 
 def check_texts(name: str, class_names: tuple[str, ...], vlm: VisionLanguageModel, *, others: Iterable[str]) -> None:
-    """Refuses a detector that goes by the class names, if all of them are one text to the model."""
+    """Refuses a detector that goes by the class names, if all of them are one text to the model.
+
+    Args:
+        name: Name of the detector, for the message.
+        class_names: The K names.
+        vlm: The model.
+        others: Names of the detectors that the message offers instead.
+    """
     from labelsieve.detect.zero_shot import same_texts
 
     if any(len(names) == len(class_names) for names in same_texts(vlm, class_names)):

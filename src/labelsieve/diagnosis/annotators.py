@@ -21,6 +21,11 @@ def consensus_table(images: Labelled, annotations: Annotations, crowd: Crowd) ->
     `labels` (how many annotators labelled it), `agree` (how many gave the consensus), `ask_rank` (1 = ask about this
     image first) and `ask` (the annotator to ask; null where all have given the consensus). Columns that need the
     image are null for unreadable images.
+
+    Args:
+        images: N images, with the vote as their label.
+        annotations: The labels of A annotators for these images.
+        crowd: What the detector found out about the annotators and the readable images.
     """
     names, annotators = pa.array(images.class_names, pa.string()), pa.array(annotations.names, pa.string())
     consensus, ask, rank = (np.full(len(images), -1, dtype=np.int64) for _ in range(3))
@@ -49,6 +54,11 @@ def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) 
     Keys: `name`, `labels` (of readable images), `accuracy` with `low` and `high` (an interval of 95 %), `agreement`
     (share of the labels that are the consensus) and `confused` (`consensus`, `label` and `times` of the most frequent
     pair that differs; None if there is none).
+
+    Args:
+        images: See :func:`consensus_table`.
+        annotations: See :func:`consensus_table`.
+        crowd: See :func:`consensus_table`.
     """
     records: list[dict[str, Any]] = []
     for number, name in enumerate(annotations.names):

@@ -35,6 +35,11 @@ def evaluate(job: Job) -> dict[str, float]:
 def predict(job: Job, images: Images, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Classifies some rows of preprocessed images; the processes share them.
 
+    Args:
+        job: Has the backbone and the kind of classification.
+        images: N images of training or test, not yet preprocessed.
+        rows: Rows to classify.
+
     Returns:
         Shape (N,), int64: the most likely class, -1 for other rows and for images that cannot be read. With tags
         (N, K), float32: the logits, NaN for these.

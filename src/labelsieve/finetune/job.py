@@ -114,7 +114,13 @@ class Job:
 
 
 def draw_validation_rows(selection: Selection, share: float, *, engine: Engine) -> NDArray[np.int64]:
-    """Draws a share of the rows of each class, or of all images for tags, rounded down."""
+    """Draws a share of the rows of each class, or of all images for tags, at random.
+
+    Args:
+        selection: The training part of the data.
+        share: At least 0 and below 1; the number of rows of a class is rounded down.
+        engine: Has the seed.
+    """
     labels, drawn = selection.strata[selection.rows], [np.empty(0, dtype=np.int64)]
     generator = engine.generator(Purpose.VALIDATION_IMAGES)
     for label in np.unique(labels):
@@ -127,7 +133,13 @@ def draw_validation_rows(selection: Selection, share: float, *, engine: Engine) 
 
 @contextmanager
 def training_mode(backbone: Backbone, engine: Engine, epoch: int) -> Iterator[None]:
-    """Sets the training mode, and seeds random layers by the seed and the epoch."""
+    """Sets the training mode, and seeds random layers by the seed and the epoch.
+
+    Args:
+        backbone: In training mode within the block, in evaluation mode after it.
+        engine: Has the seed, the device and the number of the process.
+        epoch: Number of the epoch, from 1; 0 for a trial before training.
+    """
     model = backbone.model
     model.train()
     for module in model.modules():

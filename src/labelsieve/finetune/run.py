@@ -135,6 +135,11 @@ def adapt(
 def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Checks that a model may be written to a folder, before anything expensive starts.
 
+    Args:
+        out: The folder; it is created if it does not exist.
+        overwrite: See :func:`adapt`.
+        resume: See :func:`adapt`.
+
     Raises:
         RunError: The folder contains other files than a model of labelsieve, there is nothing to resume, or it cannot
             be created.

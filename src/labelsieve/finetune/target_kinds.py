@@ -74,6 +74,11 @@ class TargetKind(ABC):
     def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
         """Checks that verdicts and settings go with the images.
 
+        Args:
+            images: N images of this kind.
+            verdicts: Verdicts of either kind.
+            settings: The settings of the training.
+
         Raises:
             RunError: The verdicts are for other data.
             SettingsError: The verdicts or a setting are for the other kind.
@@ -88,7 +93,15 @@ class TargetKind(ABC):
         marks: ReviewFiles | None,
         progress: Progress | None,
     ) -> Selection:
-        """Chooses rows and targets; see :func:`choose` and :func:`choose_tags`."""
+        """Chooses rows and targets; see :func:`choose` and :func:`choose_tags`.
+
+        Args:
+            images: N images of this kind.
+            verdicts: Their verdicts, after :meth:`check`.
+            settings: The settings that the selection depends on.
+            marks: Files of reviews, which override the verdicts; None without reviews.
+            progress: Where to show progress.
+        """
 
     @abstractmethod
     def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
@@ -105,7 +118,13 @@ class TargetKind(ABC):
 
     @abstractmethod
     def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
-        """Makes the loss."""
+        """Makes the loss.
+
+        Args:
+            settings: Has the name of the loss.
+            images: N, the number of images of the data.
+            classes: K.
+        """
 
     @abstractmethod
     def initial_head(
@@ -116,7 +135,15 @@ class TargetKind(ABC):
         classes: int,
         engine: Engine,
     ) -> InitialHead:
-        """Fits a head to some rows, at least one, of frozen features (N, D)."""
+        """Fits a head to frozen features.
+
+        Args:
+            features: Shape (N, D), may be memory-mapped.
+            targets: The `labels` of a :class:`labelsieve.finetune.selection.Selection`: (N,), or (N, K) for tags.
+            rows: The rows to fit to, at least one.
+            classes: K.
+            engine: Seed, device and progress.
+        """
 
     @abstractmethod
     def answers(self, logits: Tensor) -> Tensor:
@@ -130,7 +157,14 @@ class TargetKind(ABC):
     def measure(
         self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
     ) -> dict[str, Any]:
-        """Returns all metrics of answers."""
+        """Returns all metrics of answers.
+
+        Args:
+            answers: Of N images, with `unreadable_value` for unreadable ones: (N,), or logits (N, K) for tags.
+            targets: From :meth:`targets`.
+            class_names: The K names.
+            threshold: For tags, the probability from which on a class counts as predicted; None stands for 0.5.
+        """
 
     def threshold(self, _answers: NDArray[Any], _targets: NDArray[Any]) -> float | None:
         """Returns the probability threshold with the highest micro F1 on these images."""

@@ -22,7 +22,13 @@ _WORST = 5
 
 
 def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
-    """Prints the selection, the metrics, the hardest classes, and how to load the model."""
+    """Prints the selection, the metrics, the hardest classes, and how to load the model.
+
+    Args:
+        adapted: The classifier with its record and metrics.
+        folder: The folder that it is saved in, for the last lines.
+        console: Where to print.
+    """
     record, metrics = adapted.record, adapted.metrics
     console.print()
     console.print(_headline(record))

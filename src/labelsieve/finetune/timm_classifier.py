@@ -40,7 +40,13 @@ class TimmEncoder:
 
 
 def rename_layer(new: str, old: str, weights: Weights) -> RenamedWeights:
-    """Yields weight and bias of a layer with its new name."""
+    """Yields weight and bias of a layer with its new name.
+
+    Args:
+        new: The new name of the layer.
+        old: Its name in `weights`.
+        weights: Weights with the names of the original encoder.
+    """
     for part in ("weight", "bias"):
         yield f"{new}.{part}", weights[f"{old}.{part}"]
 
@@ -52,6 +58,11 @@ def unsupported_encoder(name: str, why: str) -> ModelError:
 
 def make_classifier(encoder: TimmEncoder, class_names: Mapping[int, str], name: str) -> Any:
     """Builds the classifier with an uninitialised head, and checks that it computes the feature of the model.
+
+    Args:
+        encoder: The image encoder.
+        class_names: Index to name.
+        name: Name of the model, for messages.
 
     Raises:
         ModelError: `timm` has no such image encoder, or it computes something else.

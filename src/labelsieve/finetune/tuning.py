@@ -19,28 +19,58 @@ from labelsieve.vlm.peft.sequence import block_stacks
 
 
 def train_head(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Trains only the head."""
+    """Trains only the head.
+
+    Args:
+        _backbone: Not used: :func:`prepare` trains the head in any case.
+        _settings: Not used.
+        _generator: Not used.
+    """
 
 
 def train_all(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Trains all parameters."""
+    """Trains all parameters.
+
+    Args:
+        backbone: Changed in place.
+        _settings: Not used.
+        _generator: Not used.
+    """
     backbone.model.requires_grad_(True)
 
 
 def train_blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Trains the blocks, without embeddings and outer layer norms, as the published code of DeFT does."""
+    """Trains the blocks, without embeddings and outer layer norms, as the published code of DeFT does.
+
+    Args:
+        backbone: Changed in place.
+        _settings: Not used.
+        _generator: Not used.
+    """
     for _, module in _stacks(backbone):
         module.requires_grad_(True)
 
 
 def train_biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """BitFit (Ben Zaken et al., ACL 2022)."""
+    """BitFit (Ben Zaken et al., ACL 2022).
+
+    Args:
+        backbone: Changed in place.
+        _settings: Not used.
+        _generator: Not used.
+    """
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(name.endswith("bias"))  # `timm` calls some q_bias and v_bias
 
 
 def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
-    """LoRA (Hu et al., ICLR 2022) on the linear layers of the blocks; if there are none, on convolutions."""
+    """LoRA (Hu et al., ICLR 2022) on the linear layers of the blocks; if there are none, on convolutions.
+
+    Args:
+        backbone: Changed in place: the matrices become part of its model.
+        settings: Its `bottleneck` is the rank.
+        _generator: Not used: the library draws from the global generator, which :func:`prepare` seeds.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     block_modules = {f"{path}.{name}": m for path, module in _stacks(backbone) for name, m in module.named_modules()}
@@ -54,7 +84,13 @@ def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.G
 
 
 def train_module(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
-    """Trains a parameter-efficient module of phase 1 on the blocks."""
+    """Trains a parameter-efficient module of phase 1 on the blocks.
+
+    Args:
+        backbone: Changed in place: the module becomes part of its model.
+        settings: Its `tune` names the module; `visual_prompts` and `bottleneck` are its size.
+        generator: Source of the initial values.
+    """
     peft_modules.attach(
         backbone, settings.tune, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
     )

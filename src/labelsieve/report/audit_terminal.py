@@ -14,7 +14,13 @@ from labelsieve.review.statement import Statement
 
 
 def print_audit(statement: Statement, console: Console, *, run: Path) -> None:
-    """Prints the sentences of an audit, each with its assumption, and how to audit if there is no audit yet."""
+    """Prints the sentences of an audit, each with its assumption, and how to audit if there is no audit yet.
+
+    Args:
+        statement: All numbers of the audit.
+        console: Where to print.
+        run: The run folder, for the command that audits it.
+    """
     for sentence in statement.sentences:
         console.print(Unbroken(plain(sentence.text)))
         if sentence.assumption:

@@ -69,6 +69,11 @@ def check_file(out: Path, *, overwrite: bool) -> None:
 def refuse_suffix(out: Path, suffix: str, *, format: str) -> None:
     """Rejects a name with the suffix of another format, which would mislead other tools.
 
+    Args:
+        out: The file to write.
+        suffix: The suffix of the other format, in lower case, with its dot.
+        format: The format to write, which is also its suffix, without a dot.
+
     Raises:
         SettingsError: The name has this suffix.
     """

@@ -254,7 +254,13 @@ def _linked(page: Page) -> dict[str, set[int]]:
 
 
 def file_link(images: AnyImages, row: int, page: Path) -> str:
-    """Returns the relative path of the image file from the page; empty if the data contain the image itself."""
+    """Returns the relative path of the image file from the page; empty if the data contain the image itself.
+
+    Args:
+        images: The images of the run.
+        row: The row of the image.
+        page: The HTML file that links to it.
+    """
     cell = images.dataset[row]["image"]
     if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):
         return ""

@@ -124,7 +124,14 @@ def write_images(
 
 
 def write_marker(verdicts: Verdicts, folder: Path, *, count: int, class_of_folder: Mapping[str, str]) -> None:
-    """Writes the provenance of an export, which also marks the folder as replaceable."""
+    """Writes the provenance of an export, which also marks the folder as replaceable.
+
+    Args:
+        verdicts: Of all images, exported or not.
+        folder: The export, with all other files in it: their paths are part of the marker.
+        count: The number of exported images.
+        class_of_folder: Folder to class name; empty if the folders are not those of classes.
+    """
     content = {
         "made_by": "labelsieve export",
         "version": verdicts.run.labelsieve,

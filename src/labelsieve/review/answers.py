@@ -128,7 +128,10 @@ class Answer:
 def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | None:
     """Returns whether a given label is right by an answer; None if the answer does not decide.
 
-    A given label that is one of several right ones counts as right; differences in spelling are ignored.
+    Args:
+        kind: The kind of the answer; see :class:`Answer`.
+        labels: Its classes, none for some kinds.
+        given_label: One that is among several right ones counts as right; differences in spelling are ignored.
 
     Example:
         >>> is_right("several", ("cat", "dog"), "Cat"), is_right("none", (), "cat"), is_right("unsure", (), "cat")

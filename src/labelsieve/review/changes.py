@@ -170,6 +170,11 @@ def _change(name: str, old: str, new: str | None, resolved: Resolved) -> Change:
 def check_classes(names: set[str], class_names: Sequence[str], *, where: str) -> None:
     """Checks that all names are classes.
 
+    Args:
+        names: The names; differences in spelling are ignored.
+        class_names: The classes of the data.
+        where: Where the names are from, for the message.
+
     Raises:
         DataError: A name is not a class; the message contains the first.
     """

@@ -138,7 +138,12 @@ def wrong_on_side(side: Side, *, confidence: float) -> Interval | None:
 
 
 def within(estimate: float, low: float, high: float) -> Interval:
-    """Returns an interval with its estimate clipped to it: more labels may be known to be wrong than estimated.
+    """Returns an interval with its estimate clipped to it.
+
+    Args:
+        estimate: May lie outside: more labels may be known to be wrong than estimated.
+        low: Lower end.
+        high: Upper end, at least `low`.
 
     Example:
         >>> within(2.0, 5, 9)

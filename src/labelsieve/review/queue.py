@@ -230,7 +230,13 @@ class ReviewQueue:
         return np.array(chosen, dtype=np.int64)
 
     def alike(self, spec: Spec, row: int, *, reviewer: str) -> NDArray[np.int64]:
-        """Returns the free images of a queue with the same given and suggested label as an image, without that one."""
+        """Returns the free images of a queue with the same given and suggested label as an image, without that one.
+
+        Args:
+            spec: The queue; images that are leased to a browser are not free.
+            row: The row of the image.
+            reviewer: The reviewer; only images that wait for an answer of this person are returned.
+        """
         rows = self._waiting(spec, reviewer)
         given, suggested = self.verdicts.given, self.verdicts.predicted
         is_alike = (given[rows] == given[row]) & (suggested[rows] == suggested[row]) & (rows != row)

@@ -298,6 +298,11 @@ def tag_column(tags: NDArray[np.bool_], class_names: tuple[str, ...]) -> pa.Arra
 def decide_tags(images: TaggedImages, scores: TagScores, *, record: Mapping[str, Any] | None = None) -> TagVerdicts:
     """Turns the scores of pairs into verdicts: those that are issues, ranked by ascending quality, ties by row.
 
+    Args:
+        images: N images with tags; a known truth adds metrics.
+        scores: The scores of all pairs, (N, K).
+        record: The record of the run, to which `kind` and `rates` are added; None for an empty one.
+
     Raises:
         DataError: There is not exactly one score per pair.
     """

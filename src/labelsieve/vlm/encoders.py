@@ -80,6 +80,11 @@ class DualEncoderAdapter:
         """Reads the tokenizer and checks that it belongs to the model.
 
         It also checks the vocabulary, since the loader creates an empty tokenizer if the files are missing.
+
+        Args:
+            name: Hub id or local folder.
+            options: From :func:`labelsieve.vlm.pretrained.loader_options`; a family may add others of the tokenizer.
+            text: Configuration of the text encoder.
         """
         import transformers
 

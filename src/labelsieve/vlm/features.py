@@ -232,6 +232,12 @@ def prepared(
 
 
 def pixels_of(batch: Batch, model: ImagePreprocessor, device: torch.device) -> Tensor:
-    """Returns the normalised pixels of a batch of :func:`prepared`, (B, 3, S, S)."""
+    """Returns the normalised pixels of a batch, (B, 3, S, S).
+
+    Args:
+        batch: A batch of :func:`prepared`.
+        model: The model that it was prepared for.
+        device: Device of the result.
+    """
     inputs = batch.inputs.to(device)
     return model.normalise(unit(inputs)) if inputs.dtype == torch.uint8 else inputs

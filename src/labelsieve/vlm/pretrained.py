@@ -65,7 +65,14 @@ def is_hub_reachable() -> bool:
 
 
 def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """Calls a loader and converts its errors to one line that names the part and the model."""
+    """Calls a loader and converts its errors to one line that names the part and the model.
+
+    Args:
+        what: What the message calls the part, such as `CONFIGURATION`.
+        name: Hub id or local folder.
+        load: Takes the name and the options.
+        options: Keyword arguments, with `local_files_only` among them; see :func:`loader_options`.
+    """
     try:
         return load(name, **options)
     except Exception as error:  # the loaders pass on any error of their parsers
@@ -183,7 +190,15 @@ def quiet_loading() -> Iterator[None]:
 def check_weights(
     name: str, model: torch.nn.Module, missing: Iterable[str], mismatched: Iterable[str], *, new: Sequence[str] = ()
 ) -> None:
-    """Checks that every weight was loaded, has the right shape and is finite; `new` ones need not be loaded."""
+    """Checks that every weight was loaded, has the right shape and is finite.
+
+    Args:
+        name: Name of the model, for messages.
+        model: The model with its weights.
+        missing: Names of the weights that were not loaded.
+        mismatched: Names of the weights that have another shape in the file.
+        new: Names of weights that are not checked, such as those of a new head.
+    """
     absent, wrong_shape = sorted({*missing} - {*new}), sorted({*mismatched} - {*new})
     if absent:
         raise ModelError(
@@ -227,7 +242,13 @@ def loading_error(error: BaseException) -> str:
 
 
 def model_fingerprint(model: torch.nn.Module, config: dict[str, Any], processor: str) -> str:
-    """Returns the fingerprint of configuration, weights and image processing."""
+    """Returns the fingerprint of configuration, weights and image processing.
+
+    Args:
+        model: Has the weights.
+        config: Its configuration; entries that do not change the output do not count.
+        processor: Settings of the image processor, as JSON.
+    """
     weights = [value.detach().cpu().numpy() for _, value in sorted(model.state_dict().items())]
     return fingerprint(relevant(config), processor, *weights)
 

@@ -217,6 +217,11 @@ def whom_to_ask(noise: AnnotatorNoise, posterior: Tensor, annotations: Tensor) -
 
     Of those who have not labelled the image, the one whose label would tell most of its class. Where all have, the one
     whose own label is least likely right: a slip of theirs is found by asking again.
+
+    Args:
+        noise: The noise of A annotators.
+        posterior: q, (n, K), by image and annotators.
+        annotations: Their labels, (n, A), -1 where there is none.
     """
     gains = torch.stack([noise.informative(each, posterior) for each in range(annotations.shape[1])], dim=1)
     has_labelled = annotations >= 0

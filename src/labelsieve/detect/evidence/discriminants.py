@@ -62,7 +62,13 @@ class Discriminant:
 def logits_of(
     discriminants: tuple[Discriminant, Discriminant], rows: NDArray[np.int64], features: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns the out-of-fold logits, (n, K) each, of what :func:`fit_discriminants` returned."""
+    """Returns the out-of-fold logits of both discriminants, (n, K) each.
+
+    Args:
+        discriminants: What :func:`fit_discriminants` returned.
+        rows: Row numbers, (n,).
+        features: Features of these rows, (n, D).
+    """
     unsmoothed, smoothed = discriminants
     first = unsmoothed.logits(rows, features)
     return first, first if smoothed is unsmoothed else smoothed.logits(rows, features)
@@ -150,7 +156,16 @@ def fold_statistics(
     folds: int,
     generator: torch.Generator,
 ) -> FoldStatistics:
-    """Gathers what discriminants are made of, in one pass over some rows; see :func:`fit_discriminants`."""
+    """Gathers what discriminants are made of, in one pass over some rows.
+
+    Args:
+        features: See :func:`fit_discriminants`.
+        labels: See :func:`fit_discriminants`.
+        rows: The rows to use; all others get the fold -1.
+        classes: K.
+        folds: F, at least 2.
+        generator: Deals the rows of each class into folds.
+    """
     fold_ids = np.full(len(features), -1, dtype=np.int64)
     fold_ids[rows] = stratified_folds(labels[rows], folds=folds, generator=generator)
     mean, scale = moments(features, rows)
@@ -296,7 +311,14 @@ def _solve(counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float =
 def means_and_covariance(
     counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Returns the means of the classes, (K, D), and the covariance within them, (D, D), shrunk; see :func:`_solve`."""
+    """Returns the means of the classes, (K, D), and the covariance within them, (D, D), shrunk.
+
+    Args:
+        counts: Shape (K,): images of each class; 0 is possible.
+        sums: Shape (K, D): sums of their features, which are standardised.
+        scatter: Shape (D, D): second moments of the features of all images, as a sum.
+        min_weight: The smallest weight of the identity, from 0 to 1.
+    """
     # one pseudo-image at the common mean: a class with few images is drawn to it, an empty one is neutral
     means = sums / (counts + 1)[:, None]
     images, width = counts.sum().clamp(min=1), scatter.shape[0]

@@ -77,7 +77,13 @@ class ClassNoise(Noise):
 
     @classmethod
     def even(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
-        """Returns noise that is alike for all classes, which learns a confusion of its own for each if it shall."""
+        """Returns noise that is alike for all classes.
+
+        Args:
+            classes: K.
+            rate: Share of wrong labels, between 0 and 1.
+            confused: Whether it learns a confusion of its own for each class; else all wrong classes stay alike.
+        """
         return cls(rate, torch.full((classes,), rate), _even(classes) if confused else None)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

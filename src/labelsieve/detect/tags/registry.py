@@ -74,6 +74,11 @@ def check_tag_input(detector: TagDetector, pairs: TagInputs) -> None:
 def check_tag_model(detector: TagDetector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
     """Checks that a detector can do with a model, before all images are read.
 
+    Args:
+        detector: The detector with its settings.
+        class_names: The K names.
+        vlm: The model.
+
     Raises:
         SettingsError: It goes by the class names, and they are one text to the model.
     """

@@ -74,7 +74,14 @@ def write_saved(source: Path, part: Path, *, split: str | None, column: str, edi
 
 
 def relabelled(data: Dataset, *, column: str, edits: Edits, where: str) -> Dataset:
-    """Returns a data set with other labels, and without the rows that are left out."""
+    """Returns a data set with other labels, and without the rows that are left out.
+
+    Args:
+        data: A split of N rows.
+        column: The column of the labels.
+        edits: The new labels of these rows.
+        where: What messages call the data set.
+    """
     from datasets import Dataset
 
     if len(data) != len(edits):

@@ -139,7 +139,14 @@ def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
 
 
 def read_vision(name: str, config: Any, options: dict[str, Any], state: Mapping[str, Tensor]) -> Any:
-    """Returns the image encoder, a `ViTModel`, with the weights of :func:`read_checkpoint`."""
+    """Returns the image encoder, a `ViTModel`.
+
+    Args:
+        name: The folder, for messages.
+        config: From :func:`read_configuration`.
+        options: From :func:`labelsieve.vlm.pretrained.loader_options`.
+        state: From :func:`read_checkpoint`: the weights of all parts.
+    """
     import transformers
 
     return read_encoder(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))

@@ -179,6 +179,11 @@ def pooled_images(encoder: Any, pixels: Tensor) -> Tensor:
 def check_images(model: Any, side: int, name: str) -> None:
     """Checks the input size of the image encoder, and the width of its pooled output against the projection.
 
+    Args:
+        model: A `VisionTextDualEncoderModel`.
+        side: Side of the output of its image processor, in pixels.
+        name: Name of the model, for messages.
+
     Raises:
         ModelError: One of them does not match.
     """

@@ -62,5 +62,11 @@ def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.Module
 
 
 def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> Adapter:
-    """Builds the module for a model."""
+    """Builds the module for a model.
+
+    Args:
+        vlm: The model.
+        sizes: Its `bottleneck` is the width.
+        generator: Source of the initial weights.
+    """
     return Adapter(vlm, width=sizes.bottleneck, generator=generator)

@@ -31,7 +31,13 @@ class Peft(Protocol):
 
 
 def no_module(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> None:
-    """Builds nothing: the image encoder stays frozen."""
+    """Builds nothing: the image encoder stays frozen.
+
+    Args:
+        vlm: Not used, like the others: all builders of `PEFT` have these parameters.
+        sizes: Not used.
+        generator: Not used.
+    """
 
 
 def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:

@@ -12,6 +12,11 @@ from labelsieve.vlm.peft.target_layers import Encoder, Sizes, UnsupportedEncoder
 def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> FunctionalParameters:
     """Returns trainable copies of all biases of the image encoder: of linear layers and of layer norms.
 
+    Args:
+        vlm: The model.
+        _sizes: Not used.
+        _generator: Not used.
+
     Raises:
         UnsupportedEncoderError: The image encoder has no biases.
     """

@@ -13,6 +13,11 @@ def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> Functiona
 
     The projection into the joint space stays frozen, as in the reference of DeFT: text features and zero-shot
     predictions are computed in that space.
+
+    Args:
+        vlm: The model.
+        _sizes: Not used.
+        _generator: Not used.
     """
     return FunctionalParameters(vlm, [name for name, _ in vlm.image_encoder.named_parameters()])
 
@@ -21,6 +26,11 @@ def build_paper(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> Fun
     """Returns trainable copies of the parameters of the transformer blocks, which the reference of DeFT trains.
 
     Class token, patch and position embeddings and the layer norms outside of the blocks stay frozen.
+
+    Args:
+        vlm: The model.
+        _sizes: Not used.
+        _generator: Not used.
 
     Raises:
         UnsupportedEncoderError: The image encoder has no blocks.

@@ -94,5 +94,11 @@ def _replace(target: TargetLayer, layer: Any) -> CallbackHandle:
 
 
 def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> LoRA:
-    """Builds the module for a model."""
+    """Builds the module for a model.
+
+    Args:
+        vlm: The model.
+        sizes: Its `bottleneck` is the rank.
+        generator: Source of the initial values of A.
+    """
     return LoRA(vlm, rank=sizes.bottleneck, generator=generator)

@@ -75,5 +75,11 @@ def scaled_layers(vlm: Encoder) -> list[TargetLayer]:
 
 
 def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> ScaleShift:
-    """Builds the module for a model; it starts as the identity."""
+    """Builds the module for a model; it starts as the identity.
+
+    Args:
+        vlm: The model.
+        _sizes: Not used.
+        _generator: Not used.
+    """
     return ScaleShift(vlm)

@@ -67,10 +67,22 @@ class VisualPrompts(nn.Module):
 
 
 def build_deep(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
-    """Builds prompts for each block of a model; None for 0 tokens."""
+    """Builds prompts for each block of a model; None for 0 tokens.
+
+    Args:
+        vlm: The model.
+        sizes: Its `tokens` is the number of prompts in each block.
+        generator: Source of the initial values.
+    """
     return VisualPrompts(vlm, tokens=sizes.tokens, deep=True, generator=generator) if sizes.tokens else None
 
 
 def build_shallow(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
-    """Builds prompts for the first block of a model; None for 0 tokens."""
+    """Builds prompts for the first block of a model; None for 0 tokens.
+
+    Args:
+        vlm: The model.
+        sizes: Its `tokens` is the number of prompts.
+        generator: Source of the initial values.
+    """
     return VisualPrompts(vlm, tokens=sizes.tokens, deep=False, generator=generator) if sizes.tokens else None
