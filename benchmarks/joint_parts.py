@@ -31,7 +31,7 @@ from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
 from labelsieve.detect.evidence.fit import _likeliest
 from labelsieve.detect.evidence.noise_model import Mistakes
-from labelsieve.detect.evidence.noise_rate import _fewest
+from labelsieve.detect.evidence.noise_rate import _minimum_count
 from labelsieve.detect.folds import random_folds
 
 
@@ -62,7 +62,7 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "sharpness by likelihood": ((_FIT + "noise_rate", lambda *_, **__: None),),
     "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
     "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
-    "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _fewest(len(hits))), (_RATE + "MORE", 1e9)),
+    "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))), (_RATE + "MORE", 1e9)),
     "even noise alone": ((_FIT + "_mistakes", lambda *_: Mistakes.EVEN),),
     "no exchange of classes": ((_FIT + "EXCHANGED", math.inf),),
     "no look-alikes": ((_FIT + "ALIKE", math.inf),),

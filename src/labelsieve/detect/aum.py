@@ -107,13 +107,13 @@ def _score(settings: AUM, inputs: DetectorInputs) -> Scores:
     for run in range(2 if share else 0):  # a single row has nothing to be compared with
         fake = torch.zeros(count, dtype=torch.bool)
         fake[order[run * share : (run + 1) * share]] = True
-        found = learn(settings, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
-        threshold = float(np.percentile(found.area[fake.numpy()], settings.percentile))
+        probe_run = learn(settings, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
+        threshold = float(np.percentile(probe_run.area[fake.numpy()], settings.percentile))
         # the second probe scores the threshold samples of the first
         rows = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
-        excess[rows] = found.area[rows] - threshold
-        predicted[rows], confidence[rows] = _classify(found.probe, read, rows, classes=inputs.classes)
-        losses.append(found.losses)
+        excess[rows] = probe_run.area[rows] - threshold
+        predicted[rows], confidence[rows] = _classify(probe_run.probe, read, rows, classes=inputs.classes)
+        losses.append(probe_run.losses)
     spread = float(excess.std()) or 1.0
     return inputs.scores(
         quality=1 / (1 + np.exp(-np.clip(excess / spread, -80, 80))),
@@ -199,14 +199,14 @@ def _margins_of_mean(probes: list[tuple[Tensor, Tensor]], read: Reader, labels: 
 
     from labelsieve.detect.zero_shot import CHUNK, margins
 
-    found = []
+    parts = []
     for part in torch.arange(len(labels)).split(CHUNK):
         features = read(part.numpy())
         total = log_softmax(linear(features, *probes[0]), dim=1)
         for probe in probes[1:]:
             total = total.logaddexp(log_softmax(linear(features, *probe), dim=1))
-        found.append(margins(total, labels[part].to(total.device)).cpu())
-    return torch.cat(found).numpy()
+        parts.append(margins(total, labels[part].to(total.device)).cpu())
+    return torch.cat(parts).numpy()
 
 
 def _classify(probe: nn.Linear, read: Reader, rows: NDArray[np.int64], *, classes: int) -> list[NDArray[Any]]:

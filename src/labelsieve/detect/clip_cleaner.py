@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPCleaner(Detector):
-    """Selects what two estimates of p(y | x) take for clean, each by the loss and by consistency.
+    """Selects what two estimates of p(y | x) consider clean, each by the loss and by consistency.
 
     One estimate is the zero-shot model, the other a logistic regression on the normalised image features, fitted to all
     given labels. Both select by the loss, where `log p_y` belongs to the upper one of two Gaussians fitted within the
@@ -83,14 +83,14 @@ class CLIPCleaner(Detector):
         from labelsieve.detect.softmax_regression import fit_balanced
 
         scale = 1.0 if self.temperature == "model" else 1 / (self.temperature * inputs.logit_scale)
-        found: list[LogProbability] = []
+        estimates: list[LogProbability] = []
         if self.estimate != "classifier":
-            found.append(lambda rows: (inputs.logits(rows).double().cpu() * scale).log_softmax(dim=1))
+            estimates.append(lambda rows: (inputs.logits(rows).double().cpu() * scale).log_softmax(dim=1))
         if self.estimate != "zero-shot":
             labels = torch.from_numpy(inputs.given)
             fitted = fit_balanced(inputs.all_joint().cpu(), labels, classes=inputs.classes, progress=inputs.progress)
-            found.append(lambda rows: fitted.log_probability(inputs.joint(rows).cpu()))
-        return found
+            estimates.append(lambda rows: fitted.log_probability(inputs.joint(rows).cpu()))
+        return estimates
 
     def _selected(
         self, log_probability: NDArray[np.float64], consistency: NDArray[np.float64], given: NDArray[np.int64]

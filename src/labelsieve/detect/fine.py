@@ -78,7 +78,7 @@ def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: 
         vectors: Normalised features, (n, D), on the CPU.
         given: Given labels, (n,).
         classes: K; a class without images has a row of zeros.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     import numpy as np
     import torch

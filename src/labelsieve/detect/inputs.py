@@ -68,7 +68,7 @@ class DetectorInputs:
 
     @property
     def progress(self) -> Progress:
-        """Where to show how far it is."""
+        """Receives progress."""
         return self.engine.progress
 
     def images_and_model(self) -> tuple[LabelledImages, VisionLanguageModel]:

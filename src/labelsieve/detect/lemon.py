@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from labelsieve.detect.inputs import DetectorInputs
-    from labelsieve.detect.neighbours import Neighbours as Found
+    from labelsieve.detect.neighbours import Neighbours as NearestRows
     from labelsieve.detect.scores import Scores
 
 
@@ -109,7 +109,7 @@ def _chunks(count: int) -> Iterator[Tensor]:
 
 
 def _image_space(
-    settings: Lemon, neighbours: Found, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor
+    settings: Lemon, neighbours: NearestRows, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor
 ) -> Tensor:
     """Returns s_n of some rows."""
     import torch

@@ -43,7 +43,7 @@ def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.
 
 
 def upper_posterior_by_class(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the posterior of the upper one of two Gaussians, each with its own variance, for each class by itself.
+    """Returns the posterior of the upper one of two Gaussians, each with its own variance, for each class separately.
 
     Args:
         values: (n,), higher = more likely correct.

@@ -37,7 +37,7 @@ def nearest(vectors: Tensor, *, k: int, queries: Tensor | None = None, progress:
         vectors: Normalised, (N, D).
         k: How many, at least 1; no more than N - 1 are found.
         queries: Indices of the vectors whose neighbours are asked for, (n,); None for all.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Returns:
         Two tensors (n, min(k, N - 1)) on the CPU.
@@ -46,12 +46,12 @@ def nearest(vectors: Tensor, *, k: int, queries: Tensor | None = None, progress:
     k = min(k, len(vectors) - 1)
     if k < 1 or not len(rows):
         return Neighbours(torch.empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64))
-    found = []
+    parts_of_rows = []
     with (progress or Progress()).task("comparing images", total=len(rows), unit="images") as advance:
         for part in rows.split(QUERIES):
-            found.append(_nearest_of(part.to(vectors.device), vectors, k))
+            parts_of_rows.append(_nearest_of(part.to(vectors.device), vectors, k))
             advance(len(part))
-    return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    return Neighbours(*(torch.cat(parts) for parts in zip(*parts_of_rows, strict=True)))
 
 
 def _nearest_of(queries: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
     """Counts the labels of neighbours, without an array of N times K.
 
     Args:
-        index: Neighbours of n rows, nearest first, (n, k). Without any, k = 0, nothing speaks against a label.
+        index: Neighbours of n rows, nearest first, (n, k). Without any, k = 0, no label is doubted.
         labels: Labels of all rows, (N,).
         given: Labels of the n rows.
     """

@@ -28,7 +28,7 @@ def prototype_margins(
         vectors: Normalised, (n, D).
         labels: Given labels, (n,).
         classes: K, at least 2.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     vectors = vectors.cpu()
     sums = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)

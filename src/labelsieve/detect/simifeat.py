@@ -109,7 +109,7 @@ def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
     """Adds up the labels of the nearest images by their cosines, without an array of N times K.
 
     The image itself counts as a neighbour whose cosine is as much above the first one's as that is above the second
-    one's, as in the published code. Cosines that are not positive count next to nothing.
+    one's, as in the published code. Cosines that are not positive hardly count.
 
     Args:
         neighbours: The nearest other rows of all n, nearest first, (n, at least min(k, n) - 1).

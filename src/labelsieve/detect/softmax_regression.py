@@ -43,7 +43,7 @@ def fit_balanced(vectors: Tensor, labels: Tensor, *, classes: int, progress: Pro
         vectors: Features, (n, D), n at least 1, on the CPU.
         labels: (n,), values 0 to K-1.
         classes: K. Those without images get probability 0.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     from scipy.optimize import minimize
 

@@ -44,7 +44,7 @@ def share_right(
         triples: Labels of images and of their two nearest neighbours, (n, 3).
         classes: K.
         generator: Draws `MOST_TRIPLES` of the triples where there are more.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     result = np.ones(classes)
     present, inverse = triples.unique(return_inverse=True)
@@ -67,12 +67,12 @@ class _Block(NamedTuple):
     Attributes:
         labels: (m, 3).
         weights: How frequent each triple is, (m, 1).
-        places: For each of the three places a sparse (K, m), 1 where a triple has the label there.
+        positions: For each of the three positions a sparse (K, m), 1 where a triple has the label there.
     """
 
     labels: NDArray[np.int64]
     weights: NDArray[np.float64]
-    places: list[Any]
+    positions: list[Any]
 
 
 class _Counts(NamedTuple):
@@ -110,8 +110,8 @@ def _block(labels: NDArray[np.int64], weights: NDArray[np.float64], classes: int
     from scipy.sparse import csr_matrix
 
     each, ones = np.arange(len(labels)), np.ones(len(labels))
-    places = [csr_matrix((ones, (labels[:, place], each)), shape=(classes, len(labels))) for place in range(3)]
-    return _Block(labels, weights[:, None], places)
+    positions = [csr_matrix((ones, (labels[:, place], each)), shape=(classes, len(labels))) for place in range(3)]
+    return _Block(labels, weights[:, None], positions)
 
 
 def fit_transition(triples: Tensor, *, classes: int, progress: Progress) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ def fit_transition(triples: Tensor, *, classes: int, progress: Progress) -> tupl
     Args:
         triples: (n, 3), values 0 to K-1, n at least 1.
         classes: K, at least 2.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     counts = _count(triples, classes)
     free = (5 * torch.eye(classes, dtype=torch.float64) - 1).requires_grad_()

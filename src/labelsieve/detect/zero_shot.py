@@ -80,7 +80,7 @@ def zero_shot(
         labels: Given labels, (N,).
         rows: Row numbers of the readable images, (n,), at least one.
         classes: K.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     given = labels[rows]
     of_label, predicted, confidence = in_chunks(
@@ -107,7 +107,7 @@ def classify(
         logits: Takes m row numbers and returns logits (m, K).
         rows: Row numbers of the readable images, (n,).
         images: N.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     predicted = np.full(images, -1, dtype=np.int64)
     if len(rows):
@@ -168,7 +168,7 @@ def in_chunks(
     Args:
         score_rows: Takes n row numbers and returns tensors of shape (n,).
         rows: Row numbers, at least one.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Returns:
         What the function returned, each of the shape of `rows`.
@@ -176,11 +176,11 @@ def in_chunks(
     columns: list[NDArray[Any]] = []
     with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
         for at in range(0, len(rows), CHUNK):
-            found = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
+            chunk = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
             # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
             # keep the allocator from using their room again
-            columns = columns or [np.empty(len(rows), dtype=values.dtype) for values in found]
-            for column, values in zip(columns, found, strict=True):
+            columns = columns or [np.empty(len(rows), dtype=values.dtype) for values in chunk]
+            for column, values in zip(columns, chunk, strict=True):
                 column[at : at + len(values)] = values
             advance(len(rows[at : at + CHUNK]))
     return columns
@@ -195,15 +195,15 @@ def class_features(
     Args:
         vlm: The model.
         class_names: The K names; `NAMES` of them are encoded at a time.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
-    names, found = [name.replace("_", " ").lower() for name in class_names], []
+    names, features = [name.replace("_", " ").lower() for name in class_names], []
     with (progress or Progress()).task("encoding class names", total=len(names), unit="classes", brief=True) as advance:
         for part in (names[at : at + NAMES] for at in range(0, len(names), NAMES)):
             total = sum(normalize(vlm.encode_text([t.format(name) for name in part]), dim=-1) for t in TEMPLATES)
-            found.append(normalize(torch.as_tensor(total), dim=-1))
+            features.append(normalize(torch.as_tensor(total), dim=-1))
             advance(len(part))
-    return torch.cat(found)
+    return torch.cat(features)
 
 
 def same_texts(vlm: VisionLanguageModel, class_names: Sequence[str]) -> list[list[str]]:

@@ -273,9 +273,11 @@ def test_the_threshold_is_where_the_best_f1_is_expected(most: float) -> None:
     suspicion = np.random.default_rng(0).beta(0.3, 1.0, 400).astype(np.float32)
     order = np.sort(suspicion)[::-1].astype(np.float64)
     f1 = 2 * np.cumsum(order) / (np.arange(1, 401) + order.sum())
-    assert best_threshold(1 - suspicion, most=most) == pytest.approx(float(np.clip(1 - f1.max() / 2, 0.5, most)))
+    assert best_threshold(1 - suspicion, maximum=most) == pytest.approx(float(np.clip(1 - f1.max() / 2, 0.5, most)))
     assert (
-        best_threshold(np.ones(10, np.float32), most=most) == best_threshold(np.ones(0, np.float32), most=most) == most
+        best_threshold(np.ones(10, np.float32), maximum=most)
+        == best_threshold(np.ones(0, np.float32), maximum=most)
+        == most
     )
 
 

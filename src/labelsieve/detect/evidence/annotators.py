@@ -235,7 +235,7 @@ def whom_to_ask(noise: AnnotatorNoise, posterior: Tensor, annotations: Tensor) -
 def interval_of_accuracy(labels: float, right: float, spread: float, *, level: float = 0.95) -> tuple[float, float]:
     """Returns the ends of an interval of the share of right labels.
 
-    Beta quantiles (Jeffreys) with a variance that has two parts: how few labels there are, and how far it is uncertain
+    Beta quantiles (Jeffreys) with a variance that has two parts: how few labels there are, and how uncertain it is
     which of them are right.
 
     Args:
@@ -270,7 +270,7 @@ def score_annotators(
         labels: The vote, (N,).
         annotations: Shape (N, A), -1 where there is no label.
         rows: Row numbers of the readable images, (n,).
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Returns:
         Posteriors of the vote; what was found out about the annotators; and the fit with p_clean of all rows by the

@@ -98,7 +98,7 @@ def fit_discriminants(
         classes: K.
         folds: F, at least 2.
         generator: Deals the rows of each class into folds.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Returns:
         Both, the second one the same as the first where nothing more makes the labels more likely.
@@ -123,7 +123,7 @@ def fit_discriminants(
 
 @dataclass(frozen=True, eq=False)
 class FoldStatistics:
-    """All that discriminants are made of: deal, mean and scale of a :class:`Discriminant`, and sums without each fold.
+    """All that discriminants are made of: folds, mean and scale of a :class:`Discriminant`, and sums without each fold.
 
     Attributes:
         counts: Shape (F, K).
@@ -194,7 +194,7 @@ def fit_linear(
         rows: The rows to use, at least one.
         classes: K.
         generator: Deals the rows of each class into folds.
-        progress: Where to show how far it is.
+        progress: Receives progress.
 
     Returns:
         Weights (K, D) and biases (K,), with the shares of the classes in the rows as prior probabilities. A class

@@ -106,7 +106,7 @@ def fit_joint(
         classes: K, at least 2.
         calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
         generator: Chooses the part, and puts the rows into random order.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     maximum = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
     rows = rows[torch.randperm(len(rows), generator=generator)[:maximum].numpy()]
@@ -252,7 +252,7 @@ def _mistakes(
     drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
     often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it.
     """
-    # that nobody gives a class is no confusion
+    # a class that no image is given is not a confusion
     given, labels = joined.labels.unique(return_inverse=True)
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:

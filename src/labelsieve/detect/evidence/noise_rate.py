@@ -72,9 +72,9 @@ def noise_rate(joined: Joined, surest: Surest, mistakes: Mistakes, *, reliable: 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
     what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
     alike. Other mistakes are more often made on the other images. How much more tells the reliability curve of the
-    zero-shot model where it knows the names; else `RISE` and `FLOOR` are assumed, which are the most in any case. What
-    looks alike the curve takes for doubt of its own, so there `ALIKE_RISE` is assumed. No more labels are taken for
-    wrong than disagree with the evidence.
+    zero-shot model where it knows the names; else `RISE` and `FLOOR` are assumed, the maximum in any case. The curve
+    reads mistakes between similar classes as its own doubt, so there `ALIKE_RISE` is assumed. No more labels are
+    considered wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
@@ -90,12 +90,12 @@ def noise_rate(joined: Joined, surest: Surest, mistakes: Mistakes, *, reliable: 
         return _without_doubt(joined, surest)
     if mistakes is Mistakes.EXCHANGED:
         return shares
-    rise, most = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(_disagreeing(joined).float().mean())
-    value = max(shares.value, min(rise * shares.value + FLOOR, most))
+    rise, maximum = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(_disagreeing(joined).float().mean())
+    value = max(shares.value, min(rise * shares.value + FLOOR, maximum))
     if mistakes is Mistakes.BY_CLASS and reliable is not None:
         value = min(max(reliable, shares.value), value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
-    return Interval(value, shares.low, max(value, shares.high, min(rise * shares.high, most) + FLOOR))
+    return Interval(value, shares.low, max(value, shares.high, min(rise * shares.high, maximum) + FLOOR))
 
 
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:
@@ -140,7 +140,7 @@ def classes_differ(joined: Joined) -> bool:
     of_all, _, _ = _among_surest(disagrees[_surest_first(joined, by_class=False)])
     calibrated = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
     doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in calibrated.chunks()])
-    return of_each.low > max(of_all.high, float(doubt[order[: _fewest(len(order))]].mean()))
+    return of_each.low > max(of_all.high, float(doubt[order[: _minimum_count(len(order))]].mean()))
 
 
 def far_off(factor: float) -> bool:
@@ -195,7 +195,7 @@ def _surest_first(joined: Joined, *, by_class: bool) -> Tensor:
     return order[((rank + 0.5) / sizes[group]).argsort(stable=True)]
 
 
-def _fewest(total: int) -> int:
+def _minimum_count(total: int) -> int:
     return max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
 
 
@@ -209,7 +209,7 @@ def _where_flat(hits: Tensor) -> int:
     Args:
         hits: How many of the first 1, 2, ... images disagree, (n,), the surest first.
     """
-    count = _fewest(len(hits))
+    count = _minimum_count(len(hits))
     while (third := max(count // 3, min(FEWEST_SURE, count))) < count:
         share, of_third = float(hits[count - 1]) / count, float(hits[third - 1]) / third
         error = math.sqrt(share * (1 - share) * (1 / third - 1 / count))
@@ -233,7 +233,7 @@ def _among_surest(disagrees: Tensor) -> tuple[Interval, int, int]:
     from scipy.stats import binomtest
 
     hits = disagrees.cumsum(0)
-    count = fewest = images = _where_flat(hits)
+    count = smallest = images = _where_flat(hits)
     ends = binomtest(int(hits[count - 1]), count).proportion_ci(0.95, method="exact")
     low, high, value = 0.0, 1.0, 0.0
     while count <= len(disagrees):
@@ -243,4 +243,4 @@ def _among_surest(disagrees: Tensor) -> tuple[Interval, int, int]:
         error = math.sqrt(max(share * (1 - share), 1 / count) / count)
         low, high = max(low, share - error), min(high, share + error)
         value, images, count = share, count, int(MORE * count) + 1
-    return Interval(value, min(value, float(ends.low)), max(value, float(ends.high))), images, fewest
+    return Interval(value, min(value, float(ends.low)), max(value, float(ends.high))), images, smallest

@@ -79,7 +79,7 @@ def score_jointly(
             knows the names of the classes.
         generator: Chooses the rows to fit on where there are too many.
         annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     with reuse_allocations():
         fit = fit_joint(
@@ -177,10 +177,10 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     flagged = clean <= np.float32(threshold)
     of_fit = fit.clean.numpy() <= np.float32(threshold)
 
-    def interval(here: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Interval:
-        wrong = float((1 - clean[here].astype(np.float64)).sum())
+    def interval(rows: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Interval:
+        wrong = float((1 - clean[rows].astype(np.float64)).sum())
         parts = [float((1 - each.numpy()[fitted].astype(np.float64)).sum()) for each in (fit.clean, *fit.ends)]
-        ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), float(here.sum())) for part in parts[1:]]
+        ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), float(rows.sum())) for part in parts[1:]]
         return Interval(wrong, max(min(wrong, *ends), 0.0), max(wrong, *ends))
 
     everywhere = interval(np.ones_like(flagged), np.ones_like(of_fit))
@@ -194,7 +194,7 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     return Estimate(everywhere, Interval(*(each / count for each in right)), missed)
 
 
-def best_threshold(clean: NDArray[np.float32], *, most: float = MOST_CLEAN) -> float:
+def best_threshold(clean: NDArray[np.float32], *, maximum: float = MOST_CLEAN) -> float:
     """Returns the threshold on p_clean below which flagging is expected to give the best F1 of the issues.
 
     The F1 that is expected under the probabilities themselves, `F = max_j 2 Σ_{i≤j} q_i / (j + Σ_i q_i)` over the
@@ -202,20 +202,20 @@ def best_threshold(clean: NDArray[np.float32], *, most: float = MOST_CLEAN) -> f
     ECML 2014, theorem 1). So a strong model flags at one half, and a weak one, which would miss most wrong labels
     there, a little more.
 
-    F falls with Σ q: where next to nothing is wrong there is no F1 to be had, and flagging everything would promise the
-    most. So nothing is flagged whose p_clean is above `most`, and only what lies below is sorted: pairs of image and
+    F falls with Σ q: where almost nothing is wrong no F1 can be reached, and flagging everything would promise the
+    most. So nothing is flagged whose p_clean is above `maximum`, and only what lies below is sorted: pairs of image and
     class are many.
 
     Args:
         clean: p_clean, (n,).
-        most: At least 0.5.
+        maximum: At least 0.5.
 
     Returns:
-        Between 0.5 and `most`.
+        Between 0.5 and `maximum`.
     """
-    suspicion = np.sort(1 - clean[clean <= most].astype(np.float64))[::-1]
+    suspicion = np.sort(1 - clean[clean <= maximum].astype(np.float64))[::-1]
     if not len(suspicion):
-        return most
+        return maximum
     total = len(clean) - float(clean.sum(dtype=np.float64))
     expected = 2 * np.cumsum(suspicion) / (np.arange(1, len(suspicion) + 1) + total)
-    return min(float(1 - expected.max() / 2), most)
+    return min(float(1 - expected.max() / 2), maximum)

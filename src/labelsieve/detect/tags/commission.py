@@ -40,11 +40,11 @@ def _factor(hits: Tensor, rates: Tensor, *, expected: Tensor) -> float:
         rates: How likely that is by the noise alone, (m,).
         expected: What sizes of parts are measured in, (m,).
     """
-    sizes, found, said = expected.double().cumsum(0), hits.double().cumsum(0), rates.double().cumsum(0)
+    sizes, hit_counts, expected_hits = expected.double().cumsum(0), hits.double().cumsum(0), rates.double().cumsum(0)
     factor, size = 1.0, float(FEWEST_TAGS)
     while size <= LARGEST_PART * float(sizes[-1]):
         at = int(torch.searchsorted(sizes, size).clamp(max=len(sizes) - 1))
-        count = float(found[at])
-        factor = min(factor, (count + 2 * max(count, 1.0) ** 0.5) / max(float(said[at]), 1e-12))
+        count = float(hit_counts[at])
+        factor = min(factor, (count + 2 * max(count, 1.0) ** 0.5) / max(float(expected_hits[at]), 1e-12))
         size *= 2
     return factor

@@ -76,6 +76,7 @@ class TagConfidentLearning(TagDetector):
         labels = [np.flatnonzero(row).tolist() for row in given[:, mixed]]
         with warnings.catch_warnings():  # of classes with few images
             warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
-            found = find_multilabel_issues_per_class(labels, probability[:, mixed], filter_by=self.filter_by, n_jobs=1)
-        issue[:, mixed] = found
+            issue[:, mixed] = find_multilabel_issues_per_class(
+                labels, probability[:, mixed], filter_by=self.filter_by, n_jobs=1
+            )
         return issue

@@ -38,7 +38,7 @@ def zero_shot_kind(pairs: TagInputs) -> Kind:
 def centred_kind(pairs: TagInputs, logits: Callable[[NDArray[np.int64]], Tensor]) -> Kind:
     """Returns logits less the mean of each class.
 
-    Those of one class lie higher than those of another, whatever an image shows; what is left when their mean is gone
+    Those of one class lie higher than those of another, whatever an image shows; what is left without their mean
     tells images apart.
 
     Args:
@@ -50,29 +50,29 @@ def centred_kind(pairs: TagInputs, logits: Callable[[NDArray[np.int64]], Tensor]
     for part in chunks(rows):
         total += logits(part).sum(dim=0).double().cpu()
     mean = (total / len(rows)).float()
-    return lambda here: logits(rows[here]).float().cpu() - mean
+    return lambda index: logits(rows[index]).float().cpu() - mean
 
 
-def neighbour_kind(pairs: TagInputs, weights: Tensor, found: Neighbours) -> Kind:
+def neighbour_kind(pairs: TagInputs, weights: Tensor, neighbours: Neighbours) -> Kind:
     """Returns the log-odds of the share of the neighbours that have the class, less those of all images.
 
     Args:
         pairs: The images.
         weights: How much each of them has each class, (n, K), float32, between 0 and 1.
-        found: Neighbours of each readable image among all of them.
+        neighbours: Neighbours of each readable image among all of them.
     """
     level = weights.mean(dim=0, dtype=torch.float64).clamp(1e-6, 1 - 1e-6).float()
-    k = found.rows.shape[1]
-    near = (found.similarity - found.similarity.amax(dim=1, keepdim=True)) if k else found.similarity
+    k = neighbours.rows.shape[1]
+    near = (neighbours.similarity - neighbours.similarity.amax(dim=1, keepdim=True)) if k else neighbours.similarity
     near = (near / near.abs().mean().clamp(min=1e-6)).exp()
     near = near * k / near.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
-    def logits(here: NDArray[np.int64]) -> Tensor:
-        rows = torch.from_numpy(here)
+    def logits(index: NDArray[np.int64]) -> Tensor:
+        rows = torch.from_numpy(index)
         total = (
-            embedding_bag(found.rows[rows], weights, mode="sum", per_sample_weights=near[rows])
+            embedding_bag(neighbours.rows[rows], weights, mode="sum", per_sample_weights=near[rows])
             if k
-            else torch.zeros(len(here), weights.shape[1])
+            else torch.zeros(len(index), weights.shape[1])
         )
         share = (total + PSEUDO_NEIGHBOURS * level) / (k + PSEUDO_NEIGHBOURS)
         return share.clamp(1e-6, 1 - 1e-6).logit() - level.logit()
@@ -86,31 +86,35 @@ def neighbours_of(pairs: TagInputs, k: int) -> Neighbours:
 
 
 def discriminant_kinds(
-    pairs: TagInputs, weights: Tensor, deal: NDArray[np.int64], *, shrinkages: Sequence[float]
+    pairs: TagInputs, weights: Tensor, fold_ids: NDArray[np.int64], *, shrinkages: Sequence[float]
 ) -> list[Kind]:
     """Returns for each shrinkage the kind of evidence of :func:`fit_against_rest` on whole images.
 
     Args:
         pairs: The images.
         weights: How much each of them has each class, (n, K), float32, between 0 and 1.
-        deal: The fold of each readable image, (n,).
+        fold_ids: The fold of each readable image, (n,).
         shrinkages: The least weight of the identity in the covariance.
     """
     features = pairs.images.features.pooled[pairs.images.rows]
     fitted = fit_against_rest(
-        features, lambda rows: weights[torch.from_numpy(rows)], deal, shrinkages=shrinkages, classes=weights.shape[1]
+        features,
+        lambda rows: weights[torch.from_numpy(rows)],
+        fold_ids,
+        shrinkages=shrinkages,
+        classes=weights.shape[1],
     )
     return [_discriminant_kind(features, each) for each in fitted]
 
 
 def _discriminant_kind(features: NDArray[np.float32], discriminant: Discriminant) -> Kind:
-    return lambda here: discriminant.logits(here, torch.from_numpy(features[here]))
+    return lambda index: discriminant.logits(index, torch.from_numpy(features[index]))
 
 
 def fit_against_rest(
     features: Rows,
     weights: Callable[[NDArray[np.int64]], Tensor],
-    deal: NDArray[np.int64],
+    fold_ids: NDArray[np.int64],
     *,
     shrinkages: Sequence[float],
     classes: int,
@@ -120,24 +124,26 @@ def fit_against_rest(
     Args:
         features: Shape (n, D).
         weights: Takes m row numbers and returns how much each has each class, (m, K), float32, between 0 and 1.
-        deal: The fold of each row, (n,).
+        fold_ids: The fold of each row, (n,).
         shrinkages: The least weight of the identity in the covariance, one set of discriminants for each.
         classes: K.
 
     Returns:
         For each shrinkage what gives the log-likelihood ratio of the class and the rest, without the prior odds.
     """
-    every = np.arange(len(deal))
+    every = np.arange(len(fold_ids))
     mean, scale = moments(features, every)
-    folds = int(deal.max()) + 1
-    parts = [_sums(features, weights, every[deal == fold], mean, scale, classes=classes) for fold in range(folds)]
-    whole = [torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True)]
-    solved = [_solve([total - own for total, own in zip(whole, part, strict=True)], shrinkages) for part in parts]
-    found = []
+    folds = int(fold_ids.max()) + 1
+    parts = [_sums(features, weights, every[fold_ids == fold], mean, scale, classes=classes) for fold in range(folds)]
+    totals = [torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True)]
+    solved = [
+        _solve([total - fold_sum for total, fold_sum in zip(totals, part, strict=True)], shrinkages) for part in parts
+    ]
+    discriminants = []
     for each in zip(*solved, strict=True):
         slopes, offsets = (torch.stack(values).float() for values in zip(*each, strict=True))
-        found.append(Discriminant(deal, mean.float(), scale.float(), slopes, offsets))
-    return found
+        discriminants.append(Discriminant(fold_ids, mean.float(), scale.float(), slopes, offsets))
+    return discriminants
 
 
 def _sums(
@@ -151,16 +157,16 @@ def _sums(
 ) -> tuple[Tensor, ...]:
     """Returns of some rows their number, sum (D,), second moments (D, D), and class by class number and sum."""
     width = features.shape[1]
-    total, squares = torch.zeros(width).double(), torch.zeros(width, width).double()
+    total, second_moments = torch.zeros(width).double(), torch.zeros(width, width).double()
     counts, sums = torch.zeros(classes).double(), torch.zeros(classes, width).double()
     for part in chunks(rows):
         values = ((torch.from_numpy(features[part]) - mean) / scale).float()
-        own = weights(part)
+        class_weights = weights(part)
         total += values.sum(dim=0, dtype=torch.float64)
-        squares += (values.T @ values).double()
-        counts += own.sum(dim=0, dtype=torch.float64)
-        sums += (own.T @ values).double()
-    return torch.tensor(float(len(rows))).double(), total, squares, counts, sums
+        second_moments += (values.T @ values).double()
+        counts += class_weights.sum(dim=0, dtype=torch.float64)
+        sums += (class_weights.T @ values).double()
+    return torch.tensor(float(len(rows))).double(), total, second_moments, counts, sums
 
 
 def _solve(parts: Sequence[Tensor], shrinkages: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
@@ -169,28 +175,28 @@ def _solve(parts: Sequence[Tensor], shrinkages: Sequence[float]) -> list[tuple[T
     The covariance within a class and its rest is that of all images less what lies between the two means, which is of
     rank one: so one linear system does for all classes (Sherman and Morrison, 1950).
     """
-    count, total, squares, counts, sums = parts
+    count, total, second_moments, counts, sums = parts
     mean = total / count.clamp(min=1)
-    ours = (sums + PSEUDO_IMAGES * mean) / (counts + PSEUDO_IMAGES)[:, None]
+    class_mean = (sums + PSEUDO_IMAGES * mean) / (counts + PSEUDO_IMAGES)[:, None]
     theirs = count - counts
-    rest = (total - sums + PSEUDO_IMAGES * mean) / (theirs + PSEUDO_IMAGES)[:, None]
-    apart, middle = ours - rest, (ours + rest) / 2
-    spread = squares / count.clamp(min=1) - torch.outer(mean, mean)
+    rest_mean = (total - sums + PSEUDO_IMAGES * mean) / (theirs + PSEUDO_IMAGES)[:, None]
+    difference, middle = class_mean - rest_mean, (class_mean + rest_mean) / 2
+    spread = second_moments / count.clamp(min=1) - torch.outer(mean, mean)
     level = spread.trace() / len(mean)
-    found = []
-    for least in shrinkages:
-        weight = _oracle_weight(spread, count).clamp(min=least, max=1.0)
+    solutions = []
+    for minimum in shrinkages:
+        weight = _oracle_weight(spread, count).clamp(min=minimum, max=1.0)
         shrunk = (1 - weight) * spread + (weight * level + 1e-6) * torch.eye(len(mean)).double()
-        slopes = torch.linalg.solve(shrunk, apart.T)
+        slopes = torch.linalg.solve(shrunk, difference.T)
         between = (1 - weight) * counts * theirs / count.clamp(min=1).square()
-        slopes = slopes / (1 - between * (apart * slopes.T).sum(dim=1)).clamp(min=0.05)
-        found.append((slopes, -(middle * slopes.T).sum(dim=1)))
-    return found
+        slopes = slopes / (1 - between * (difference * slopes.T).sum(dim=1)).clamp(min=0.05)
+        solutions.append((slopes, -(middle * slopes.T).sum(dim=1)))
+    return solutions
 
 
 def _oracle_weight(spread: Tensor, count: Tensor) -> Tensor:
     """Returns how far to shrink a covariance (D, D) of so many images (Chen et al., IEEE TSP 2010)."""
     width = len(spread)
     level, energy = spread.trace() / width, spread.square().sum()
-    most = (count + 1 - 2 / width) * (energy - level.square() * width)
-    return ((1 - 2 / width) * energy + (level * width).square()) / most.clamp(min=1e-12)
+    denominator = (count + 1 - 2 / width) * (energy - level.square() * width)
+    return ((1 - 2 / width) * energy + (level * width).square()) / denominator.clamp(min=1e-12)

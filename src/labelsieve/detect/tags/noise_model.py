@@ -32,7 +32,7 @@ WEIGHT_SPREAD = 5.0
 FIRST_RATES, RATE_SPREAD = (0.2, 0.05), 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
-# Where less of the deviance of the tags is explained, the fit takes for noise what its evidence does not see: of tags
+# Where less of the deviance of the tags is explained, the fit explains as noise what its evidence does not see: of tags
 # that are all right it may call a third wrong. So small a share of the rates that were fitted is taken then.
 LITTLE, UNTOLD = 0.15, 0.05
 NOTHING = "that hardly any are flagged; another model may know these images"
@@ -112,21 +112,21 @@ class TagNoiseModel:
         return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
-    def probability(self, here: NDArray[np.int64]) -> Tensor:
+    def probability(self, index: NDArray[np.int64]) -> Tensor:
         """Returns how likely classes are in images by the evidence alone, (m, K), at positions (m,)."""
-        logits = torch.zeros(len(here), len(self.bias))
+        logits = torch.zeros(len(index), len(self.bias))
         for weight, kind in zip(self.weights.tolist(), self.kinds, strict=True):
             if weight:  # many get none, and each takes time
-                logits += weight * kind(here)
+                logits += weight * kind(index)
         return torch.sigmoid(logits * self.slope + self.bias + self.noise.prior.logit())
 
     def all_probabilities(self, given: NDArray[np.bool_], *, posterior: bool) -> NDArray[np.float32]:
         """Returns the same of all n images, (n, K), by the given tags, too, if it is the posterior."""
-        found = np.empty(given.shape, dtype=np.float32)
+        probabilities = np.empty(given.shape, dtype=np.float32)
         for part in chunks(np.arange(len(given))):
             chance = self.probability(part)
-            found[part] = self.noise.posterior(chance, torch.from_numpy(given[part])) if posterior else chance
-        return found
+            probabilities[part] = self.noise.posterior(chance, torch.from_numpy(given[part])) if posterior else chance
+        return probabilities
 
 
 def fit_pairs(
@@ -148,22 +148,22 @@ def fit_pairs(
         given: Tags, (n, K).
         frequency: t, (K,), of all images, neither 0 nor 1.
         generator: Chooses the images to fit on where there are too many.
-        progress: Where to show how far it is.
+        progress: Receives progress.
     """
     sample = _Sample(kinds, given, generator)
     with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
-        found = _likeliest(sample, frequency, None, advance)
-        telling = found.telling(sample)
-        lowered = _lowered(found, sample) if telling >= LITTLE else found.noise.scaled(UNTOLD, UNTOLD)
-        found = _likeliest(sample, frequency, lowered, advance)
+        fitted = _likeliest(sample, frequency, None, advance)
+        telling = fitted.telling(sample)
+        lowered = _lowered(fitted, sample) if telling >= LITTLE else fitted.noise.scaled(UNTOLD, UNTOLD)
+        fitted = _likeliest(sample, frequency, lowered, advance)
         advance(1)
-    return TagNoiseModel(kinds, found.weights / sample.spread, found.slope, found.bias, found.noise, telling)
+    return TagNoiseModel(kinds, fitted.weights / sample.spread, fitted.slope, fitted.bias, fitted.noise, telling)
 
 
-def _lowered(found: _Tried, sample: _Sample) -> TagNoise:
+def _lowered(fitted: _Tried, sample: _Sample) -> TagNoise:
     """Returns the noise of a fit, with no more wrong tags than the surest pairs allow."""
-    parts = [(found.tagged(logits), tags) for logits, tags in sample]
-    noise, (tagged, tags) = found.noise, (torch.cat(each) for each in zip(*parts, strict=True))
+    parts = [(fitted.tagged(logits), tags) for logits, tags in sample]
+    noise, (tagged, tags) = fitted.noise, (torch.cat(each) for each in zip(*parts, strict=True))
     return noise.scaled(allowed(tagged, tags, frequency=noise.frequency, added=noise.added), 1.0)
 
 
@@ -193,12 +193,12 @@ class _Sample:
     """Images to fit on: logits of each kind over their spread, and tags, chunk by chunk."""
 
     def __init__(self, kinds: Sequence[Kind], given: NDArray[np.bool_], generator: torch.Generator) -> None:
-        most = max(1, MOST_LOGITS // (len(kinds) * given.shape[1]))
-        rows = np.sort(torch.randperm(len(given), generator=generator)[:most].numpy())
+        maximum = max(1, MOST_LOGITS // (len(kinds) * given.shape[1]))
+        rows = np.sort(torch.randperm(len(given), generator=generator)[:maximum].numpy())
         self.count = len(rows)
         self._held = [(torch.stack([kind(part) for kind in kinds]), given[part]) for part in chunks(rows)]
-        squares = sum(logits.square().sum(dim=(1, 2), dtype=torch.float64) for logits, _ in self._held)
-        spread = (torch.as_tensor(squares) / (len(rows) * given.shape[1])).sqrt().float()
+        squared_sum = sum(logits.square().sum(dim=(1, 2), dtype=torch.float64) for logits, _ in self._held)
+        spread = (torch.as_tensor(squared_sum) / (len(rows) * given.shape[1])).sqrt().float()
         self.spread = torch.where(spread > 0, spread, 1.0)
         for logits, _ in self._held:
             logits /= self.spread[:, None, None]
@@ -244,16 +244,16 @@ class _Shape:
         self.bounds = [(0.0, None)] * count + [(None, None)] * free
 
     def model(self, values: Tensor, frequency: Tensor, noise: TagNoise | None) -> _Tried:
-        weights, common, own = values.split(self.sizes)
-        bias, steep, *apart = own.view(4, self.classes)
-        rates = torch.sigmoid(torch.tensor(FIRST_RATES).logit()[:, None] + common[:, None] + torch.stack(apart))
+        weights, common, of_class = values.split(self.sizes)
+        bias, steep, *rate_offsets = of_class.view(4, self.classes)
+        rates = torch.sigmoid(torch.tensor(FIRST_RATES).logit()[:, None] + common[:, None] + torch.stack(rate_offsets))
         return _Tried(weights, steep.exp(), bias, noise or TagNoise(frequency.float(), *rates))
 
     def drawn(self, values: Tensor) -> Tensor:
         """Returns the negative logarithm of the prior, but for a constant."""
-        weights, common, own = values.split(self.sizes)
-        bias, steep, *apart = own.view(4, self.classes)
-        own_rates = (torch.stack(apart) / CLASS_SPREAD).square().sum()
+        weights, common, of_class = values.split(self.sizes)
+        bias, steep, *rate_offsets = of_class.view(4, self.classes)
+        offset_penalty = (torch.stack(rate_offsets) / CLASS_SPREAD).square().sum()
         spread = (weights / WEIGHT_SPREAD).square().sum() + bias.square().sum() + (common / RATE_SPREAD).square().sum()
-        total: Tensor = spread + (steep / SLOPE_SPREAD).square().sum() + own_rates
+        total: Tensor = spread + (steep / SLOPE_SPREAD).square().sum() + offset_penalty
         return total / 2

@@ -1,4 +1,4 @@
-"""Evidence from the other tags of an image: classes that go together, or hardly ever do, speak for and against a tag.
+"""Evidence from the other tags of an image: classes that go together are evidence for a tag, and others against it.
 
 In an Ising model, the pairwise model of what is there and what is not, the log-odds of one class are linear in the
 others, and the inverse of the covariance of the tags is the mean-field solution for its couplings (Kappen and

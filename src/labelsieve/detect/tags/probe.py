@@ -22,7 +22,7 @@ _ITERATIONS, _FLAT = 100, 1e-4
 def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: float) -> NDArray[np.float32]:
     """Returns how likely each class is in each readable image, (n, K), each from a fit that has not seen the image.
 
-    Features are standardised by the images that are fitted. The classes share nothing but the features, so the sum of
+    Features are standardised by the images that are fitted. The classes share only the features, so the sum of
     their losses has the optimum of each; one optimisation does for all.
 
     Args:

@@ -93,7 +93,7 @@ def tag_scores(
     rows, given, classes = pairs.images.rows, pairs.given, pairs.images.classes
     if thresholds is None:
         kinds = present[given], 1 - present[~given]
-        thresholds = best_threshold(kinds[0], most=MOST_RIGHT), best_threshold(kinds[1], most=MOST_RIGHT)
+        thresholds = best_threshold(kinds[0], maximum=MOST_RIGHT), best_threshold(kinds[1], maximum=MOST_RIGHT)
     if issue is None:
         # float32 on both sides, as a threshold may be one of the values
         issue = np.where(given, present <= np.float32(thresholds[0]), 1 - present <= np.float32(thresholds[1]))

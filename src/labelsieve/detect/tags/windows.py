@@ -1,6 +1,6 @@
 """Evidence from windows of images: a class is in an image if it is in one of its views, the whole or a part.
 
-In which of them it is, nobody has said. A view counts for a class as far as the zero-shot model would choose it among
+In which of them it is, is not known. A view counts for a class as far as the zero-shot model would choose it among
 those of its image: learning from bags of instances (Dietterich et al., Artificial Intelligence 1997).
 """
 

@@ -32,7 +32,7 @@ from labelsieve.vlm.peft.base import is_compatible
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
-# Batch size of the paper, and what it may grow to where the features are at hand, as long as so many steps are left.
+# Batch size of the paper, and what it may grow to where the features are cached, as long as so many steps are left.
 _BATCH, _LARGEST, _STEPS = 64, 2048, 300
 # No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
 _TEARS = 1e-2
@@ -47,7 +47,7 @@ _FORWARD_AND_BACKWARD = 3
 def resolve(settings: SettingsT, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> SettingsT:
     """Replaces `auto` in `peft` and `batch_size` of a detector, the same in all processes.
 
-    A run that is resumed goes on with what it began with, be it on another device.
+    A run that is resumed goes on with what it began with, also on another device.
 
     Args:
         settings: The settings.

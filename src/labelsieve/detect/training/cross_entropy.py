@@ -84,7 +84,7 @@ class SmallestLosses(CrossEntropyObjective):
 
 
 class SmallComponent(CrossEntropyObjective):
-    """Cross-entropy, mean over the images that a mixture of two Gaussians takes for clean (Li et al., ICLR 2020).
+    """Cross-entropy, mean over the images that a mixture of two Gaussians considers clean (Li et al., ICLR 2020).
 
     After warm-up the mixture is fitted again before each epoch, to the losses of all un-augmented images.
     """

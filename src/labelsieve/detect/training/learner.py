@@ -107,7 +107,7 @@ class Learner(nn.Module):
 
     @torch.inference_mode()
     def final_text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
-        """Returns what :meth:`text` does, without gradients, some classes at a time, and shows how far it is."""
+        """Returns what :meth:`text` does, without gradients, some classes at a time, with progress."""
         contexts = (self.prompts.positive, self.prompts.negative)[: 1 + negative]
         parts, features_of_parts = torch.arange(len(self.prompts.token_ids)).split(NAMES), []
         total, progress = len(contexts) * len(self.prompts.token_ids), self.engine.progress
@@ -147,9 +147,9 @@ class Learner(nn.Module):
         image = normalize(self.vlm.project(pooled), dim=-1).detach()
         logits = image.new_zeros(len(image), len(self.prompts.token_ids))
         if others:
-            rest = torch.ones(logits.shape[1], dtype=torch.bool).index_fill(0, classes, False).nonzero()[:, 0]
+            other_classes = torch.ones(logits.shape[1], dtype=torch.bool).index_fill(0, classes, False).nonzero()[:, 0]
             with torch.no_grad():
-                logits = self._fill(logits, image, rest) if len(rest) else logits
+                logits = self._fill(logits, image, other_classes) if len(other_classes) else logits
         return self._fill(logits, image, classes)
 
     def _fill(self, logits: Tensor, image: Tensor, classes: Tensor) -> Tensor:

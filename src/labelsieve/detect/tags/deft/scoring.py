@@ -60,7 +60,7 @@ def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -
 
 
 def _kinds(pairs: TagInputs, similarities: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]) -> dict[str, Kind]:
-    """Returns what was learned as evidence: s+, and how far it is above the threshold s-."""
+    """Returns what was learned as evidence: s+, and its margin over the threshold s-."""
     logits = (lambda rows: similarities(rows)[0], lambda rows: torch.sub(*similarities(rows)))
     return {name: centred_kind(pairs, each) for name, each in zip(LEARNED, logits, strict=True)}
 
