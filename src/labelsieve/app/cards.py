@@ -167,7 +167,13 @@ class CardMaker:
         return [{"id": verdicts.table["id"][each].as_py(), "given": int(verdicts.given[each])} for each in others[:TOP]]
 
     def shown(self, row: int, *, mode: str, queue: str) -> dict[str, Any]:
-        """Returns what the log stores of a card: the verdict, and for an audit the sampling stratum."""
+        """Returns what the log stores of a card: the verdict, and for an audit the sampling stratum.
+
+        Args:
+            row: The image.
+            mode: `review` or `audit`.
+            queue: The queue of the card; the log of an audit always has `audit`.
+        """
         verdicts, audit = self.queue.verdicts, self.queue.design
         record = {
             "queue": "audit" if mode == "audit" else queue,

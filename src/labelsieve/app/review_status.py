@@ -17,7 +17,13 @@ _BINS, _CLASSES = 10, 50
 
 
 def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, Any]:
-    """Returns the numbers of the top bar, for one reviewer and one queue."""
+    """Returns the numbers of the top bar, for one reviewer and one queue.
+
+    Args:
+        queue: All images of the run, with their answers.
+        spec: The queue, with its filters.
+        reviewer: Name of the reviewer, for whom images are left and whose pace counts.
+    """
     remaining, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
     states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}

@@ -77,13 +77,24 @@ class SimilarityIndex:
         """Returns example images of a class: the nearest unflagged ones to an image, without the image itself.
 
         Without features these are the images with the highest p_clean.
+
+        Args:
+            row: The image.
+            label: Index of the class.
+            count: Maximum number of examples.
         """
         rows = self._by_class[self._starts[label] : self._starts[label + 1]]
         rows = rows[rows != row]
         return [int(each) for each in self.nearest(row, rows, count)]
 
     def nearest(self, row: int, candidates: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """Returns the nearest candidates of an image, the nearest first; without features the first candidates."""
+        """Returns the nearest candidates of an image, the nearest first; without features the first candidates.
+
+        Args:
+            row: The image.
+            candidates: Rows of images, shape (M,).
+            count: Maximum number of candidates to return.
+        """
         if self.vectors is None or len(candidates) < 2:
             return candidates[:count]
         return np.asarray(candidates[_largest(self.vectors[candidates] @ self.vectors[row], count)])

@@ -68,6 +68,11 @@ def summary(experiment: Experiment, records: Records, against: Against) -> list[
 
     A cell is a column of the tables, and its values are means over the seeds that all methods were measured with.
 
+    Args:
+        experiment: The experiment.
+        records: The records of measured cells, by :meth:`Experiment.key`.
+        against: The method, and which differences to its best rival count as a tie.
+
     Returns:
         One row for each text regime and, if there are several, one for all.
     """

@@ -105,6 +105,11 @@ def _text(path: Path, name: str, names: Sequence[str]) -> NDArray[Any]:
 def features_of_file(rows: LabelledFeatures, data: Data, texts: Sequence[str]) -> dict[str, LabelledFeatures]:
     """Returns the rows of a file in each text regime; without regimes, with the text features of the file.
 
+    Args:
+        rows: From :func:`load_rows`, with or without injected noise.
+        data: Its source is the file.
+        texts: The text regimes: names of arrays in the file, or `NO_TEXT`. Without any, the only key is "".
+
     Raises:
         DataError: The file has no such array, or it does not match the features.
     """

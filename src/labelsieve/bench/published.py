@@ -77,6 +77,12 @@ def read_values(
 ) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
     """Checks that the values are numbers for cells of the experiment.
 
+    Args:
+        table: Data to method to noise to a number or a list of numbers in percent, as read from the file.
+        data: Names of the data sets of the experiment.
+        methods: Names of its methods and of those that only the paper measures.
+        noises: Names of its noises.
+
     Raises:
         SettingsError: Names the first invalid one.
     """

@@ -190,11 +190,7 @@ def _open_features(experiment: Experiment, cells: Sequence[Cell]) -> None:
 
 
 def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
-    """Checks that the data of cells have test images if the task needs them.
-
-    Raises:
-        SettingsError: Names the first data set without test images.
-    """
+    """Raises a `SettingsError` with the first data set without test images, if the task of the cells needs them."""
     for cell in cells:
         if TASKS[experiment.task]().needs_test and experiment.data[cell.data].test_source is None:
             raise SettingsError(f"[data.{cell.data}]: {NO_TEST}")
@@ -292,7 +288,13 @@ class SharedInputs:
 
 
 def load_data(data: Data, *, seed: int, has_tags: bool = False) -> AnyImages:
-    """Loads the images of a data set, with one label each or with tags; the seed draws its subset."""
+    """Loads the images of a data set.
+
+    Args:
+        data: The data set, on the disk or the Hub.
+        seed: Seed of its subset.
+        has_tags: Whether its images have tags, instead of one label each.
+    """
     names = ("image_column", "truth_column", "class_names", "split")
     options: dict[str, Any] = {"limit": data.limit, "seed": seed, **{name: getattr(data, name) for name in names}}
     if has_tags:
@@ -312,9 +314,13 @@ def load_test(data: Data, source: str) -> LabelledImages:
 
 
 def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | None = None) -> RowsT:
-    """Injects noise into the true labels or tags, or into the given ones if the truth is unknown.
+    """Injects noise into the true labels or tags.
 
-    If the truth is unknown, unchanged labels count as right.
+    Args:
+        images: Images or rows of features. If their truth is unknown, the given labels or tags count as right.
+        noise: The kind and its parameters.
+        seed: Seed of all draws.
+        progress: Receives progress.
     """
     if isinstance(images, TaggedImages):
         return _with_tag_noise(images, noise, seed=seed, progress=progress)
@@ -374,11 +380,7 @@ def _measure(shared: SharedInputs, cell: Cell, key: str, records: Mapping[str, M
 def _check_same(
     group: str, fingerprints: Mapping[str, str | None], records: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> None:
-    """Checks that the cells of one group were measured on the same images and model.
-
-    Raises:
-        RunError: They were not, so that their numbers cannot be compared.
-    """
+    """Raises a `RunError` if cells of one group were measured on other images or models: they cannot be compared."""
     for record in records.values():
         for name, value in fingerprints.items():
             if record["group"] == group and record.get(name) != value:

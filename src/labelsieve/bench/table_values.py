@@ -41,7 +41,15 @@ def column_names(experiment: Experiment) -> list[str]:
 
 
 def series(experiment: Experiment, records: Records, method: str, metric: str, text: str = "") -> list[Spread | None]:
-    """Returns one metric of one method in every column; None if no seed has been measured."""
+    """Returns one metric of one method in every column; None if no seed has been measured.
+
+    Args:
+        experiment: The experiment.
+        records: The records of measured cells, by :meth:`Experiment.key`.
+        method: Name of the method in the experiment.
+        metric: A key of `METRICS`.
+        text: The text regime of the columns; empty if the experiment has none.
+    """
     every = experiment.seeds
     return [spread(values(experiment, records, each, method, metric, every)) for each in columns(experiment, text)]
 
@@ -49,7 +57,16 @@ def series(experiment: Experiment, records: Records, method: str, metric: str, t
 def values(
     experiment: Experiment, records: Records, column: Column, method: str, metric: str, seeds: Iterable[int]
 ) -> list[float]:
-    """Returns one metric of one method in a column, for those seeds that have it."""
+    """Returns one metric of one method in a column, for those seeds that have it.
+
+    Args:
+        experiment: See :func:`series`.
+        records: See :func:`series`.
+        column: The column, which includes the text regime.
+        method: See :func:`series`.
+        metric: See :func:`series`.
+        seeds: The seeds, whose order the values have.
+    """
     cells = (Cell(column.model, column.data, column.noise, method, seed, column.text) for seed in seeds)
     results = [records[key].get(metric) for key in map(experiment.key, cells) if key in records]
     return [float(value) for value in results if value is not None]

@@ -24,14 +24,26 @@ _MISSING = "\N{EN DASH}"
 
 
 def write_tables(experiment: Experiment, records: Records, folder: Path) -> None:
-    """Writes `results.csv` with every cell of the experiment, and `results.md` with its tables."""
+    """Writes `results.csv` with every cell of the experiment, and `results.md` with its tables.
+
+    Args:
+        experiment: The experiment.
+        records: The records of measured cells, by :meth:`Experiment.key`; those of other cells are left out.
+        folder: Folder of both files.
+    """
     cell_records = {key: records[key] for key in map(experiment.key, experiment.cells()) if key in records}
     _write_csv(experiment, cell_records, folder / RESULTS_CSV)
     write_text(folder / RESULTS_MD, "\n".join(_markdown(experiment, cell_records)) + "\n")
 
 
 def write_plots(experiment: Experiment, records: Records, folder: Path) -> None:
-    """Draws a plot of each table with one metric, and a reliability diagram if a table has the calibration error."""
+    """Draws a plot of each table with one metric, and a reliability diagram if a table has the calibration error.
+
+    Args:
+        experiment: The experiment.
+        records: The records of measured cells, by :meth:`Experiment.key`.
+        folder: Folder of the SVG files, which are named by metric and text regime.
+    """
     for metrics in experiment.tables:
         for text in experiment.texts if len(metrics) == 1 else ():
             plot(
@@ -97,7 +109,13 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
 
 
 def published_table(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
-    """Yields a table of measured and published numbers and their difference in points, with a row for each cell."""
+    """Yields a table of measured and published numbers and their difference in points, with a row for each cell.
+
+    Args:
+        experiment: Has one model and one text regime.
+        published: The numbers of the paper, in percent.
+        records: The records of measured cells, by :meth:`Experiment.key`.
+    """
     titles = (f"{METRICS[metric].title}: ours | paper | difference" for metric in published.metrics)
     yield f"| data | noise | method | {' | '.join(titles)} |"
     yield "|---|---|---|" + "---:|---:|---:|" * len(published.metrics)

@@ -133,7 +133,15 @@ class Source:
         noise: Path | None = None,
         one_class: bool = False,
     ) -> LabelledImages:
-        """Loads the images; `seed` draws the subset, `noise` is a file of labels, `one_class` allows a single class."""
+        """Loads the images.
+
+        Args:
+            seed: Seed of the subset, if there is a limit.
+            progress: Receives progress.
+            truth_column: Column of the true labels, for metrics only.
+            noise: A file of wrong labels for these images; their own labels become the truth.
+            one_class: Whether a single class is allowed.
+        """
         from labelsieve.data.loading import load_images
 
         return load_images(
@@ -200,7 +208,14 @@ class TagSource:
     def load(
         self, *, seed: int, progress: Progress, truth_column: str | None = None, noise: Path | None = None
     ) -> TaggedImages:
-        """Loads the images; `seed` draws the subset, and `noise` is a file of other tags."""
+        """Loads the images.
+
+        Args:
+            seed: Seed of the subset, if there is a limit.
+            progress: Receives progress.
+            truth_column: Column of the true tags, for metrics only.
+            noise: A file of wrong tags for these images; their own tags become the truth.
+        """
         from labelsieve.data.tags.loading import load_tags
 
         options = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "source"}

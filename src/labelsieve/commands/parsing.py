@@ -37,7 +37,13 @@ _CommandT = TypeVar("_CommandT")
 
 
 def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any = None) -> _CommandT:
-    """Parses arguments into a dataclass; fields of `default` replace those of the class.
+    """Parses arguments into a dataclass.
+
+    Args:
+        kind: The dataclass.
+        args: The arguments after the verb.
+        prog: The command with its verb, for help and messages.
+        default: An instance whose fields replace the defaults of the class; None: they stay.
 
     Raises:
         SystemExit: They request help.

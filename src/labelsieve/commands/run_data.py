@@ -30,7 +30,12 @@ def source_of(verdicts: Verdicts | TagVerdicts, source: str | None) -> str | Non
 
 
 def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages:
-    """Loads the images of a run again, from their recorded source or from `source`.
+    """Loads the images of a run again.
+
+    Args:
+        verdicts: The verdicts of the run.
+        progress: Receives progress.
+        source: Where the images lie now; None: their recorded source.
 
     Raises:
         RunError: The run had its images in memory or had none, or they have changed.
@@ -45,7 +50,12 @@ def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = No
 
 
 def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages | LabelledFeatures:
-    """Loads the images or features of a run again, from their recorded source or from `source`.
+    """Loads the images or features of a run again.
+
+    Args:
+        verdicts: The verdicts of the run.
+        progress: Receives progress.
+        source: Where the data lie now; None: their recorded source.
 
     Raises:
         RunError: The run had its data in memory, or they have changed.
@@ -58,7 +68,12 @@ def data_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None
 
 
 def tagged_images_of(verdicts: TagVerdicts, *, progress: Progress, source: str | None = None) -> TaggedImages:
-    """Loads the images of a run on tags again, from their recorded source or from `source`.
+    """Loads the images of a run on tags again.
+
+    Args:
+        verdicts: The verdicts of the run.
+        progress: Receives progress.
+        source: Where the images lie now; None: their recorded source.
 
     Raises:
         RunError: The run had its images in memory, or they have changed.
@@ -166,7 +181,12 @@ def compared_with(verdicts: Verdicts, *, progress: Progress) -> LabelledImages |
 
 
 def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress) -> LabelledImages | LabelledFeatures:
-    """Loads test images or the images of another split, with the arguments in the record of a run.
+    """Loads test images or the images of another split.
+
+    Args:
+        origin: The arguments to load them, in the record of a run; None if it has none.
+        what: Their name in a message, in the plural.
+        progress: Receives progress.
 
     Raises:
         RunError: The source is missing in the record, or a value is of a wrong type.
@@ -183,6 +203,11 @@ def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress
 def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> NDArray[np.uint64] | None:
     """Returns the hashes of the images of a run, to match answers; None, with a note, if the images are missing.
 
+    Args:
+        verdicts: The verdicts of the run.
+        progress: Receives progress and the note.
+        source: Where the data lie now; None: their recorded source.
+
     Raises:
         LabelsieveError: They are not in `source`, if it is passed.
     """
@@ -193,7 +218,16 @@ def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = 
 def data_or_none(
     verdicts: Verdicts, *, progress: Progress, source: str | None
 ) -> LabelledImages | LabelledFeatures | None:
-    """Returns the data of a run; None where they cannot be loaded any more."""
+    """Returns the data of a run; None, with a note, where they cannot be loaded any more.
+
+    Args:
+        verdicts: The verdicts of the run.
+        progress: Receives progress and the note.
+        source: Where the data must lie now; None: their recorded source, where they may be missing.
+
+    Raises:
+        LabelsieveError: They are not in `source`, if it is passed.
+    """
     try:
         return data_of(verdicts, source=source, progress=progress)
     except LabelsieveError as error:

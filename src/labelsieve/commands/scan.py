@@ -248,7 +248,13 @@ class Scan(RunOptions, Generic[SettingsT]):
 
 
 def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
-    """Returns the last value of a flag, before the arguments are parsed."""
+    """Returns the last value of a flag, before the arguments are parsed.
+
+    Args:
+        args: The arguments after the verb.
+        flag: The flag with its dashes; its value is the next argument, or follows "=".
+        default: The result if the flag has no value.
+    """
     chosen = default
     for word, following in zip(args, [*args, "--"][1:], strict=True):
         if word == flag and not following.startswith("-"):

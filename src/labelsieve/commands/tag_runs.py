@@ -40,6 +40,15 @@ def write_report_of_tags(
 ) -> None:
     """Writes the report of a run on tags again.
 
+    Args:
+        run_folder: Folder of the run.
+        out: The file to write, which may not be a file of the run other than its report.
+        source: Where the images lie now; None: their recorded source.
+        max_images: Maximum number of pairs of each kind; the default of the command, `MAX_IMAGES`, means `MAX_PAIRS`.
+        thumbnail_px: Longest side of the embedded images.
+        overwrite: Whether to replace a file that is not a report; reports are always replaced.
+        progress: Receives progress.
+
     Raises:
         LabelsieveError: The run or its images cannot be read, or a foreign file would be replaced.
     """
@@ -87,6 +96,15 @@ def export_tags(
     progress: Progress,
 ) -> None:
     """Writes the tags, corrected by the verdicts of a run and the marks of a person, one row per image.
+
+    Args:
+        run_folder: Folder of the run.
+        out: The file to write.
+        format: A key of `FORMATS` that is for tags.
+        marks: Files of marks; None: the verdicts alone.
+        source: Where the images lie now, only to keep `out` from replacing it; None: their recorded source.
+        overwrite: Whether to replace an existing file.
+        progress: Receives progress.
 
     Raises:
         DataError: The marks cannot be read, or belong to another run.

@@ -106,6 +106,13 @@ def indices_of(
 ) -> NDArray[np.int64]:
     """Returns the labels of A annotators as indices into the class names, (N, A), -1 where one is missing.
 
+    Args:
+        columns: The A columns of N labels, with codes of -1 where one is missing.
+        class_names: The K names.
+        ids: The N ids, for messages.
+        by_number: See :func:`labelsieve.data.labels.to_indices`.
+        former: See :func:`labelsieve.data.labels.to_indices`.
+
     Raises:
         DataError: Labels are outside of the class names.
     """

@@ -97,11 +97,9 @@ def read_labels(
 ) -> LabelColumn:
     """Reads labels from an Arrow array or a sequence.
 
-    Missing labels are null, NaN, an empty text or, beside known class names, -1. Floats that are integers, as
-    pandas writes a column with gaps, count as integers.
-
     Args:
-        column: N labels: names or integers.
+        column: N names or integers; floats that are integers, as pandas writes a column with gaps, count as such.
+            Missing labels are null, NaN, an empty text or, beside known class names, -1.
         where: Name of the labels, for messages.
         names_of_integers: Class names that integers refer to, if they come with the labels (as in a `ClassLabel`).
         names_from: Where `names_of_integers` comes from.
@@ -160,11 +158,13 @@ def resolve_class_names(
 ) -> tuple[tuple[str, ...], str]:
     """Returns the class names in the order of the indices, and a note on their source.
 
-    The sources are, in this order: passed names, names that came with the labels, the different labels, sorted.
+    Args:
+        label: The labels, which may come with class names.
+        class_names: K names, or their file; None: those that came with the labels, else the different labels, sorted.
+        one_class: Whether one class is enough, instead of two.
 
     Raises:
-        DataError: Fewer than two classes, unless `one_class` is enough; an empty name, or two names that are the same
-            class.
+        DataError: The file cannot be read, a name is empty, two names are the same class, or there are too few.
     """
     if class_names is not None:
         names, origin = _given_names(class_names)
@@ -230,10 +230,12 @@ def _given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ..
 
 
 def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = False) -> None:
-    """Checks that there are at least two class names, or one, all different texts after :func:`normalise`.
+    """Raises a `DataError` with the problem if class names are too few, or equal or empty after :func:`normalise`.
 
-    Raises:
-        DataError: They are not; the message states the problem.
+    Args:
+        names: The K names; values that are not texts are rejected, too.
+        where: Name of their source, for messages.
+        one_class: Whether one name is enough, instead of two.
     """
     for name in names:
         if not isinstance(name, str) or not normalise(name):
@@ -261,11 +263,7 @@ def _quoted_pair(first: str, second: str) -> str:
 
 
 def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
-    """Checks that no label is missing.
-
-    Raises:
-        DataError: Some are; the message states how many, and the first id.
-    """
+    """Raises a `DataError` with the number of missing labels and the first id, if any is missing."""
     missing = np.flatnonzero(column.codes < 0)
     if len(missing):
         first = shown(ids[missing[0]])
@@ -283,19 +281,14 @@ def to_indices(
     by_number: bool,
     former: Sequence[str] = (),
 ) -> NDArray[np.int64]:
-    """Maps labels to indices into `class_names`.
-
-    Names are compared after :func:`normalise`. Integers that are not names are indices.
+    """Maps labels to indices into `class_names`, (N,), int64, comparing names after :func:`normalise`.
 
     Args:
         column: The labels of N images.
         class_names: The K names.
         ids: The N ids, for messages.
-        by_number: Whether numbers may be indices: true if the order of `class_names` was stated explicitly.
+        by_number: Whether integers that are not names are indices: true if the order of `class_names` was stated.
         former: The K names that `class_names` rename (:func:`renamed`), as the labels still have them, or nothing.
-
-    Returns:
-        Shape (N,), int64, values 0 to K-1.
 
     Raises:
         DataError: Labels are missing or outside of `class_names`; the message states how many, and the first id.
@@ -316,6 +309,12 @@ def to_indices(
 
 def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what: str) -> NDArray[np.int64]:
     """Checks N labels that are indices already, and returns them as int64.
+
+    Args:
+        labels: An array of integers, shape (N,), or a sequence, values 0 to K-1.
+        count: N.
+        class_names: The K names.
+        what: Name of the labels in messages, in the plural.
 
     Raises:
         DataError: They are not integers, not one for each of `count` rows, or outside of `class_names`.

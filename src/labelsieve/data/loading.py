@@ -218,7 +218,13 @@ def check_limit(limit: int | None, seed: int) -> None:
 
 
 def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
-    """Draws `limit` rows, in order, or returns None if all rows are used."""
+    """Draws rows without replacement, and returns them in ascending order, or None if all rows are used.
+
+    Args:
+        rows: Number of all rows.
+        limit: Number of rows to draw; None: all.
+        seed: Seed of the draw.
+    """
     if limit is None or limit >= rows:
         return None
     check_value("seed", seed, Seed)

@@ -159,7 +159,7 @@ def instance_noise(images: LabelledImages, request: Request) -> tuple[NDArray[np
 def symmetric(
     labels: NDArray[np.int64], *, classes: int, rate: float, seed: int = 0, exact: bool = True
 ) -> NDArray[np.int64]:
-    """Returns labels with symmetric noise.
+    """Returns labels with symmetric noise, (N,), int64.
 
     Args:
         labels: Shape (N,), values 0 to `classes` - 1.
@@ -168,9 +168,6 @@ def symmetric(
         seed: Seed of the draws.
         exact: True: exactly `round(rate * N)` labels change, each to one of the K - 1 others. False: each label with
             probability `rate` becomes one of all K.
-
-    Returns:
-        Shape (N,), int64.
     """
     rng, noisy = np.random.default_rng(seed), labels.copy()
     rows = _rows(np.arange(len(labels)), rate=rate, total=len(labels), rng=rng, exact=exact)
@@ -184,7 +181,7 @@ def symmetric(
 def paired(
     labels: NDArray[np.int64], *, target: NDArray[np.int64], rate: float, seed: int = 0, exact: bool = True
 ) -> NDArray[np.int64]:
-    """Returns labels of which some became the class they are mistaken for.
+    """Returns labels of which some became the class they are mistaken for, (N,), int64.
 
     Args:
         labels: Shape (N,), values 0 to K-1.
@@ -192,9 +189,6 @@ def paired(
         rate: From 0 to below 1: share of all N labels.
         seed: Seed of the draws.
         exact: True: exactly `round(rate * N)` labels change. False: each that can, with probability `rate`.
-
-    Returns:
-        Shape (N,), int64.
 
     Raises:
         SettingsError: Fewer labels can change than `rate` asks for.
@@ -304,13 +298,14 @@ def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[n
 
 
 def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]:
-    """Draws the probability of each image to be mislabelled.
+    """Draws the probability of each image to be mislabelled, (N,), float64, from 0 to 1.
 
-    Normal with mean `rate` and standard deviation 0.1, truncated to [0, 1] (Xia et al. 2020, Algorithm 2, line 1). At
-    rate 0 all are 0, so that no noise means no noise.
+    Normal with standard deviation 0.1, truncated to [0, 1] (Xia et al. 2020, Algorithm 2, line 1).
 
-    Returns:
-        Shape (count,), float64, values 0 to 1.
+    Args:
+        count: N.
+        rate: Mean before truncation, from 0 to below 1. At 0 all are 0, so that no noise means no noise.
+        seed: Seed of the draws.
     """
     drawn = np.zeros(count)
     if rate == 0:
@@ -324,12 +319,15 @@ def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]
 
 
 def class_weights(label: int, *, features: int, classes: int, seed: int = 0) -> NDArray[np.float32]:
-    """Draws the projection W of one class, standard normal (Xia et al. 2020, Algorithm 2, line 2).
+    """Draws the projection W of one class, (F, K), float32, standard normal (Xia et al. 2020, Algorithm 2, line 2).
 
     Each class has a stream of its own, so that never more than one projection is held.
 
-    Returns:
-        Shape (features, classes), float32.
+    Args:
+        label: Index of the class.
+        features: F, the number of features of an image.
+        classes: K.
+        seed: Seed of the draws, the same for all classes.
     """
     return np.random.default_rng([seed, 1, label]).standard_normal((features, classes), dtype=np.float32)
 

@@ -152,6 +152,11 @@ def pixel_notes(images: Images, noise: NoiseRecord) -> list[str]:
 def rows_in_file(images: Images, noise: NoiseRecord, path: str | Path) -> NDArray[np.int64]:
     """Returns the row of each image in a file of noise, (N,).
 
+    Args:
+        images: N images.
+        noise: The content of the file, with the ids of these images and maybe of others.
+        path: The file, for messages.
+
     Raises:
         DataError: The file lacks an image.
     """

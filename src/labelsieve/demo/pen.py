@@ -62,7 +62,13 @@ class Style:
 
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """Blend two colours; ``share`` is that of the second one."""
+    """Blends two colours.
+
+    Args:
+        first: A colour.
+        second: Another one.
+        share: The share of the second one, from 0 to 1.
+    """
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
@@ -136,15 +142,37 @@ class Pen:
             self._trace(placed)
 
     def oval(self, x: float, y: float, across: float, down: float | None = None, role: Role = "body") -> None:
-        """Draw an ellipse around (x, y) with these half-axes; a circle when ``down`` is left out."""
+        """Draws an ellipse.
+
+        Args:
+            x: Its centre from left to right, in the frame.
+            y: Its centre from top to bottom.
+            across: Its horizontal half-axis.
+            down: Its vertical half-axis; None: a circle.
+            role: Which colour of the sketch it has.
+        """
         self.shape(_CIRCLE * (across, across if down is None else down) + (x, y), role)
 
     def box(self, left: float, top: float, right: float, bottom: float, role: Role = "body") -> None:
-        """Draw a rectangle."""
+        """Draws a rectangle.
+
+        Args:
+            left: Left edge, in the frame.
+            top: Top edge, above the bottom one as y points downwards.
+            right: Right edge.
+            bottom: Bottom edge.
+            role: Which colour of the sketch it has.
+        """
         self.shape([(left, top), (right, top), (right, bottom), (left, bottom)], role)
 
     def line(self, points: Sequence[Point] | FloatArray, role: Role = "dark", width: float = 0.05) -> None:
-        """Draw an open line; ``width`` is in units of the frame."""
+        """Draws an open line.
+
+        Args:
+            points: Its corners, x and y in the frame.
+            role: Which colour of the sketch it has.
+            width: Its width, in units of the frame.
+        """
         corners = _flat(self._place(np.asarray(points, dtype=np.float64), closed=False))
         thick = max(3, round(width * self._unit))
         if self._width >= 1 and role != "dark" and width > 0.08:

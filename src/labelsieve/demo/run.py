@@ -109,7 +109,13 @@ def default_detectors() -> tuple[Detector, ...]:
 
 
 def write_sketches(path: Path, *, count: int, seed: int) -> LabelledImages:
-    """Writes mislabelled sketches with their true labels, and loads them as a user would."""
+    """Writes mislabelled sketches with their true labels, and loads them as a user would.
+
+    Args:
+        path: The Parquet file to write.
+        count: Number of sketches.
+        seed: Seed of the sketches and of the wrong labels.
+    """
     from labelsieve.data.loading import load_images
     from labelsieve.data.noise_files import write_noisy
     from labelsieve.demo.sketches import CLASS_NAMES, sketches

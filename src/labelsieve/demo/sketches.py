@@ -206,7 +206,13 @@ class Colours(NamedTuple):
 
 
 def choose_colours(ground: Rgb, rng: np.random.Generator, style: Style) -> Colours:
-    """Draws the colours of one thing on a background of the colour ``ground``."""
+    """Draws the colours of one thing.
+
+    Args:
+        ground: Colour of the background, which the thing needs contrast to.
+        rng: Source of randomness.
+        style: Has the palette.
+    """
     name, main = _contrasting(style.palette, ground, rng)
     return Colours(name, main, _contrasting(style.palette, main, rng)[1])
 
@@ -214,7 +220,16 @@ def choose_colours(ground: Rgb, rng: np.random.Generator, style: Style) -> Colou
 def draw_shape(
     canvas: Image.Image, class_name: str, *, rng: np.random.Generator, style: Style, colours: Colours, ground: Rgb
 ) -> None:
-    """Draws one thing, in a random pose, onto a canvas of ``CANVAS`` x ``CANVAS`` pixels."""
+    """Draws one thing, in a random pose, onto a canvas.
+
+    Args:
+        canvas: The canvas, ``CANVAS`` x ``CANVAS`` pixels.
+        class_name: One of ``CLASS_NAMES``.
+        rng: Source of all randomness.
+        style: Style to draw in.
+        colours: From :func:`choose_colours`.
+        ground: Colour of the background, which outlines need contrast to.
+    """
     pen = Pen(canvas, rng=rng, style=style, colour=colours.main, accent=colours.accent, ground=ground)
     SHAPES[class_name](pen, rng)
 
@@ -227,7 +242,15 @@ def _contrasting(options: tuple[tuple[str, Rgb], ...], other: Rgb, rng: np.rando
 def paint_background(
     kind: Background, ground: Rgb, rng: np.random.Generator, style: Style, *, side: int = CANVAS
 ) -> Image.Image:
-    """Paints a square of ``side`` x ``side`` pixels; patterns do not scale with it."""
+    """Paints the square background of a sketch or a scene.
+
+    Args:
+        kind: The pattern.
+        ground: The main colour.
+        rng: Source of all randomness.
+        style: Has the colours that may be mixed into the pattern.
+        side: Width and height in pixels; patterns do not scale with it, but the gradient does.
+    """
     second = mix(ground, style.grounds[rng.integers(len(style.grounds))][1], 0.35)
     if kind == "gradient":
         corners = Image.new("RGB", (2, 2), ground)
@@ -287,7 +310,13 @@ def scatter(
 
 
 def add_noise(image: Image.Image, rng: np.random.Generator, deviation: float) -> Image.Image:
-    """Adds film grain to an image, with a standard deviation out of 255."""
+    """Adds film grain to an image.
+
+    Args:
+        image: An RGB image.
+        rng: Source of randomness.
+        deviation: Standard deviation out of 255; the image stays as it is at 0.
+    """
     if deviation <= 0:
         return image
     pixels = np.asarray(image, dtype=np.float32)

@@ -73,10 +73,15 @@ def cifar_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_human(path: Path, labels: Mapping[str, Any], *, old_numpy: bool = True) -> None:
-    """Writes human labels in the format of CIFAR-N, by default with the module names of old numpy versions.
+    """Writes human labels in the format of CIFAR-N.
 
     This is the only use of pickle, through `torch.save`, as in the official files: it contains only numbers, and the
     reader rejects anything else.
+
+    Args:
+        path: The file to write.
+        labels: Name of each set of labels to an array (N,) of class indices.
+        old_numpy: Whether to write the module names of old numpy versions.
     """
     import torch
 
@@ -132,7 +137,15 @@ def write_parquet(
     class_names: Sequence[str],
     image_column: str = "image",
 ) -> None:
-    """Writes images (N, H, W, 3), as PNG, with columns of labels (N,) as Parquet of the Hub, atomically."""
+    """Writes images, as PNG, with columns of labels as Parquet of the Hub, atomically.
+
+    Args:
+        path: The file to write.
+        images: Shape (N, H, W, 3).
+        labels: Name of each column of labels to its values, shape (N,), 0 to K-1.
+        class_names: The K names, the same for all columns.
+        image_column: Name of the column of images.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features

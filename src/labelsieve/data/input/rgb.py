@@ -58,7 +58,13 @@ def on_ground(image: Any) -> Any:
 
 
 def to_rgb(image: Any, kind: str, ranges: Any) -> Any:
-    """Converts a loaded image to 8-bit RGB; a kind without a range is scaled by the range of the image itself."""
+    """Converts a loaded image to 8-bit RGB.
+
+    Args:
+        image: The image, in its original mode.
+        kind: Its `value_kind`, from before it was loaded.
+        ranges: Kind to the values that become black and white; other kinds are scaled by the range of the image.
+    """
     if kind in ("8-bit", "16-bit colour"):
         transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
         image = on_ground(image) if transparent else image.convert("RGB")

@@ -54,6 +54,11 @@ def refuse_unknown_name(source: str) -> None:
 def read_published(source: NamedSource, *, requested: Columns, split: str | None) -> Table:
     """Reads one split of a published data set in its official layout.
 
+    Args:
+        source: Name and folder of the data set.
+        requested: The requested columns; without labels or truth, those of the data set.
+        split: The split; None: the only one, else `train`.
+
     Raises:
         DataError: Files are missing or invalid, or there is no such split or column.
     """

@@ -149,7 +149,13 @@ def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
 
 
 def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0) -> NDArray[np.int64]:
-    """Reads labels, texts or numbers that count from `first`, as indices into `names`.
+    """Reads labels as indices into names.
+
+    Args:
+        values: N integers, or texts of integers.
+        names: One for each of the K classes; only their number matters.
+        where: Name of the labels, for messages.
+        first: The number of the first class in the file.
 
     Raises:
         DataError: One is not an integer, or outside of the names.
@@ -171,8 +177,14 @@ def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0)
 def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, of: object) -> list[Any]:
     """Returns the value of each key in a table.
 
+    Args:
+        keys: The keys, which may repeat.
+        table: Key to value.
+        where: Name of the table, for messages.
+        of: Name of the source of the keys, for messages.
+
     Raises:
-        DataError: Some keys are missing: how many, and the first. `where` is the table, `of` the source of the keys.
+        DataError: Some keys are missing: how many, and the first.
     """
     missing = [key for key in keys if key not in table]
     if missing:

@@ -26,12 +26,24 @@ _VIEWS = {"binary_view": "binary", "string_view": "string"}
 
 
 def read_parquet(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
-    """Reads Parquet files; see :func:`read_arrow_files`."""
+    """Reads Parquet files; see :func:`read_arrow_files`.
+
+    Args:
+        files: The files, read in order as one table.
+        requested: The requested columns.
+        where: Name of the files, for messages.
+    """
     return read_arrow_files(files, kind="parquet", requested=requested, where=where)
 
 
 def read_arrow(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
-    """Reads Arrow or Feather files; see :func:`read_arrow_files`."""
+    """Reads Arrow or Feather files; see :func:`read_arrow_files`.
+
+    Args:
+        files: The files, read in order as one table.
+        requested: The requested columns.
+        where: Name of the files, for messages.
+    """
     return read_arrow_files(files, kind="arrow", requested=requested, where=where)
 
 
@@ -108,7 +120,13 @@ def arrow_schema(path: Path) -> pa.Schema:
 
 
 def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of a Parquet file in batches of at most `rows` rows."""
+    """Yields some columns of a Parquet file in batches.
+
+    Args:
+        path: The file.
+        columns: Names of the columns.
+        rows: Maximum number of rows in a batch.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -116,7 +134,13 @@ def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterato
 
 
 def arrow_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of an Arrow or Feather file in batches of at most `rows` rows."""
+    """Yields some columns of an Arrow or Feather file in batches.
+
+    Args:
+        path: The file.
+        columns: Names of the columns.
+        rows: Maximum number of rows in a batch.
+    """
     with open_arrow(path) as file:
         yield from file.read_all().select([*columns]).to_batches(rows)
 

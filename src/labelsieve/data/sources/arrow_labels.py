@@ -21,12 +21,26 @@ _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def write_parquet(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
-    """Writes Parquet files with other labels; see :func:`_write`."""
+    """Writes Parquet files with other labels; see :func:`_write`.
+
+    Args:
+        files: All files of the table.
+        targets: The files to write, and their targets.
+        column: The column of labels.
+        edits: The edits of each file.
+    """
     _write(files, targets, column=column, edits=edits, kind="parquet", values=_parquet_column, write=_write_parquet)
 
 
 def write_arrow(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
-    """Writes Arrow or Feather files with other labels; see :func:`_write`."""
+    """Writes Arrow or Feather files with other labels; see :func:`_write`.
+
+    Args:
+        files: All files of the table.
+        targets: The files to write, and their targets.
+        column: The column of labels.
+        edits: The edits of each file.
+    """
     _write(files, targets, column=column, edits=edits, kind="arrow", values=_arrow_column, write=_write_arrow)
 
 

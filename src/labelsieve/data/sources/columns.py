@@ -52,8 +52,7 @@ class Columns:
         folder: The folder of images for names in the image column, set by the user.
         one_class: Whether one class is enough, if labels are not used.
         box: The columns of left, top, width and height, in pixels, if each row is a box in its image.
-        guess: Guesses the columns of labels with several labels per image: a function of features and the name of
-            the source. None: one label per image.
+        guess: Returns the columns of several labels per image, by features and source name. None: one label per image.
         option: The option that names a column of labels, for messages.
     """
 
@@ -170,11 +169,7 @@ def choose_columns(
 
 
 def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Returns the columns of boxes, none if rows are images.
-
-    Raises:
-        DataError: Some are missing, or there are corners: the rows are boxes, but cannot be read as such.
-    """
+    """Returns the columns of boxes, none if rows are images; a `DataError` if some are missing, or for corners."""
     present = [name for name in BOX_NAMES if name in names]
     if len(present) == len(BOX_NAMES):
         return BOX_NAMES
@@ -190,11 +185,7 @@ def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def label_columns(names_or_name: str | Sequence[str] | None) -> Columns:
-    """Returns the request for one column of labels, or for those of several annotators.
-
-    Raises:
-        SettingsError: No column is named, or a column is named twice.
-    """
+    """Returns the request for one label column or those of annotators; a `SettingsError` for no name or duplicates."""
     if names_or_name is None or isinstance(names_or_name, str):
         return Columns(label=names_or_name)
     names = tuple(names_or_name)
@@ -386,7 +377,16 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
 def no_guess(
     what: str, candidates: list[str], usual: tuple[str, ...], option: str, *, where: str, columns: Mapping[str, Any]
 ) -> str:
-    """Returns the message if none or several columns match."""
+    """Returns the message if none or several columns match.
+
+    Args:
+        what: What the column would be, with its article.
+        candidates: The columns that match, none or several.
+        usual: Usual names of such a column, the best example first.
+        option: The option that names the column.
+        where: Name of the source.
+        columns: All columns by name.
+    """
     if candidates:
         return f"expected {what} in {where}, found several that fit: {_listed(candidates)}; choose one with {option}"
     near = next((hint for name in columns if (hint := did_you_mean(name.lower(), usual))), "")

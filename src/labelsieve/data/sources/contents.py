@@ -44,10 +44,18 @@ def hash_images(
     boxes: Boxes | None = None,
     progress: Progress,
 ) -> NDArray[np.uint64]:
-    """Hashes each image, batch by batch; notes missing files, and rejects a source without any image.
+    """Hashes each image, batch by batch; rejects a source without any image.
 
     For boxes, each image is read once; its hash is combined with the box and, if boxes of an image coincide, with their
     number: such boxes are not copies, which would share one label.
+
+    Args:
+        images: N undecoded images, in the column `image`.
+        ids: The N ids, for notes, and for hashes of missing images.
+        notes: Receives notes on missing images and on pointers of Git LFS.
+        table: The source, for messages.
+        boxes: The N boxes, if rows are boxes.
+        progress: Receives progress.
     """
     if boxes is not None:
         _, first, inverse = np.unique(boxes.image_of, return_index=True, return_inverse=True)

@@ -63,7 +63,13 @@ class _Row(NamedTuple):
 
 
 def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
-    """Reads one or several CSV files with the same header as one table; all values are texts."""
+    """Reads one or several CSV files with the same header as one table; all values are texts.
+
+    Args:
+        files: The files, in the order of the table.
+        requested: The requested columns.
+        where: Name of the files, for messages.
+    """
     import pyarrow as pa
     from datasets import Dataset
 

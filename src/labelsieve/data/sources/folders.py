@@ -75,6 +75,11 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
 
     Hidden files, system folders and folders without images are left out;
     :mod:`labelsieve.data.sources.class_folders` decides which other folders are not classes.
+
+    Args:
+        folder: The folder of the class folders or, if one class is enough, maybe of the images themselves.
+        requested: Says whether one class is enough; named columns are rejected.
+        split: None; a split is rejected.
     """
     refuse_split(split, folder)
     if wish := requested.image or requested.label or requested.truth:

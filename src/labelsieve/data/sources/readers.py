@@ -99,7 +99,12 @@ def _in_files(shards: Shards, path: Path, where: str) -> SourceLocation:
 
 
 def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
-    """Reads a folder, a file, a pattern of files, a published data set or a Hub id, whichever `source` is.
+    """Reads a folder, a file, a pattern of files, a published data set or a Hub id.
+
+    Args:
+        source: Any of them; its files decide which, or its form if it does not exist.
+        requested: The requested columns.
+        split: The split, for sources that have splits; None: the only one, else `train`.
 
     Raises:
         DataError: It is none of them, or cannot be read.
@@ -168,7 +173,13 @@ def _read_files(files: Sequence[Path], *, kind: str, requested: Columns, where: 
 
 
 def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads a folder written by `save_to_disk`, memory mapped."""
+    """Reads a folder written by `save_to_disk`, memory mapped.
+
+    Args:
+        path: The folder.
+        requested: The requested columns.
+        split: The split of a `DatasetDict`; None: the only one, else `train`.
+    """
     import datasets
 
     where = f"the folder {path}"
@@ -179,9 +190,12 @@ def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
 
 
 def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
-    """Reads `name/dataset` or `name/dataset:configuration` from the Hub or its cache.
+    """Reads a data set from the Hub or its cache.
 
-    The columns of some published data sets are known; others are guessed.
+    Args:
+        source: `name/dataset` or `name/dataset:configuration`.
+        requested: The requested columns; without them those of some published data sets are known, others are guessed.
+        split: The split, or a slice of it as in `train[:10%]`; None: the only one, else `train`.
     """
     import datasets
 
@@ -222,7 +236,14 @@ def _check_hub(name: str) -> None:
 
 
 def read_dataset(rows: Any, *, requested: Columns, split: str | None, label_needed: bool) -> Table:
-    """Reads a `datasets.Dataset`, or one split of a `DatasetDict`."""
+    """Reads a `datasets.Dataset`, or one split of a `DatasetDict`.
+
+    Args:
+        rows: The data set; its format and transforms are removed.
+        requested: The requested columns.
+        split: The split of a `DatasetDict`; None: the only one, else `train`.
+        label_needed: False if the labels are passed separately.
+    """
     return _from_dataset(rows, requested=requested, split=split, where="the data set", label_needed=label_needed)
 
 

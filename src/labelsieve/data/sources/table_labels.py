@@ -39,7 +39,15 @@ def read_table_labels(
     class_names: Sequence[str] | str | Path | None,
     one_class: bool = False,
 ) -> TableLabels:
-    """Reads the labels of a table, and its true labels if there are any, as indices into class names."""
+    """Reads the labels of a table, and its true labels if there are any, as indices into class names.
+
+    Args:
+        table: A table of N rows.
+        ids: The N ids, for messages.
+        labels: The N labels, names or integers, if the table has no column of labels.
+        class_names: See :func:`labelsieve.data.labels.resolve_class_names`.
+        one_class: Whether one class is enough, instead of two.
+    """
     columns = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
     given_column = merged(columns, ids) if columns else _label_column(table, table.columns.label, labels=labels)
     if not columns:
@@ -63,7 +71,13 @@ def read_table_labels(
 
 
 def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
-    """Returns the ids: the column `id`, else the relative paths, else row numbers, whichever is unique."""
+    """Returns the ids: the column `id`, else the relative paths, else row numbers, whichever is unique.
+
+    Args:
+        table: A table of N rows.
+        paths: The N paths of the images; None if they lie in the table, or if rows are boxes, which share paths.
+        notes: Receives notes on ids that are not unique.
+    """
     named = table.columns.id
     if named is not None:
         feature, where = table.rows.features[named], f'the column "{named}" of {table.where}'

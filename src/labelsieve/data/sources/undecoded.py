@@ -22,7 +22,13 @@ _BATCH = 64
 
 
 def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None = None) -> Dataset:
-    """Returns the rows with a single column `image` of undecoded images."""
+    """Returns the rows with a single column `image` of undecoded images.
+
+    Args:
+        table: A table of N rows.
+        paths: The N paths of the images; None if they lie in the table.
+        boxes: The N boxes, if rows are boxes; those without an image, whose number is -1, get null.
+    """
     from datasets import Dataset, Features, Image
 
     column = str(table.columns.image)

@@ -27,6 +27,14 @@ def merge_duplicate_files(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Merges the files of a folder that are one image: links to the same file, or copies with the same bytes.
 
+    Args:
+        images: N undecoded images, in the column `image`.
+        ids: The N ids.
+        tags_of_files: Shape (N, K): the class folder of each file.
+        notes: Receives a note on images in several class folders.
+        table: The folder, for messages.
+        progress: Receives progress.
+
     Returns:
         The row of the first file of each of M images, (M,), and the classes of all its files, (M, K).
 

@@ -146,7 +146,13 @@ def write_tag_noise(
 
 
 def about_tag_noise(images: TaggedImages, truth: NDArray[np.bool_], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the metadata of a file of noisy tags; see :class:`TagNoiseFile`."""
+    """Returns the metadata of a file of noisy tags; see :class:`TagNoiseFile`.
+
+    Args:
+        images: N images with the noisy tags as given tags.
+        truth: Shape (N, K): the tags before the noise.
+        parameters: The parameters of the noise, stored as they are.
+    """
     return {
         "kind": "tags",
         "noise": dict(parameters),
