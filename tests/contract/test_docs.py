@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ BANNED = (
     r"|tells whether|plainly|plain (?:training|objectives?|losses|images?|photos?|model)"
     r"|judg(?:es?|ed|ing|ements?)|settl(?:es?|ed|ing)|told|bears?"
     r"|whoever|somebody|nobody|hand(?:s|ed)? out|at hand|stood|upon|spoken|speaks?|lying|none of ours|by itself"
-    r"|just now|takes? for|next to nothing|one another|far it is|its kin|nothing but|be it|gone|wanted|went on|strange(?:st|ly)?"
+    r"|just now|takes? for|next to nothing|one another|far it is|its kin|nothing but|be it|gone|wanted|went on"
+    r"|strange(?:st|ly)?"
 )
 """Words of our own, for which the field has another: image, zero-shot model, image encoder, integer, fix, score, ...
 
@@ -178,3 +180,39 @@ def used_names() -> Iterator[tuple[str, str]]:
 
 def test_names_say_what_they_hold() -> None:
     assert set(used_names()) == set(EXCEPTIONS_OF_NAMES)
+
+
+def bases_of(node: ast.ClassDef) -> Iterator[str]:
+    """Yields the names of the base classes, without their type arguments."""
+    for base in node.bases:
+        inner = base.value if isinstance(base, ast.Subscript) else base
+        if isinstance(inner, ast.Name):
+            yield inner.id
+
+
+def explained(name: str, classes: Mapping[str, ast.ClassDef], node: ast.ClassDef) -> bool:
+    """Returns whether a base class in the package has a method of that name, where its parameters are explained."""
+    bases = [classes[base] for base in bases_of(node) if base in classes]
+    return any(name in methods_of(base) or explained(name, classes, base) for base in bases)
+
+
+def methods_of(node: ast.ClassDef | ast.Module) -> dict[str, ast.FunctionDef]:
+    """Returns the public functions in the body of a class or module by name."""
+    return {each.name: each for each in node.body if isinstance(each, ast.FunctionDef) and each.name[0] != "_"}
+
+
+def test_public_functions_explain_their_parameters() -> None:
+    """From three parameters on; methods that a base class explains need not."""
+    root = ROOT / "src" / "labelsieve"
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in root.rglob("*.py")}
+    classes = {each.name: each for module in modules.values() for each in module.body if isinstance(each, ast.ClassDef)}
+    lacking = []
+    for path, module in modules.items():
+        functions = [*methods_of(module).values()]
+        for node in (each for each in module.body if isinstance(each, ast.ClassDef) and each.name[0] != "_"):
+            functions += [each for name, each in methods_of(node).items() if not explained(name, classes, node)]
+        for function in functions:
+            arguments = [each.arg for each in (*function.args.args, *function.args.kwonlyargs)]
+            if len({*arguments} - {"self", "cls"}) > 2 and "Args:" not in (ast.get_docstring(function) or ""):
+                lacking.append(f"{path.relative_to(root)}: {function.name}")
+    assert lacking == []

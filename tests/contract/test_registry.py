@@ -85,7 +85,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (NOISE, "data", r"^def (\w+)\([^()]*request: Request"),
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
-    (FORMATS, "report", r"^def (write_\w+)\((?:verdicts: Verdicts, reviews|cards: |request: ExportRequest)"),
+    (FORMATS, "report", r"^def (write_\w+)\(request: ExportRequest\)"),
     (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, requested: Columns, where: str\)"),
     (WRITERS, "review/writers", r"^class (\w+)\((?:LabelFiles|FolderWriter)\)"),
     (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, requested: Columns, split"),

@@ -36,7 +36,8 @@ class Report(Command):
         run_folder: Folder of the run.
         out: File to write; by default report.html in the folder of the run.
         source: Where the images lie now, if not where the run found them.
-        max_images: Number of the most suspicious images to show, at most 20,000.
+        max_images: Number of the most suspicious images to show, at most 20,000; by default 5,000, of tags 500 of each
+            kind.
         thumbnail_px: Longest side of the thumbnails.
         overwrite: Replace also a file that is not a report.
     """
@@ -44,7 +45,7 @@ class Report(Command):
     run_folder: RunFolder
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     source: OptionalText = None
-    max_images: ImageCount = MAX_IMAGES
+    max_images: Annotated[ImageCount | None, arg(metavar="INT", help_behavior_hint="(optional)")] = None
     thumbnail_px: ThumbnailPixels = 256
     overwrite: Flag = False
 
@@ -68,7 +69,10 @@ class Report(Command):
             )
             return
         verdicts = Verdicts.load(self.run_folder)
-        out = self.out or self.run_folder / REPORT
+        out, max_images = (
+            self.out or self.run_folder / REPORT,
+            MAX_IMAGES if self.max_images is None else self.max_images,
+        )
         check_not_input(out, run=self.run_folder, source=source_of(verdicts, self.source), but=REPORT)
         check_free(out, overwrite=self.overwrite)  # before the images are loaded
         data = data_of(verdicts, source=self.source, progress=progress)
@@ -77,13 +81,13 @@ class Report(Command):
             data,
             out,
             audit=self._audited(verdicts, data, progress),
-            max_images=self.max_images,
+            max_images=max_images,
             thumbnail_px=self.thumbnail_px,
             overwrite=self.overwrite,
             progress=progress,
         )
         flagged = int(verdicts.is_issue.sum())
-        in_page = min(flagged, self.max_images)
+        in_page = min(flagged, max_images)
         message = f"wrote {path} ({megabytes(path.stat().st_size)}): {in_page:,} of {flagged:,} flagged images"
         more = all_flagged(verdicts, shown=in_page)
         progress.say(f"{message}; for all: {more}" if more else message)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.run_data import source_of, tagged_images_of
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.progress import Progress
-from labelsieve.report import MAX_IMAGES
-
-if TYPE_CHECKING:
-    pass
 
 
 def is_tag_run(folder: Path) -> bool:
@@ -33,7 +28,7 @@ def write_report_of_tags(
     *,
     out: Path,
     source: str | None,
-    max_images: int,
+    max_images: int | None,
     thumbnail_px: int,
     overwrite: bool,
     progress: Progress,
@@ -44,7 +39,7 @@ def write_report_of_tags(
         run_folder: Folder of the run.
         out: The file to write, which may not be a file of the run other than its report.
         source: Where the images lie now; None: their recorded source.
-        max_images: Maximum number of pairs of each kind; the default of the command, `MAX_IMAGES`, means `MAX_PAIRS`.
+        max_images: Maximum number of pairs of each kind; by default `MAX_PAIRS`.
         thumbnail_px: Longest side of the embedded images.
         overwrite: Whether to replace a file that is not a report; reports are always replaced.
         progress: Receives progress.
@@ -62,7 +57,7 @@ def write_report_of_tags(
     check_not_input(out, run=run_folder, source=source_of(verdicts, source), but=REPORT)
     check_free(out, overwrite=overwrite)
     images = tagged_images_of(verdicts, source=source, progress=progress)
-    limit = MAX_PAIRS if max_images == MAX_IMAGES else max_images  # the default
+    limit = MAX_PAIRS if max_images is None else max_images
     path = write_tag_report(
         verdicts,
         images,

@@ -403,8 +403,9 @@ def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, r
     assert code == 0, error
     assert "1 unreadable" in said and "Against the truth" in said and "report.html" in said
     assert {path.name for path in out.iterdir()} == {*TAG_FILES}
-    code, said, error = run("report", out, "--max-images", "1")
-    assert code == 0 and "at most 1 pairs of each kind" in said, error
+    for limit, words in ((500, ()), (1, ("--max-images", "1")), (5000, ("--max-images", "5000"))):
+        code, said, error = run("report", out, *words)
+        assert code == 0 and f"at most {limit:,} pairs of each kind" in said, error
     code, said, error = run("export", out, "--format", "csv", "--out", tmp_path / "new.csv")
     assert code == 0 and 'separated by ";"' in said, error
     verdicts = TagVerdicts.load(out)
