@@ -199,9 +199,7 @@ def evaluate(
     }
 
 
-def precision_recall_f1(
-    side: str, actual: NDArray[np.bool_], predicted: NDArray[np.bool_]
-) -> dict[str, float | int | None]:
+def precision_recall_f1(side: str, actual: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, float]:
     """Returns precision, recall and F1 of one class of N items; 0 where they are undefined.
 
     Args:

@@ -14,7 +14,7 @@ Methods of the paper that the experiment does not measure are listed in `only_pu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,7 @@ def read_published_methods(names: Any, methods: Iterable[str]) -> tuple[str, ...
 
 
 def read_values(
-    table: Any, data: Iterable[str], methods: Iterable[str], noises: Iterable[str]
+    table: Any, data: Collection[str], methods: Collection[str], noises: Collection[str]
 ) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
     """Checks that the values are numbers for cells of the experiment.
 
@@ -97,7 +97,7 @@ def read_values(
     return values
 
 
-def _entries(table: Any, known: Iterable[str], what: str) -> Iterable[tuple[str, Any]]:
+def _entries(table: Any, known: Collection[str], what: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(table, dict):
         raise SettingsError(f"expected a table of {what}, got {shown(table)}")
     for name, value in table.items():

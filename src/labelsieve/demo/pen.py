@@ -74,12 +74,12 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
 
 
 def brightness(colour: Rgb) -> float:
-    """Luma of a colour, from 0 (black) to 255 (white)."""
+    """Returns the luma of a colour, from 0 (black) to 255 (white)."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def choose(options: Sequence[tuple[T, float]], rng: np.random.Generator) -> T:
-    """Draw one of several options by their probabilities."""
+    """Draws one of several options by their probabilities."""
     remaining = rng.random() * sum(weight for _, weight in options)
     for option, weight in options:
         remaining -= weight
@@ -128,7 +128,7 @@ class Pen:
         self._texture = _texture(self._fill, slope, gap) if self._fill in ("hatch", "dots") else None
 
     def shape(self, points: Sequence[Point] | FloatArray, role: Role = "body") -> None:
-        """Draw a closed shape with these corners."""
+        """Draws a closed shape with these corners."""
         placed = self._place(np.asarray(points, dtype=np.float64), closed=True)
         corners = _flat(placed)
         self._draw.polygon(corners, fill=self._colours[role])

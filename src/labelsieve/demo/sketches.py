@@ -140,7 +140,7 @@ class Sketch:
 
 
 def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Sketch:
-    """Draw one thing and describe it.
+    """Draws one thing and describes it.
 
     Args:
         class_name: One of ``CLASS_NAMES``.
@@ -161,7 +161,7 @@ def render(class_name: str, *, rng: np.random.Generator, style: Style) -> Sketch
 
 
 def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Image:
-    """Draw one thing.
+    """Draws one thing.
 
     Args:
         class_name: One of ``CLASS_NAMES``.
@@ -175,7 +175,7 @@ def draw(class_name: str, *, rng: np.random.Generator, style: Style) -> Image.Im
 
 
 def sketches(count: int, *, seed: int, style: Style = DEMO_STYLE) -> tuple[list[Image.Image], npt.NDArray[np.int64]]:
-    """Draw a balanced, shuffled set of labelled images.
+    """Draws a balanced, shuffled set of labelled images.
 
     Args:
         count: Number of sketches.

@@ -254,7 +254,7 @@ def _linked(page: Page) -> dict[str, set[int]]:
 
 
 def file_link(images: AnyImages, row: int, page: Path) -> str:
-    """Returns the relative path of the image file from the page; empty if the data contain the image itself.
+    """Returns the percent-encoded link to an image file from the page; empty if there is no such file.
 
     Args:
         images: The images of the run.
