@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from labelsieve.data.images import Images
 from labelsieve.data.input.batches import Batch, batches, unit
 from labelsieve.data.input.image_cache import CachedImages
 from labelsieve.data.input.preprocessed import ImagePreprocessor, shortened
-from labelsieve.vlm.base import ImageEncoder
 from labelsieve.vlm.feature_cache import ImageFeatures, feature_stem, read_features
 
 if TYPE_CHECKING:
@@ -34,6 +33,24 @@ if TYPE_CHECKING:
 
 TEMPORARY_PREFIX = "labelsieve-"
 """Prefix of the folders of temporary features."""
+
+
+class ImageEncoder(ImagePreprocessor, Protocol):
+    """A model that turns images into features: the interface that caching features requires."""
+
+    @property
+    def name(self) -> str:
+        """Hub id or folder that the model was loaded from."""
+        ...
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the features."""
+        ...
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Computes the features: (B, 3, S, S) to (B, vision_width)."""
+        ...
 
 
 def image_features(

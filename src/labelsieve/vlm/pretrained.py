@@ -8,23 +8,17 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from labelsieve.core.errors import ModelError, listed, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.sources.file_kinds import POINTER_SIZE, is_pointer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from labelsieve.vlm.base import VisionLanguageModel
 
 CONFIGURATION = "configuration (config.json)"
 PROCESSOR = "image processor (preprocessor_config.json)"
@@ -211,20 +205,6 @@ def check_weights(
         )
     if not all(bool(torch.isfinite(value).all()) for key, value in model.state_dict().items() if key not in new):
         raise ModelError(f"the weights of {name} hold values that are not finite; get them again")
-
-
-def check_processor(vlm: VisionLanguageModel) -> None:
-    """Checks that the output of the image processor has the input size of the model."""
-    expected = (1, 3, vlm.image_size, vlm.image_size)
-    try:
-        actual: Any = tuple(vlm.pixels([Image.new("RGB", (40, 30))]).shape)
-    except Exception as error:  # any error of a processor with unusual settings
-        actual = loading_error(error)
-    if actual != expected:
-        raise ModelError(
-            f"expected the image processor of {vlm.name} to give pixels of shape {expected}, got {actual}; "
-            "copy the preprocessor_config.json of the model"
-        )
 
 
 def loading_error(error: BaseException) -> str:

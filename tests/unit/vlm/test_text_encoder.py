@@ -20,7 +20,7 @@ from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.engine import make_engine
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.learner import Learner
-from labelsieve.vlm import encoders, text_encoder
+from labelsieve.vlm import base, text_encoder
 from small_families import make_open_clip, make_open_clip_siglip, make_siglip
 from small_models import edit_json, model_folder, random_clip
 
@@ -139,7 +139,7 @@ def test_parts_that_are_computed_again_are_the_whole(
     whole, expected = with_gradient(encode, context, ids)
     longest = max(1, ids.shape[1]) * 4
     monkeypatch.setattr(text_encoder, "MAX_TOKENS", longest)
-    monkeypatch.setattr(encoders, "MAX_TOKENS", longest)
+    monkeypatch.setattr(base, "MAX_TOKENS", longest)
 
     def counted(*args: Any, **options: Any) -> Any:
         calls[0] += 1

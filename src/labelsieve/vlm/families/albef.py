@@ -24,7 +24,6 @@ from labelsieve.core.errors import ModelError, listed
 from labelsieve.vlm.families.blip import BLIP
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
-    check_processor,
     check_weights,
     concise_weight_errors,
     raw_configuration,
@@ -67,7 +66,7 @@ class ALBEF(BLIP):
         tokenizer_options = {**options, "config": config.text_config}
         tokenizer = cls.read_tokenizer(name, tokenizer_options, config.text_config)
         vlm = cls(_read_model(name, config, options), tokenizer, image_processor(config), name=name)
-        check_processor(vlm)
+        vlm.check_processor()
         return vlm
 
     def scale(self) -> float:

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from labelsieve.vlm.encoders import DualEncoderAdapter
+from labelsieve.vlm.base import VisionLanguageModel
 
 
-class AltCLIP(DualEncoderAdapter):
-    """AltCLIP: `AltCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
+class AltCLIP(VisionLanguageModel):
+    """AltCLIP: `AltCLIPModel` of `transformers`.
 
     The text encoder is XLM-RoBERTa with a mask over the padding, pooled at its first token. Class names may be Chinese
     or English (AltCLIP-m9: nine languages).

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.encoders import DualEncoderAdapter
+from labelsieve.vlm.base import VisionLanguageModel
 
 # Initial value of ALBEF and BLIP; the models of `transformers` do not have the learned one.
 INITIAL_TEMPERATURE = 0.07
 
 
-class BLIP(DualEncoderAdapter):
-    """BLIP: the contrastive heads of `BlipForImageTextRetrieval` of `transformers`. See :class:`VisionLanguageModel`.
+class BLIP(VisionLanguageModel):
+    """BLIP: the contrastive heads of `BlipForImageTextRetrieval` of `transformers`.
 
     The text encoder is BERT with a mask over the padding; both features are pooled at the class token. The checkpoints
     do not contain the temperature: τ = 0.07 is the initial value of the authors.

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from labelsieve.vlm.encoders import DualEncoderAdapter
+from labelsieve.vlm.base import VisionLanguageModel
 
 
-class ChineseCLIP(DualEncoderAdapter):
-    """Chinese CLIP: `ChineseCLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
+class ChineseCLIP(VisionLanguageModel):
+    """Chinese CLIP: `ChineseCLIPModel` of `transformers`.
 
     The text encoder is a Chinese BERT with a mask over the padding, pooled at the class token. Class names have to be
     Chinese.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from labelsieve.vlm.encoders import DualEncoderAdapter
+from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.text_encoder import CausalTextEncoder
 
 # End token in configurations before transformers 4.31; the text encoder then pools at the largest id.
 _LEGACY_END = 2
 
 
-class HuggingFaceCLIP(DualEncoderAdapter):
-    """CLIP: `CLIPModel` of `transformers`. See :class:`VisionLanguageModel`.
+class HuggingFaceCLIP(VisionLanguageModel):
+    """CLIP: `CLIPModel` of `transformers`.
 
     The text encoder is causal and pools at the end token.
     """

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, shown
+from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.colours import read_colours
-from labelsieve.vlm.encoders import DualEncoderAdapter
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.peft.sequence import patch_size_of, sequence_blocks
 from labelsieve.vlm.pretrained import (
@@ -31,7 +31,7 @@ _SHORT_AND_LONG = ["photo", "a photo of a cat and a dog"]
 _TOLERANCE = 1e-4
 
 
-class DualEncoder(DualEncoderAdapter):
+class DualEncoder(VisionLanguageModel):
     """LiT and others: `VisionTextDualEncoderModel` of `transformers`, which joins any two encoders. See docs/models.md.
 
     Both features are the projected pooled output of an encoder. The text encoder is a BERT, a RoBERTa or a similar

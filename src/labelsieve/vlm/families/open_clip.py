@@ -16,11 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError, did_you_mean, listed, shown
-from labelsieve.vlm.encoders import DualEncoderAdapter, special_tokens
+from labelsieve.vlm.base import VisionLanguageModel, special_tokens
 from labelsieve.vlm.names import OPEN_CLIP
 from labelsieve.vlm.pretrained import (
     check_no_lfs_pointers,
-    check_processor,
     check_weights,
     concise_weight_errors,
     loader_options,
@@ -36,7 +35,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TOKENIZER_SETTINGS = ("clean", "strip_sep_token", "language")
 
 
-class OpenCLIP(DualEncoderAdapter):
+class OpenCLIP(VisionLanguageModel):
     """open_clip: models of that library with its own text encoders; needs the extra open-clip. See docs/models.md.
 
     The image encoder may be a ViT, a ResNet or one of `timm`; methods that need a vision transformer reject the others.
@@ -91,7 +90,7 @@ class OpenCLIP(DualEncoderAdapter):
         vlm = cls(model, tokenizer, processor, name=name, config=source.config)
         if max(int(vlm.tokenize(["photo"]).max()), vlm.pad) >= vlm.token_embeddings.num_embeddings:
             raise ModelError(f"the tokenizer of {name} belongs to another model; copy the tokenizer files of the model")
-        check_processor(vlm)
+        vlm.check_processor()
         return vlm
 
     # ----------------------------------------------------------------------------------------------------- images

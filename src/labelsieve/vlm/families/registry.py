@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from labelsieve.vlm.encoders import DualEncoderAdapter
+    from labelsieve.vlm.base import VisionLanguageModel
 
 DUAL_ENCODER = "vision-text-dual-encoder"
 
 _FAMILIES = "labelsieve.vlm.families."
-ADAPTERS: Registry[type[DualEncoderAdapter], Entry] = Registry(
+ADAPTERS: Registry[type[VisionLanguageModel], Entry] = Registry(
     "--model",
     Entry("clip", _FAMILIES + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
     Entry(

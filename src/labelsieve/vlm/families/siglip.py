@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.encoders import DualEncoderAdapter
+from labelsieve.vlm.base import VisionLanguageModel
 
 
-class SigLIP(DualEncoderAdapter):
-    """SigLIP, and SigLIP 2 of fixed resolution: `SiglipModel` of `transformers`. See :class:`VisionLanguageModel`.
+class SigLIP(VisionLanguageModel):
+    """SigLIP, and SigLIP 2 of fixed resolution: `SiglipModel` of `transformers`.
 
     The text encoder is bidirectional without a mask, was trained on texts padded to 64 tokens, and pools at the last
     one: the padding influences the feature, and is that of the tokenizer. The pooled output of the

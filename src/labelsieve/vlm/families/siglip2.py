@@ -29,7 +29,7 @@ def pool_square(encoder: Any, pixels: Tensor) -> Tensor:
 
 
 class SigLIP2(SigLIP):
-    """SigLIP 2 of flexible resolution (NaFlex): `Siglip2Model` of `transformers`. See :class:`VisionLanguageModel`.
+    """SigLIP 2 of flexible resolution (NaFlex): `Siglip2Model` of `transformers`.
 
     The model takes any grid of patches. labelsieve gives it a square one, of as many patches as its position
     embedding has: images are squeezed to a square, as for SigLIP 2 of fixed resolution, and all have the same size.
