@@ -79,7 +79,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (TAG_DETECTORS, "detect/tags", r"^class (\w+)\((?!ABC)(?:(?!^class ).)*?^    def score\(self, pairs"),
     (WARMUP_LOSSES, "detect/losses.py", r"^def (\w+)\(logits: Tensor, labels: Tensor"),
     (LOSSES, "finetune", r"^(?:def|class) (\w+)\((?:logits: Tensor, labels: Tensor|Loss\))"),
-    (PEFT, "vlm/peft", r"^def (\w+)\(_?vlm: \w+, _?sizes: Sizes"),
+    (PEFT, "vlm/peft", r"^def ([a-z]\w+)\(_?vlm: \w+, _?spec: ModuleSpec"),
     (ADAPTERS, "vlm/families", r"^class ([A-Z]\w*)\((?!nn)\w+\)"),
     (PUBLISHED, "data/published", r"^def (\w+)\(path: Path, split: str\)"),
     (NOISE, "data", r"^def (\w+)\([^()]*request: Request"),

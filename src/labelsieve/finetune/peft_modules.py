@@ -14,7 +14,7 @@ from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.sequence import block_stacks, patch_size_of, sequence_blocks
 from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
-from labelsieve.vlm.peft.target_layers import BareEncoder
+from labelsieve.vlm.peft.target_layers import BareEncoder, ModuleSpec
 
 # Name of the module in the model: as a submodule it is trained, synchronised and saved like the rest.
 NAME = "module_of_tune"
@@ -44,22 +44,19 @@ class AttachedModule(nn.Module):
             handle.remove()
 
 
-def attach(backbone: Backbone, kind: str, *, tokens: int, bottleneck: int, generator: torch.Generator) -> None:
+def attach(backbone: Backbone, spec: ModuleSpec) -> None:
     """Attaches a new module to the blocks of a backbone, as a submodule of its model.
 
-    Args:
-        backbone: Changed in place, but not its weights.
-        kind: A name of `PEFT`.
-        tokens: L, the number of visual prompts, at least 1.
-        bottleneck: Width of `adapter`, at least 1.
-        generator: Source of the initial values.
+    The weights of the backbone do not change.
 
     Raises:
         SettingsError: The backbone does not support the module, or does not support merging it.
     """
-    encoder = _encoder(backbone, prompted=kind in _PROMPTS)
+    kind, encoder = spec.kind, _encoder(backbone, prompted=spec.kind in _PROMPTS)
     try:
-        module: Any = build_peft(kind, encoder, tokens=tokens, bottleneck=bottleneck, generator=generator)
+        module: Any = build_peft(
+            kind, encoder, tokens=spec.tokens, bottleneck=spec.bottleneck, generator=spec.generator
+        )
     except SettingsError as error:  # its message names options of phase 1
         raise _unsupported_error(backbone, kind) from error
     if isinstance(module, ScaleShift) and _merged_configuration(backbone, encoder) is None:

@@ -52,7 +52,7 @@ TUNE: Registry[Callable[..., None], Entry] = Registry(
     *(
         Entry(
             module.name,
-            _FINETUNE + "tuning:train_module",
+            _FINETUNE + "peft_modules:attach",
             module.about + (", merged at the end" if module.backbone == "merges" else "; cannot be saved"),
         )
         for module in PEFT.entries.values()

@@ -16,60 +16,34 @@ from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.registry import TUNE
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.vlm.peft.sequence import block_stacks
+from labelsieve.vlm.peft.target_layers import ModuleSpec
 
 
-def train_head(_backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Trains only the head.
-
-    Args:
-        _backbone: Not used: :func:`prepare` trains the head in any case.
-        _settings: Not used.
-        _generator: Not used.
-    """
+def train_head(_backbone: Backbone, _spec: ModuleSpec) -> None:
+    """Trains only the head, which :func:`prepare` does in any case."""
 
 
-def train_all(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Trains all parameters.
-
-    Args:
-        backbone: Changed in place.
-        _settings: Not used.
-        _generator: Not used.
-    """
+def train_all(backbone: Backbone, _spec: ModuleSpec) -> None:
+    """Trains all parameters."""
     backbone.model.requires_grad_(True)
 
 
-def train_blocks(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """Trains the blocks, without embeddings and outer layer norms, as the published code of DeFT does.
-
-    Args:
-        backbone: Changed in place.
-        _settings: Not used.
-        _generator: Not used.
-    """
+def train_blocks(backbone: Backbone, _spec: ModuleSpec) -> None:
+    """Trains the blocks, without embeddings and outer layer norms, as the published code of DeFT does."""
     for _, module in _stacks(backbone):
         module.requires_grad_(True)
 
 
-def train_biases(backbone: Backbone, _settings: Adaptation, _generator: torch.Generator) -> None:
-    """BitFit (Ben Zaken et al., ACL 2022).
-
-    Args:
-        backbone: Changed in place.
-        _settings: Not used.
-        _generator: Not used.
-    """
+def train_biases(backbone: Backbone, _spec: ModuleSpec) -> None:
+    """BitFit (Ben Zaken et al., ACL 2022)."""
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(name.endswith("bias"))  # `timm` calls some q_bias and v_bias
 
 
-def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.Generator) -> None:
+def train_low_rank(backbone: Backbone, spec: ModuleSpec) -> None:
     """LoRA (Hu et al., ICLR 2022) on the linear layers of the blocks; if there are none, on convolutions.
 
-    Args:
-        backbone: Changed in place: the matrices become part of its model.
-        settings: Its `bottleneck` is the rank.
-        _generator: Not used: the library draws from the global generator, which :func:`prepare` seeds.
+    The matrices become part of the model. The library draws from the global generator, which :func:`prepare` seeds.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -79,21 +53,8 @@ def train_low_rank(backbone: Backbone, settings: Adaptation, _generator: torch.G
     ]
     if not targets:
         raise ModelError(f"{backbone.name} has no layers that LoRA can go beside; choose another --tune")
-    rank = settings.bottleneck
+    rank = spec.bottleneck
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone.model)
-
-
-def train_module(backbone: Backbone, settings: Adaptation, generator: torch.Generator) -> None:
-    """Trains a parameter-efficient module of phase 1 on the blocks.
-
-    Args:
-        backbone: Changed in place: the module becomes part of its model.
-        settings: Its `tune` names the module; `visual_prompts` and `bottleneck` are its size.
-        generator: Source of the initial values.
-    """
-    peft_modules.attach(
-        backbone, settings.tune, tokens=settings.visual_prompts, bottleneck=settings.bottleneck, generator=generator
-    )
 
 
 def prepare(backbone: Backbone, settings: Adaptation, *, generator: torch.Generator) -> None:
@@ -111,9 +72,10 @@ def prepare(backbone: Backbone, settings: Adaptation, *, generator: torch.Genera
         SettingsError: The backbone does not support the module.
     """
     backbone.model.requires_grad_(False)
+    spec = ModuleSpec(settings.tune, settings.visual_prompts, settings.bottleneck, generator)
     with torch.random.fork_rng(devices=[]):  # the libraries draw from the global generator
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        TUNE[settings.tune](backbone, settings, generator)
+        TUNE[settings.tune](backbone, spec)
     backbone.head.requires_grad_(True)
     for name, parameter in backbone.model.named_parameters():
         if name in backbone.unused:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from labelsieve.vlm.peft.target_layers import Encoder, Handle, Sizes, blocks_of
+from labelsieve.vlm.peft.target_layers import Encoder, Handle, ModuleSpec, blocks_of
 
 
 class Adapter(nn.Module):
@@ -61,12 +61,6 @@ def _bottleneck(outer: int, width: int, generator: torch.Generator) -> nn.Module
     return nn.ModuleDict({"norm": nn.LayerNorm(outer), "down": down, "up": up})
 
 
-def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> Adapter:
-    """Builds the module for a model.
-
-    Args:
-        vlm: The model.
-        sizes: Its `bottleneck` is the width.
-        generator: Source of the initial weights.
-    """
-    return Adapter(vlm, width=sizes.bottleneck, generator=generator)
+def build(vlm: Encoder, spec: ModuleSpec) -> Adapter:
+    """Builds the module for a model; the bottleneck is the width."""
+    return Adapter(vlm, width=spec.bottleneck, generator=spec.generator)

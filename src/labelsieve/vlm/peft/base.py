@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from labelsieve.core.errors import SettingsError, listed, look_up, shown
 from labelsieve.vlm.peft.functional_parameters import FunctionalParameters
 from labelsieve.vlm.peft.registry import PEFT
-from labelsieve.vlm.peft.target_layers import Encoder, Handle, Sizes, UnsupportedEncoderError
+from labelsieve.vlm.peft.target_layers import Encoder, Handle, ModuleSpec, UnsupportedEncoderError
 
 
 class Peft(Protocol):
@@ -30,14 +30,8 @@ class Peft(Protocol):
         ...
 
 
-def no_module(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> None:
-    """Builds nothing: the image encoder stays frozen.
-
-    Args:
-        vlm: Not used, like the others: all builders of `PEFT` have these parameters.
-        sizes: Not used.
-        generator: Not used.
-    """
+def no_module(_vlm: Encoder, _spec: ModuleSpec) -> None:
+    """Builds nothing: the image encoder stays frozen."""
 
 
 def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:
@@ -57,7 +51,7 @@ def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, gen
     if bottleneck < 1:
         raise SettingsError(f"expected a bottleneck of at least 1, got {bottleneck}")
     try:
-        return _build(kind, vlm, Sizes(tokens, bottleneck), generator)
+        return _build(vlm, ModuleSpec(kind, tokens, bottleneck, generator))
     except UnsupportedEncoderError as error:
         alternatives = [name for name in PEFT if name != kind and is_compatible(name, vlm)]
         raise SettingsError(f"{error}; use --peft {listed(alternatives)}") from error
@@ -66,20 +60,20 @@ def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, gen
 def is_compatible(kind: str, vlm: Encoder) -> bool:
     """Returns whether a kind of module supports the image encoder of a model."""
     try:
-        _build(kind, vlm, Sizes(tokens=1, bottleneck=1), torch.Generator())
+        _build(vlm, ModuleSpec(kind, tokens=1, bottleneck=1, generator=torch.Generator()))
     except UnsupportedEncoderError:
         return False
     return True
 
 
-def _build(kind: str, vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> Peft | None:
-    module: Any = PEFT[kind](vlm, sizes, generator)
+def _build(vlm: Encoder, spec: ModuleSpec) -> Peft | None:
+    module: Any = PEFT[spec.kind](vlm, spec)
     if module is None or vlm.run is None or isinstance(module, FunctionalParameters):
         return module  # type: ignore[no-any-return]
     module.to(next(vlm.image_encoder.parameters()).device)
     if not _has_gradients(module, vlm, vlm.run):
         raise UnsupportedEncoderError(
-            f"--peft {kind} does not go with the image encoder of {shown(vlm.name)}, which cannot run with it"
+            f"--peft {spec.kind} does not go with the image encoder of {shown(vlm.name)}, which cannot run with it"
         )
     return module  # type: ignore[no-any-return]
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from labelsieve.core.errors import shown
 from labelsieve.vlm.peft.functional_parameters import FunctionalParameters
-from labelsieve.vlm.peft.target_layers import Encoder, Sizes, UnsupportedEncoderError
+from labelsieve.vlm.peft.target_layers import Encoder, ModuleSpec, UnsupportedEncoderError
 
 
-def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> FunctionalParameters:
+def build(vlm: Encoder, _spec: ModuleSpec) -> FunctionalParameters:
     """Returns trainable copies of all biases of the image encoder: of linear layers and of layer norms.
-
-    Args:
-        vlm: The model.
-        _sizes: Not used.
-        _generator: Not used.
 
     Raises:
         UnsupportedEncoderError: The image encoder has no biases.

@@ -13,7 +13,7 @@ from labelsieve.vlm.peft.target_layers import (
     CallbackHandle,
     Encoder,
     Handle,
-    Sizes,
+    ModuleSpec,
     TargetLayer,
     blocks_of,
     unknown_blocks,
@@ -93,12 +93,6 @@ def _replace(target: TargetLayer, layer: Any) -> CallbackHandle:
     return CallbackHandle(lambda: setattr(target.parent, target.name, original))
 
 
-def build(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> LoRA:
-    """Builds the module for a model.
-
-    Args:
-        vlm: The model.
-        sizes: Its `bottleneck` is the rank.
-        generator: Source of the initial values of A.
-    """
-    return LoRA(vlm, rank=sizes.bottleneck, generator=generator)
+def build(vlm: Encoder, spec: ModuleSpec) -> LoRA:
+    """Builds the module for a model; the bottleneck is the rank."""
+    return LoRA(vlm, rank=spec.bottleneck, generator=spec.generator)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.vlm.peft.target_layers import Block, Encoder, Handle, Sizes, TargetLayer, blocks_of, unknown_blocks
+from labelsieve.vlm.peft.target_layers import Block, Encoder, Handle, ModuleSpec, TargetLayer, blocks_of, unknown_blocks
 
 
 class ScaleShift(nn.Module):
@@ -74,12 +74,6 @@ def scaled_layers(vlm: Encoder) -> list[TargetLayer]:
     return [target for block in blocks_of(vlm, peft="ssf") for target in layers_of(block)]
 
 
-def build(vlm: Encoder, _sizes: Sizes, _generator: torch.Generator) -> ScaleShift:
-    """Builds the module for a model; it starts as the identity.
-
-    Args:
-        vlm: The model.
-        _sizes: Not used.
-        _generator: Not used.
-    """
+def build(vlm: Encoder, _spec: ModuleSpec) -> ScaleShift:
+    """Builds the module for a model; it starts as the identity."""
     return ScaleShift(vlm)

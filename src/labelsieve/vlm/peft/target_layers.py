@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import shown
@@ -41,16 +42,20 @@ class BareEncoder:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The size of a module.
+class ModuleSpec:
+    """The module to build.
 
     Attributes:
+        kind: A name of `PEFT`, or of `TUNE` in phase 2.
         tokens: L, the number of visual prompts, at least 0.
         bottleneck: Rank of `lora` and width of `adapter`, at least 1.
+        generator: Source of the initial values.
     """
 
+    kind: str
     tokens: int
     bottleneck: int
+    generator: torch.Generator
 
 
 class UnsupportedEncoderError(Exception):

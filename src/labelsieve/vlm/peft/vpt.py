@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import shown
-from labelsieve.vlm.peft.target_layers import Encoder, Sizes, UnsupportedEncoderError
+from labelsieve.vlm.peft.target_layers import Encoder, ModuleSpec, UnsupportedEncoderError
 
 
 class VisualPrompts(nn.Module):
@@ -66,23 +66,11 @@ class VisualPrompts(nn.Module):
         return [*handles, layers[-1].register_forward_hook(leave)]
 
 
-def build_deep(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
-    """Builds prompts for each block of a model; None for 0 tokens.
-
-    Args:
-        vlm: The model.
-        sizes: Its `tokens` is the number of prompts in each block.
-        generator: Source of the initial values.
-    """
-    return VisualPrompts(vlm, tokens=sizes.tokens, deep=True, generator=generator) if sizes.tokens else None
+def build_deep(vlm: Encoder, spec: ModuleSpec) -> VisualPrompts | None:
+    """Builds prompts for each block of a model; None for 0 tokens."""
+    return VisualPrompts(vlm, tokens=spec.tokens, deep=True, generator=spec.generator) if spec.tokens else None
 
 
-def build_shallow(vlm: Encoder, sizes: Sizes, generator: torch.Generator) -> VisualPrompts | None:
-    """Builds prompts for the first block of a model; None for 0 tokens.
-
-    Args:
-        vlm: The model.
-        sizes: Its `tokens` is the number of prompts.
-        generator: Source of the initial values.
-    """
-    return VisualPrompts(vlm, tokens=sizes.tokens, deep=False, generator=generator) if sizes.tokens else None
+def build_shallow(vlm: Encoder, spec: ModuleSpec) -> VisualPrompts | None:
+    """Builds prompts for the first block of a model; None for 0 tokens."""
+    return VisualPrompts(vlm, tokens=spec.tokens, deep=False, generator=spec.generator) if spec.tokens else None
