@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,20 +20,6 @@ STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
 FOLDS = 5
 
 
-class TagHead(NamedTuple):
-    """A linear layer on features, and its logits out of fold.
-
-    Attributes:
-        weights: Shape (K, D).
-        biases: Shape (K,).
-        logits: Shape (n, K), float32: out-of-fold logits of the used rows.
-    """
-
-    weights: Tensor
-    biases: Tensor
-    logits: Tensor
-
-
 def fit_tag_head(
     features: NDArray[np.float32],
     targets: NDArray[np.float32],
@@ -44,7 +28,7 @@ def fit_tag_head(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
-) -> TagHead:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Fits logistic regressions with the L2 regularisation of the highest out-of-fold likelihood.
 
     Args:
@@ -55,14 +39,18 @@ def fit_tag_head(
         device: Device of the computation.
         progress: Where to show progress.
 
+    Returns:
+        Weights (K, D), biases (K,), and out-of-fold logits of the used rows, (n, K), float32.
+
     Example:
         >>> import numpy as np
         >>> import torch
         >>> rng = np.random.default_rng(0)
         >>> features = rng.normal(size=(200, 4)).astype(np.float32)
         >>> targets = (features[:, :2] > 0).astype(np.float32)
-        >>> head = fit_tag_head(features, targets, rows=np.arange(200), generator=torch.Generator().manual_seed(0))
-        >>> predicted = torch.from_numpy(features) @ head.weights.T + head.biases > 0
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> weights, biases, _ = fit_tag_head(features, targets, rows=np.arange(200), generator=generator)
+        >>> predicted = torch.from_numpy(features) @ weights.T + biases > 0
         >>> float((predicted.numpy() == targets).mean()) > 0.95
         True
     """
@@ -87,4 +75,4 @@ def fit_tag_head(
         slopes, biases = (each.cpu() for each in fit_one_against_rest(inputs, outputs, strength=STRENGTHS[best]))
         advance(1)
     weights = (slopes / scale[:, None]).T.contiguous()
-    return TagHead(weights, biases - weights @ mean, logits_by_strength[best].cpu())
+    return weights, biases - weights @ mean, logits_by_strength[best].cpu()
