@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
 from labelsieve.core.provenance import fingerprint
-from labelsieve.finetune.timm_classifier import make_classifier
-from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, convert_dual_encoder, read_encoder
+from labelsieve.finetune.timm_classifier import TimmEncoder, make_classifier
+from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, convert_dual_encoder
 from labelsieve.vlm.colours import ColourTransform, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
@@ -29,6 +29,7 @@ from labelsieve.vlm.pretrained import (
     quiet_loading,
     raw_configuration,
     read_part,
+    read_weights,
     relevant,
 )
 
@@ -120,13 +121,10 @@ def load_backbone(
             not finite, or its image processor makes pixels that it does not take.
     """
     kind, options = _kind(name)
-    if kind == DUAL_ENCODER:
-        model, head, processor = _read_dual_encoder(name, class_names, options)
-    elif kind in IMAGE_ENCODERS:
-        model, processor = read_encoder(kind, name, dict(enumerate(class_names)), options)
-        _, head = _head(model, name)
-    else:
-        model, head, processor = _read_classifier(name, class_names, options)
+    model, processor = _read(kind, name, class_names, options)
+    if isinstance(model, TimmEncoder):
+        model = make_classifier(model, class_names, name)
+    _, head = _head(model, name)
     with torch.no_grad():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
@@ -158,16 +156,23 @@ def _kind(name: str) -> tuple[str, dict[str, Any]]:
     return str(read_part(CONFIGURATION, name, raw_configuration, options).get("model_type", "")), options
 
 
-def _read_dual_encoder(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
-    """Reads the image encoder of a dual encoder as a classifier; returns it with its head and its image processor."""
+def _read(kind: str, name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Reads a classifier, or the :class:`TimmEncoder` of one; returns it with its image processor."""
+    if kind in IMAGE_ENCODERS:
+        encoder = IMAGE_ENCODERS[kind](name, options)
+        return encoder, encoder.processor
+    read = _read_dual_encoder if kind == DUAL_ENCODER else _read_classifier
+    return read(name, class_names, options)
+
+
+def _read_dual_encoder(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Reads the image encoder of a dual encoder, as :func:`_read` does."""
     dual_encoder, processor = read_encoders(name, options)
     encoder, config = dual_encoder.vision_model, dual_encoder.config.vision_config
     timm_encoder = convert_dual_encoder(encoder, config, processor, read_colours(processor, name).side, name)
     if timm_encoder is not None:
-        model, processor = make_classifier(timm_encoder, dict(enumerate(class_names)), name), timm_encoder.processor
-    else:
-        model = _classifier_of(encoder, _classifier_config(config, name, class_names), name)
-    return model, _head(model, name)[1], processor
+        return timm_encoder, timm_encoder.processor
+    return _classifier_of(encoder, _classifier_config(config, name, class_names), name), processor
 
 
 def _classifier_of(encoder: Any, config: Any, name: str) -> Any:
@@ -205,28 +210,19 @@ def _classifier_class(config: Any) -> Any:
     return classes[0] if isinstance(classes, tuple) else classes
 
 
-def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, nn.Linear, Any]:
-    """Reads a classifier of `transformers`; returns it with its head and its image processor."""
+def _read_classifier(name: str, class_names: Sequence[str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Reads a classifier of `transformers`, as :func:`_read` does."""
     import transformers
 
     config = read_part(CONFIGURATION, name, transformers.AutoConfig.from_pretrained, options)
     config = _classifier_config(config, name, class_names)
     processor = read_part(PROCESSOR, name, transformers.AutoImageProcessor.from_pretrained, options)
-    with concise_weight_errors(name), quiet_loading():
-        model, info = _classifier_class(config).from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            weights_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the head does not match; all others are reported below
-            **options,
-        )
-    path, head = _head(model, name)
-    # the head is uninitialised
-    mismatched = (key for key, *_shapes in info["mismatched_keys"])
-    check_weights(name, model, info["missing_keys"], mismatched, new=(f"{path}.weight", f"{path}.bias"))
-    return model.eval(), head, processor
+
+    def head_weights(model: Any) -> tuple[str, str]:
+        path, _ = _head(model, name)
+        return f"{path}.weight", f"{path}.bias"
+
+    return read_weights(name, _classifier_class(config), config, options, new=head_weights).eval(), processor
 
 
 def _head(model: Any, name: str) -> tuple[str, nn.Linear]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,12 @@ def unsupported_encoder(name: str, why: str) -> ModelError:
     return ModelError(f"the image encoder of {name} {why} and cannot be made a classifier; choose another --backbone")
 
 
-def make_classifier(encoder: TimmEncoder, class_names: Mapping[int, str], name: str) -> Any:
+def make_classifier(encoder: TimmEncoder, class_names: Sequence[str], name: str) -> Any:
     """Builds the classifier with an uninitialised head, and checks that it computes the feature of the model.
 
     Args:
         encoder: The image encoder.
-        class_names: Index to name.
+        class_names: The K names.
         name: Name of the model, for messages.
 
     Raises:
@@ -72,8 +72,8 @@ def make_classifier(encoder: TimmEncoder, class_names: Mapping[int, str], name: 
     settings = transformers.TimmWrapperConfig(
         architecture=encoder.architecture,
         model_args=dict(encoder.options),
-        id2label=dict(class_names),
-        label2id={label: index for index, label in class_names.items()},
+        id2label=dict(enumerate(class_names)),
+        label2id={label: index for index, label in enumerate(class_names)},
     )
     try:
         with quiet_loading(), torch.random.fork_rng(devices=[]):  # for its random initial weights

@@ -23,7 +23,6 @@ from labelsieve.finetune.timm_classifier import (
     RenamedWeights,
     TimmEncoder,
     Weights,
-    make_classifier,
     rename_layer,
     unsupported_encoder,
 )
@@ -268,19 +267,3 @@ def convert_dual_encoder(encoder: Any, vision: Any, processor: Any, size: int, n
         size=size,
         processor=processor,
     )
-
-
-def read_encoder(kind: str, name: str, class_names: Mapping[int, str], options: dict[str, Any]) -> tuple[Any, Any]:
-    """Reads an image encoder as a classifier with an uninitialised head; returns it with its image processor.
-
-    Args:
-        kind: One of `IMAGE_ENCODERS`.
-        name: Hub id, local folder, or another name of a model of this kind.
-        class_names: Index to name.
-        options: From :func:`labelsieve.vlm.pretrained.loader_options`.
-
-    Raises:
-        ModelError: The weights are missing, broken or not finite, or the image encoder is not one that `timm` has.
-    """
-    encoder = IMAGE_ENCODERS[kind](name, options)
-    return make_classifier(encoder, class_names, name), encoder.processor

@@ -92,7 +92,13 @@ def raw_configuration(name: str, **options: Any) -> dict[str, Any]:
 
 
 def read_weights(
-    name: str, architecture: Any, config: Any, options: dict[str, Any], *, state: dict[str, Tensor] | None = None
+    name: str,
+    architecture: Any,
+    config: Any,
+    options: dict[str, Any],
+    *,
+    state: dict[str, Tensor] | None = None,
+    new: Callable[[Any], Sequence[str]] = lambda _model: (),
 ) -> Any:
     """Builds a model of `transformers` in float32 and fills it with the weights of a folder or Hub id.
 
@@ -102,6 +108,7 @@ def read_weights(
         config: Its configuration.
         options: From :func:`loader_options`.
         state: Weights that are already loaded, with the names of `transformers`; then no file is read.
+        new: Given the model, returns the names of weights that are not checked, such as those of a new head.
 
     Raises:
         ModelError: The weights are missing, incomplete, of other shapes than the configuration says, or not finite.
@@ -118,7 +125,8 @@ def read_weights(
             **options,
             **extra,
         )
-    check_weights(name, model, info["missing_keys"], (key for key, *_shapes in info["mismatched_keys"]))
+    mismatched = (key for key, *_shapes in info["mismatched_keys"])
+    check_weights(name, model, info["missing_keys"], mismatched, new=new(model))
     return model
 
 
