@@ -642,8 +642,8 @@ def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
     assert torch.equal(read(encoder, small), before)
 
 
-class OldViTBlock(nn.Module):
-    """A block with the names of transformers 4, where LoRA has to tell query from key by the order of the table."""
+class Data2VecBlock(nn.Module):
+    """A block with the names of Data2Vec, where LoRA has to tell query from key by the order of the table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -655,8 +655,8 @@ class OldViTBlock(nn.Module):
         self.intermediate.dense, self.output.dense = nn.Linear(4, 6), nn.Linear(6, 4)
 
 
-def test_blocks_of_transformers_4() -> None:
-    block = OldViTBlock()
+def test_blocks_with_the_names_of_data2vec() -> None:
+    block = Data2VecBlock()
     encoder, inner = bare(block, layers=[block]), block.attention.attention
     before = {name: getattr(inner, name) for name in ("query", "key", "value")}
     with attached(make("lora", encoder), encoder):

@@ -76,8 +76,7 @@ class ALBEF(BLIP):
     @property
     def vision_layers(self) -> Sequence[nn.Module]:
         """The transformer blocks of the image encoder."""
-        encoder = self.model.vision_model
-        return encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layer  # type: ignore[no-any-return]  # before transformers 5
+        return self.model.vision_model.layers  # type: ignore[no-any-return]
 
 
 class _ALBEFModel(nn.Module):

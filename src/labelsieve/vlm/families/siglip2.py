@@ -24,7 +24,7 @@ def pool_square(encoder: Any, pixels: Tensor) -> Tensor:
     count, grid = len(pixels), pixels.shape[-1] // patch
     cut = pixels.reshape(count, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
     shapes = torch.tensor([[grid, grid]] * count, device=pixels.device)
-    # no mask, since no patch is padding; by position, since releases name it differently
+    # no mask, since no patch is padding
     return encoder(cut.reshape(count, grid**2, -1), None, shapes).pooler_output  # type: ignore[no-any-return]
 
 

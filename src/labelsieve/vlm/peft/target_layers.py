@@ -114,19 +114,19 @@ BLOCKS = {
         _qkv("self_attn", "q_proj", "k_proj", "v_proj"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2"
     ),
     "BLIP": BlockKind(("self_attn.qkv",), "self_attn.projection", "mlp.fc1", "mlp.fc2"),
-    "ViT of transformers 5": BlockKind(
+    "ViT, DeiT, BEiT, DINOv2, Swin": BlockKind(
         _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.fc1", "mlp.fc2"
     ),
     "DINOv3": BlockKind(
         _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.up_proj", "mlp.down_proj"
     ),
-    "ViT of transformers 4": BlockKind(
+    "Data2Vec, YOLOS, DPT, MobileViT": BlockKind(
         _qkv("attention.attention", "query", "key", "value"),
         "attention.output.dense",
         "intermediate.dense",
         "output.dense",
     ),
-    "Swin V2, Swin of transformers 4": BlockKind(
+    "Swin V2, Donut": BlockKind(
         _qkv("attention.self", "query", "key", "value"), "attention.output.dense", "intermediate.dense", "output.dense"
     ),
     "timm": BlockKind(("attn.qkv",), "attn.proj", "mlp.fc1", "mlp.fc2"),

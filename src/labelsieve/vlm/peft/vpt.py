@@ -60,7 +60,7 @@ class VisualPrompts(nn.Module):
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
             if isinstance(output, Tensor):
                 return output[:, :length]
-            return (output[0][:, :length], *output[1:])  # blocks of older releases return a tuple
+            return (output[0][:, :length], *output[1:])  # those of Data2Vec return a tuple
 
         handles = [layers[index].register_forward_pre_hook(enter(index)) for index in range(len(self.prompts))]
         return [*handles, layers[-1].register_forward_hook(leave)]
