@@ -35,22 +35,6 @@ _RESNETS = {
     (6, 8, 18, 8): "resnet50x16_clip",
     (3, 15, 36, 10): "resnet50x64_clip",
 }
-_BLOCK_LAYERS = {
-    "conv1": "conv1_1x1.conv",
-    "bn1": "conv1_1x1.bn",
-    "conv2": "conv2_kxk.conv",
-    "bn2": "conv2_kxk.bn",
-    "conv3": "conv3_1x1.conv",
-    "bn3": "conv3_1x1.bn",
-    "downsample.0": "shortcut.conv.conv",
-    "downsample.1": "shortcut.conv.bn",
-}
-_POOL_LAYERS = {
-    "attnpool": "head",
-    "attnpool.q_proj": "head.q",
-    "attnpool.k_proj": "head.k",
-    "attnpool.v_proj": "head.v",
-}
 
 TimmParts = tuple[str, dict[str, Any], Weights, Callable[[Tensor], Tensor]]
 """Architecture, options, weights and feature of a :class:`TimmEncoder`."""
@@ -155,20 +139,8 @@ def _resnet(visual: Any, settings: dict[str, Any], name: str) -> TimmParts:
         nn.init.eye_(unprojected.weight), nn.init.zeros_(unprojected.bias)
     visual.attnpool.c_proj = unprojected
     options = {"img_size": visual.image_size, "width_factor": visual.conv3.out_channels / 64}
-    return _RESNETS[blocks], options, dict(_of_resnet(visual.state_dict())), visual
-
-
-def _of_resnet(weights: Weights) -> RenamedWeights:
-    for key, value in weights.items():
-        module, _, part = key.rpartition(".")
-        if module.startswith("layer"):
-            stage, block, layer = module.removeprefix("layer").split(".", 2)
-            yield f"stages.{int(stage) - 1}.{block}.{_BLOCK_LAYERS[layer]}.{part}", value
-        elif module in _POOL_LAYERS:
-            yield f"{_POOL_LAYERS[module]}.{'pos_embed' if module == 'attnpool' else part}", value
-        elif module != "attnpool.c_proj":
-            kind, number = module[:-1], module[-1]
-            yield f"stem.conv{number}.{kind}.{part}", value
+    weights = {f"visual.{key}": value for key, value in visual.state_dict().items()}  # timm renames those of CLIP
+    return _RESNETS[blocks], options, weights, visual
 
 
 _KINDS: dict[str, Callable[[Any, dict[str, Any], str], TimmParts]] = {
