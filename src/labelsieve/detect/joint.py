@@ -49,4 +49,4 @@ class Joint(Detector):
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         from labelsieve.detect.evidence.posterior import score_inputs
 
-        return inputs.scores(**score_inputs(inputs, inputs.features.pooled, folds=self.folds)._asdict())
+        return score_inputs(inputs, inputs.features.pooled, folds=self.folds)

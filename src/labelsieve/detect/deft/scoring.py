@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from labelsieve.detect.deft.objective import DualObjective, score_by_threshold
 from labelsieve.detect.deft.settings import DeFTSettings
-from labelsieve.detect.evidence.posterior import Scored, score_inputs
+from labelsieve.detect.evidence.posterior import score_inputs
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import prepare
@@ -33,26 +35,21 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
     )
     labels, feed = torch.from_numpy(inputs.labels), ready.feed
     history = train(feed, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
-    scored = _score(objective, feed, inputs)
-    return inputs.scores(
-        quality=scored.quality,
-        predicted=scored.predicted,
-        confidence=scored.confidence,
-        rule=scored.rule,
-        estimate=scored.estimate,
-        crowd=scored.crowd,
+    scores = _score(objective, feed, inputs)
+    return dataclasses.replace(
+        scores,
         history=history,
-        notes=(*shortened_note(feed.learner.prompts.shortened), *scored.notes),
+        notes=(*shortened_note(feed.learner.prompts.shortened), *scores.notes),
         resolved=ready.resolved,
         test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
     )
 
 
-def _score(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Scored:
+def _score(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Scores:
     rule = FlagRule(demand_agreement=objective.settings.demand_agreement)
     if objective.settings.scores_from == "last-epoch":
         quality, predicted, confidence = (objective.memory[name].numpy()[inputs.rows] for name in objective.memory)
-        return Scored(quality, predicted.astype(np.int64), confidence, rule)
+        return inputs.scores(quality=quality, predicted=predicted.astype(np.int64), confidence=confidence, rule=rule)
     pooled = adapted_features(feed).pooled
     text = feed.learner.final_text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
@@ -71,7 +68,7 @@ Text = tuple[Tensor, Tensor | None]
 @torch.inference_mode()
 def _score_by_threshold(
     feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, rule: FlagRule
-) -> Scored:
+) -> Scores:
     device, labels = feed.engine.device, inputs.labels
 
     def score_rows(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
@@ -81,4 +78,4 @@ def _score_by_threshold(
         return score_by_threshold(positive, threshold, given, rule.demand_agreement)
 
     quality, predicted, confidence = in_chunks(score_rows, inputs.rows, progress=feed.engine.progress)
-    return Scored(quality, predicted, confidence, rule)
+    return inputs.scores(quality=quality, predicted=predicted, confidence=confidence, rule=rule)

@@ -8,7 +8,6 @@ the noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.core.memory import reuse_allocations
-from labelsieve.core.progress import Progress
 from labelsieve.core.seeds import Purpose
 from labelsieve.detect.evidence.annotators import score_annotators
 from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
@@ -24,7 +22,7 @@ from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
 from labelsieve.detect.evidence.noise_model import Posterior
 from labelsieve.detect.evidence.noise_rate import far_off
 from labelsieve.detect.inputs import DetectorInputs
-from labelsieve.detect.scores import Crowd, Estimate
+from labelsieve.detect.scores import Estimate, Scores
 from labelsieve.detect.zero_shot import in_chunks
 from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
@@ -33,83 +31,50 @@ from labelsieve.metrics import Interval
 MOST_CLEAN = 0.75
 
 
-class Scored(NamedTuple):
-    """What a detector says of n readable images, arrays of shape (n,).
-
-    Attributes:
-        quality: p_clean, between 0 and 1.
-        predicted: The class to suggest.
-        confidence: Its probability.
-        rule: Which labels are issues.
-        notes: Remarks for the user.
-        estimate: How many labels are wrong, where the quality is a probability that was fitted to them.
-        crowd: What was found out about several annotators.
-    """
-
-    quality: NDArray[np.float32]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    rule: FlagRule = FlagRule()
-    notes: tuple[str, ...] = ()
-    estimate: Estimate | None = None
-    crowd: Crowd | None = None
-
-
 def score_jointly(
-    evidence: Evidence,
-    labels: NDArray[np.int64],
-    *,
-    rows: NDArray[np.int64],
-    classes: int,
-    kinds: Sequence[str],
-    logit_scale: float | None,
-    generator: torch.Generator,
-    annotations: NDArray[np.int64] | None = None,
-    progress: Progress | None = None,
-) -> Scored:
+    inputs: DetectorInputs, evidence: Evidence, *, kinds: Sequence[str], logit_scale: float | None
+) -> Scores:
     """Joins several kinds of evidence into one posterior and chooses where to flag.
 
     Args:
+        inputs: N images, their labels, and those of several annotators where there are any.
         evidence: Gives logits (P, n, K) for n rows.
-        labels: Given labels, (N,).
-        rows: Row numbers of the readable images, (n,), at least one.
-        classes: K.
         kinds: Names of the P kinds of evidence.
         logit_scale: Of the zero-shot model that is the first kind of evidence; None where there is none, or none that
             knows the names of the classes.
-        generator: Chooses the rows to fit on where there are too many.
-        annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
-        progress: Receives progress.
     """
+    labels, rows, progress = inputs.labels, inputs.rows, inputs.progress
     with reuse_allocations():
         fit = fit_joint(
             evidence,
             labels,
             rows=rows,
-            classes=classes,
+            classes=inputs.classes,
             calibrated=logit_scale is not None,
-            generator=generator,
+            generator=inputs.engine.generator(Purpose.POSTERIOR_ROWS),
             progress=progress,
         )
 
         def score_rows(part: NDArray[np.int64]) -> Posterior:
             return fit.model.posterior(evidence(part), torch.from_numpy(labels[part]))
 
-        if annotations is None:
+        if inputs.annotations is None:
             posterior, crowd = Posterior(*in_chunks(score_rows, rows, progress=progress)), None
         else:
-            posterior, crowd, fit = score_annotators(evidence, fit, labels, annotations, rows=rows, progress=progress)
+            posterior, crowd, fit = score_annotators(
+                evidence, fit, labels, inputs.annotations, rows=rows, progress=progress
+            )
     threshold = best_threshold(posterior.clean)
     wrong = posterior.clean <= np.float32(threshold)
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(kinds, fit.model.weights.tolist(), strict=True))
-    return Scored(
-        posterior.clean,
-        np.where(wrong, posterior.instead, posterior.likeliest),
-        np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
-        FlagRule(threshold=threshold),
-        (f"weights of the evidence: {weights}", *_scale_notes(logit_scale, fit.factor)),
-        _estimate(fit, posterior.clean, threshold),
-        crowd,
+    return inputs.scores(
+        quality=posterior.clean,
+        predicted=np.where(wrong, posterior.instead, posterior.likeliest),
+        confidence=np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
+        rule=FlagRule(threshold=threshold),
+        notes=(f"weights of the evidence: {weights}", *_scale_notes(logit_scale, fit.factor)),
+        estimate=_estimate(fit, posterior.clean, threshold),
+        crowd=crowd,
     )
 
 
@@ -120,7 +85,7 @@ def score_inputs(
     folds: int,
     learned: Callable[[Tensor], Sequence[Tensor]] | None = None,
     kinds: Sequence[str] = (),
-) -> Scored:
+) -> Scores:
     """Joins the zero-shot model, where there are texts, what was learned, and two out-of-fold discriminants.
 
     Args:
@@ -149,15 +114,10 @@ def score_inputs(
         return torch.stack([*zero_shot, *trained, *logits_of(discriminants, rows, features)]).float().cpu()
 
     return score_jointly(
+        inputs,
         evidence,
-        inputs.labels,
-        rows=inputs.rows,
-        classes=inputs.classes,
         kinds=(*(["zero-shot"] if texts else []), *kinds, "image features", "smoothed features"),
         logit_scale=inputs.logit_scale if texts and inputs.zero_shot.knows_names else None,
-        generator=engine.generator(Purpose.POSTERIOR_ROWS),
-        annotations=inputs.annotations,
-        progress=engine.progress,
     )
 
 
