@@ -283,18 +283,22 @@ def _collapsed_selection(scan: ScanStatistics) -> Finding | None:
 
 
 def _conflicting_copies(scan: ScanStatistics) -> Finding | None:
-    copies = scan.copies
-    groups, total = int(copies.mixed.sum()), int(copies.sizes[copies.mixed].sum())
-    if not groups:
+    # unreadable files are left out: empty ones are all equal without being copies
+    contents = scan.images.contents[scan.rows]
+    _, first, group, sizes = np.unique(contents, return_index=True, return_inverse=True, return_counts=True)
+    differs = scan.given != scan.given[first[group]]
+    mixed = np.unique(group[differs])
+    if not mixed.size:
         return None
-    rows = copies.first(copies.mixed)
-    other = rows[np.argmax(scan.images.labels[rows] != scan.images.labels[rows[0]])]
-    example = ", ".join(f"{shortened(scan.images.ids[row])} is {scan.label(row)}" for row in (rows[0], other))
+    earliest = first[mixed].min()
+    other = np.flatnonzero(differs & (group == group[earliest]))[0]
+    pair = scan.rows[[earliest, other]]
+    example = ", ".join(f"{shortened(scan.images.ids[row])} is {scan.label(row)}" for row in pair)
     return _finding(
         "duplicates-conflict",
         "problem",
-        figure=f"{counted(groups, 'image occurs', 'images occur')} more than once with different labels "
-        f"({total:,} images), for example {example}",
+        figure=f"{counted(mixed.size, 'image occurs', 'images occur')} more than once with different labels "
+        f"({int(sizes[mixed].sum()):,} images), for example {example}",
         message="They are the same to the last bit, so at most one label of each image can be right.",
         advice="Keep one copy of each with the right label. Where several labels fit, the classes overlap.",
     )

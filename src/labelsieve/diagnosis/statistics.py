@@ -36,29 +36,6 @@ class Agreement:
         return value / (1 - self.chance) if self.chance < 1 else 0.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DuplicateGroups:
-    """Images grouped by equal content; G groups, most of them of one image.
-
-    Attributes:
-        order: Shape (n,): row numbers, group by group, ascending within each.
-        starts: Shape (G,): where each group starts in `order`.
-        sizes: Shape (G,).
-        mixed: Shape (G,): true where the given labels differ within the group.
-    """
-
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    mixed: NDArray[np.bool_]
-
-    def first(self, groups: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns the rows of the chosen group that comes first in the data."""
-        chosen = np.flatnonzero(groups)
-        group = chosen[np.argmin(self.order[self.starts[chosen]])]
-        return self.order[self.starts[group] : self.starts[group] + self.sizes[group]]
-
-
 @dataclass(frozen=True, eq=False)
 class ScanStatistics:
     """Statistics of a scan. Arrays of shape (n,) are for readable images; nothing here has K x K numbers."""
@@ -131,18 +108,6 @@ class ScanStatistics:
         else:
             return None
         return Agreement(share=share, chance=chance, spread=float(spread))
-
-    @cached_property
-    def copies(self) -> DuplicateGroups:
-        """Duplicate images. Unreadable files are excluded: empty files are all equal without being copies."""
-        contents = self.images.contents[self.rows]
-        order = np.argsort(contents, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(contents[order]) != 0])
-        labels = self.given[order]
-        mixed = np.minimum.reduceat(labels, starts) != np.maximum.reduceat(labels, starts)
-        return DuplicateGroups(
-            order=self.rows[order], starts=starts, sizes=np.diff(np.r_[starts, len(order)]), mixed=mixed
-        )
 
     def _count(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(labels, minlength=len(self.images.class_names)).astype(np.int64)
