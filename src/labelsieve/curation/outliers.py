@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.evidence.discriminants import chunks, fold_statistics, means_and_covariance
+from labelsieve.detect.evidence.discriminants import FoldStatistics, chunks, fold_statistics, means_and_covariance
 
 FOLDS = 5
 # Significance level of the one-sided test: the share of inliers above it, by construction.
@@ -63,64 +63,28 @@ def outlier_scores(
     """
     if trusted.sum() < MIN_TRUSTED:
         return None
-    distance = distance_to_nearest(
-        features, labels, rows=rows, trusted=rows[trusted], classes=classes, generator=generator
-    )
+    statistics = fold_statistics(features, labels, rows[trusted], classes, FOLDS, generator)
+    # rows that are not trusted are in no fit
+    folds = np.where(statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds)[rows]
+    distance = np.empty(len(rows))
+    for fold in range(FOLDS):
+        means, whitening = _whitened_means(statistics, fold)
+        for part in chunks(np.flatnonzero(folds == fold)):
+            values = (torch.from_numpy(features[rows[part]]).double() - statistics.mean) / statistics.scale
+            white = values @ whitening
+            to_means = means.square().sum(dim=1) - 2 * (white @ means.T)
+            distance[part] = (white.square().sum(dim=1) + to_means.amin(dim=1)).numpy()
     reference = np.sort(distance[trusted])
     below = np.searchsorted(reference, distance, side="left")
     score = (below / len(reference)).astype(np.float32)
     return OutlierScores(score, distance, score >= np.float32(1 - LEVEL))
 
 
-def distance_to_nearest(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    rows: NDArray[np.int64],
-    trusted: NDArray[np.int64],
-    classes: int,
-    generator: torch.Generator,
-) -> NDArray[np.float64]:
-    """Returns the squared Mahalanobis distance to the nearest class, (n,), out of fold.
-
-    Args:
-        features: See :func:`outlier_scores`.
-        labels: See :func:`outlier_scores`.
-        rows: The n rows to measure.
-        trusted: The rows to fit to.
-        classes: K.
-        generator: Draws the folds.
-    """
-    statistics = fold_statistics(features, labels, trusted, classes, FOLDS, generator)
-    # other rows are in no fit
-    folds = np.where(statistics.folds < 0, np.arange(len(features)) % FOLDS, statistics.folds)
-    result = np.empty(len(features))
-    for fold in range(FOLDS):
-        metric = _Mahalanobis.fit(statistics.counts[fold], statistics.sums[fold], statistics.scatter[fold])
-        for chunk in chunks(rows[folds[rows] == fold]):
-            values = (torch.from_numpy(features[chunk]).double() - statistics.mean) / statistics.scale
-            result[chunk] = metric.nearest(values).numpy()
-    return result[rows]
-
-
-@dataclass(frozen=True, eq=False)
-class _Mahalanobis:
-    """Whitened class means (K', D), and the whitening matrix of the covariance (D, D)."""
-
-    means: Tensor
-    whitening: Tensor
-
-    @classmethod
-    def fit(cls, counts: Tensor, sums: Tensor, scatter: Tensor) -> _Mahalanobis:
-        """Fits to the statistics of some folds; classes without images are left out."""
-        has_images = counts > 0
-        means, covariance = means_and_covariance(counts[has_images], sums[has_images], scatter)
-        factor = torch.linalg.cholesky(covariance)
-        whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False).T
-        return cls(means @ whitening, whitening)
-
-    def nearest(self, values: Tensor) -> Tensor:
-        """Returns the squared distance of values (n, D) to the nearest mean, (n,)."""
-        white = values @ self.whitening
-        products = white @ self.means.T
-        return white.square().sum(dim=1) + (self.means.square().sum(dim=1) - 2 * products).amin(dim=1)
+def _whitened_means(statistics: FoldStatistics, fold: int) -> tuple[Tensor, Tensor]:
+    """Returns class means without a fold, (K', D), and the matrix (D, D) that whitens; empty classes are left out."""
+    counts, sums = statistics.counts[fold], statistics.sums[fold]
+    has_images = counts > 0
+    means, covariance = means_and_covariance(counts[has_images], sums[has_images], statistics.scatter[fold])
+    factor = torch.linalg.cholesky(covariance)
+    whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False).T
+    return means @ whitening, whitening
