@@ -19,7 +19,6 @@ from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.registry import (
     DEFAULT,
     check_tag_detector,
-    check_tag_input,
     check_tag_model,
     tag_detector_class,
     tag_detector_name,
@@ -78,7 +77,14 @@ def scan_tags(
         ('missing', '0000003')
     """
     detector = tag_detector_class(DEFAULT)() if detector is None else detector
-    _check(images, vlm, detector)
+    if not isinstance(images, TaggedImages):
+        raise SettingsError(
+            f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
+        )
+    check_tag_detector(detector)
+    if vlm is None:
+        raise SettingsError(NO_MODEL)
+    check_tag_model(detector, images.class_names, vlm)
     check = partial(check_run_folder, overwrite=overwrite, resume=resume, files=TAG_FILES)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
     with open_run(out, check=check, **options, progress=progress) as (folder, engine):
@@ -89,21 +95,9 @@ def scan_tags(
     return verdicts
 
 
-def _check(images: TaggedImages, vlm: VisionLanguageModel | None, detector: TagDetector) -> None:
-    """Checks the arguments before anything expensive starts."""
-    if not isinstance(images, TaggedImages):
-        raise SettingsError(
-            f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
-        )
-    check_tag_detector(detector)
-    if vlm is None:
-        raise SettingsError(NO_MODEL)
-    check_tag_model(detector, images.class_names, vlm)
-
-
 def _scan(
     images: TaggedImages,
-    vlm: VisionLanguageModel | None,
+    vlm: VisionLanguageModel,
     detector: TagDetector,
     engine: Engine,
     *,
@@ -111,12 +105,9 @@ def _scan(
 ) -> TagVerdicts:
     started = time.perf_counter() - seconds_before(engine)  # a resumed run started earlier
     inputs = inputs_of_images(images, vlm, class_names=images.class_names, engine=engine)
-    pairs = TagInputs(inputs, images.tags, images)
-    check_tag_input(detector, pairs)
-    scores = detector.score(pairs)
-    if vlm is not None:
-        notes = (*class_text_notes(vlm, images.class_names), *template_notes(vlm, images.class_names), *scores.notes)
-        scores = dataclasses.replace(scores, notes=notes)
+    scores = detector.score(TagInputs(inputs, images.tags, images))
+    notes = (*class_text_notes(vlm, images.class_names), *template_notes(vlm, images.class_names), *scores.notes)
+    scores = dataclasses.replace(scores, notes=notes)
     for note in scores.notes:
         engine.progress.say(f"note: {note}")
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
@@ -125,7 +116,7 @@ def _scan(
 
 def _record(
     images: TaggedImages,
-    vlm: VisionLanguageModel | None,
+    vlm: VisionLanguageModel,
     detector: TagDetector,
     engine: Engine,
     scores: TagScores,
@@ -136,7 +127,7 @@ def _record(
     run["data"]["tags"], run["detector"]["resolved"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,
-        "model": {} if vlm is None else {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint},
+        "model": {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint},
         "thresholds": {"wrong": scores.wrong_threshold, "missing": scores.missing_threshold},
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
