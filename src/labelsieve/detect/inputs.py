@@ -20,7 +20,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.detect.zero_shot import CHUNK, ZeroShot, class_features, classify, zero_shot
+from labelsieve.detect.zero_shot import CHUNK, ZeroShot, by_probability, class_features, classify, in_chunks
 from labelsieve.flagging import NamedIssues
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.feature_cache import ImageFeatures
@@ -122,9 +122,17 @@ class DetectorInputs:
         return self.logit_scale * self.joint(rows) @ self.text.T
 
     @cached_property
+    @torch.inference_mode()
     def zero_shot(self) -> ZeroShot:
         """What the zero-shot model says of the readable rows. Needs `text`."""
-        return zero_shot(self.logits, self.labels, rows=self.rows, classes=self.classes, progress=self.progress)
+        of_label, predicted, confidence = in_chunks(
+            lambda part: by_probability(self.logits(part), self.labels[part]), self.rows, progress=self.progress
+        )
+        agrees = predicted == self.given
+        counts = np.bincount(self.given, minlength=self.classes)
+        hits = np.bincount(self.given, weights=agrees, minlength=self.classes)
+        per_class = np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+        return ZeroShot(of_label, predicted, confidence, float(agrees.mean()), per_class)
 
     def scores(
         self,

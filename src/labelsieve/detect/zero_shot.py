@@ -65,35 +65,6 @@ class ZeroShot:
 
 
 @torch.inference_mode()
-def zero_shot(
-    logits: Callable[[NDArray[np.int64]], Tensor],
-    labels: NDArray[np.int64],
-    *,
-    rows: NDArray[np.int64],
-    classes: int,
-    progress: Progress | None = None,
-) -> ZeroShot:
-    """Classifies some images.
-
-    Args:
-        logits: Takes m row numbers and returns logits (m, K), at the model's own temperature.
-        labels: Given labels, (N,).
-        rows: Row numbers of the readable images, (n,), at least one.
-        classes: K.
-        progress: Receives progress.
-    """
-    given = labels[rows]
-    of_label, predicted, confidence = in_chunks(
-        lambda part: by_probability(logits(part), labels[part]), rows, progress=progress
-    )
-    agrees = predicted == given
-    counts = np.bincount(given, minlength=classes)
-    hits = np.bincount(given, weights=agrees, minlength=classes)
-    per_class = np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return ZeroShot(of_label, predicted, confidence, float(agrees.mean()), per_class)
-
-
-@torch.inference_mode()
 def classify(
     logits: Callable[[NDArray[np.int64]], Tensor],
     *,
