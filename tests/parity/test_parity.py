@@ -29,7 +29,7 @@ from labelsieve.detect.losses import (
 )
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource, Learner
-from labelsieve.detect.training.loop import RequiredNegatives, Schedule, Step, train
+from labelsieve.detect.training.loop import Objective, RequiredNegatives, Schedule, Step, train
 from labelsieve.vlm.families.clip import HuggingFaceCLIP
 from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.peft.adapter import Adapter
@@ -375,15 +375,13 @@ class ReferenceFeed(BatchSource):
             self.after.append(found)
 
 
-class Recorder:
+class Recorder(Objective):
     """Passes steps on to an objective and keeps them with what it answers."""
 
     def __init__(self, inner: DualObjective) -> None:
-        self.inner, self.memory = inner, inner.memory
+        super().__init__()
+        self.inner = inner
         self.calls: list[tuple[Step, Tensor, Mapping[str, Tensor]]] = []
-
-    def on_epoch_start(self, epoch: int) -> None:
-        self.inner.on_epoch_start(epoch)
 
     def required_negatives(self, step: Step) -> RequiredNegatives:
         read = self.inner.required_negatives(step)

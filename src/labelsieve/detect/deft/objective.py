@@ -18,10 +18,10 @@ from labelsieve.detect.losses import (
     select,
     similarity_loss,
 )
-from labelsieve.detect.training.loop import RequiredNegatives, Step
+from labelsieve.detect.training.loop import Objective, RequiredNegatives, Step
 
 
-class DualObjective:
+class DualObjective(Objective):
     """The total loss L_dp + L_sim of one batch (Eq. 7 and 8), each weighed, with warm-up, selection and pseudo-labels.
 
     Args:
@@ -33,8 +33,8 @@ class DualObjective:
     """
 
     def __init__(self, settings: DeFTSettings, *, warmup: int, images: int, classes: int, engine: Engine) -> None:
+        super().__init__()
         self.settings, self.warmup, self.classes, self.engine = settings, warmup, classes, engine
-        self.memory: dict[str, Tensor] = {}
         if settings.scores_from == "last-epoch":
             if engine.accelerator.num_processes > 1:
                 raise SettingsError("scores_from last-epoch works in one process only; use final-pass")
@@ -44,9 +44,6 @@ class DualObjective:
                 "confidence": torch.zeros(images),
             }
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
-
-    def on_epoch_start(self, epoch: int) -> None:
-        """Selects step by step, so that there is nothing to do."""
 
     def required_negatives(self, step: Step) -> RequiredNegatives | None:
         """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too.

@@ -17,12 +17,12 @@ from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import Prepared, prepare
 from labelsieve.detect.training.learner import BatchSource, adapted_features, classify_others
-from labelsieve.detect.training.loop import Step, check_finite, train
+from labelsieve.detect.training.loop import Objective, Step, check_finite, train
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import by_probability, in_chunks, shortened_note
 
 
-class CrossEntropyObjective:
+class CrossEntropyObjective(Objective):
     """Cross-entropy of s+ with the given labels (Eq. 8), mean over all images of a batch.
 
     Args:
@@ -30,18 +30,12 @@ class CrossEntropyObjective:
     """
 
     def __init__(self, ready: Prepared[Any]) -> None:
+        super().__init__()
         self.ready = ready
-        self.memory: dict[str, Tensor] = {}
-
-    def on_epoch_start(self, epoch: int) -> None:
-        """Selects nothing."""
 
     def selects(self, step: Step) -> Tensor | None:
         """Returns which images of the batch are learned from, (B,), bool; None stands for all."""
         return None
-
-    def required_negatives(self, step: Step) -> None:
-        """Returns that no s- is read."""
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns the loss of the batch, and how many images are selected where that is not all."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,18 +55,18 @@ class RequiredNegatives(NamedTuple):
     others: bool
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """A loss over a batch.
 
     Attributes:
         memory: Tensors that it carries from step to step; kept in the checkpoint.
     """
 
-    memory: dict[str, Tensor]
+    def __init__(self) -> None:
+        self.memory: dict[str, Tensor] = {}
 
-    def on_epoch_start(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:  # noqa: B027, most objectives have nothing to do then
         """Is called, in all processes, when an epoch begins, from the weights that the last one left."""
-        ...
 
     def required_negatives(self, step: Step) -> RequiredNegatives | None:
         """Returns which s- the loss of a step reads; None where it reads none.
@@ -73,14 +74,14 @@ class Objective(Protocol):
         Args:
             step: The step, whose `negative` means nothing yet.
         """
-        ...
+        return None
 
+    @abstractmethod
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Returns this process's part of the loss, and sums over its images to keep a record of.
 
         The parts of all processes add up to the loss of the whole batch.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from labelsieve.core.engine import Engine
-from labelsieve.detect.training.loop import RequiredNegatives, Step
+from labelsieve.detect.training.loop import Objective, RequiredNegatives, Step
 
 
 def tag_losses(positive: Tensor, negative: Tensor, tags: Tensor, *, weighs: bool) -> Tensor:
@@ -48,7 +48,7 @@ def tag_losses(positive: Tensor, negative: Tensor, tags: Tensor, *, weighs: bool
     return torch.stack(halves).mean(dim=0)
 
 
-class TagObjective:
+class TagObjective(Objective):
     """The mean of :func:`tag_losses` over a batch, with pairs weighed after warm-up.
 
     Args:
@@ -58,12 +58,9 @@ class TagObjective:
     """
 
     def __init__(self, *, warmup: int, classes: int, engine: Engine) -> None:
+        super().__init__()
         self.warmup, self.engine = warmup, engine
-        self.memory: dict[str, Tensor] = {}
         self._every = torch.arange(classes)
-
-    def on_epoch_start(self, epoch: int) -> None:
-        """Weighs step by step, so that there is nothing to do."""
 
     def required_negatives(self, step: Step) -> RequiredNegatives:
         """Returns all classes: each pair trains both of its prompts."""
