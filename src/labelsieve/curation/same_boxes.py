@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from labelsieve.curation.duplicates import Copies, groups
-from labelsieve.curation.findings import SAME_BOX, finding_table
+from labelsieve.curation.findings import SAME_BOX
+from labelsieve.curation.search import Search, copy_table
 
 if TYPE_CHECKING:
-    from labelsieve.curation.search import Search
     from labelsieve.data.boxes import Boxes
 
 MIN_IOU = 0.9
@@ -28,15 +28,7 @@ def find_same_boxes(search: Search) -> Iterator[pa.Table]:
     if boxes is None:
         return
     copies = conflicting_boxes(boxes, search.data.labels, rows=search.inputs.rows)
-    order = np.argsort(-copies.similarity, kind="stable")
-    ids = search.data.ids
-    yield finding_table(
-        SAME_BOX,
-        [ids[row] for row in copies.rows[order]],
-        score=copies.similarity[order],
-        other_id=[ids[row] for row in copies.others[order]],
-        group=groups(len(ids), [copies])[copies.rows[order]],
-    )
+    yield copy_table(SAME_BOX, search.data, copies, group=groups(len(boxes), [copies]))
 
 
 def conflicting_boxes(boxes: Boxes, labels: NDArray[np.int64], *, rows: NDArray[np.int64]) -> Copies:

@@ -100,7 +100,7 @@ def find_copies(search: Search) -> Iterator[pa.Table]:
         leaks = _to_data_rows(
             rows, exact_leaks(data.contents[rows], other_data.contents), others=np.arange(len(other_data))
         )
-        yield _table(EXACT_LEAK, data, leaks, others=other_data)
+        yield copy_table(EXACT_LEAK, data, leaks, others=other_data)
         unseen = other_inputs.rows[~np.isin(other_data.contents[other_inputs.rows], data.contents)]
         other_rows = unseen[np.sort(np.unique(other_data.contents[unseen], return_index=True)[1])]
         vectors = torch.cat([vectors, other_inputs.joint_of(other_rows)])
@@ -113,10 +113,10 @@ def find_copies(search: Search) -> Iterator[pa.Table]:
     near, near_leaks = near_copies(vectors, count=min(len(unique_rows), len(vectors)), progress=inputs.progress)
     near = _to_data_rows(unique_rows, near, others=unique_rows)
     if against is not None:
-        yield _table(NEAR_LEAK, data, _to_data_rows(unique_rows, near_leaks, others=other_rows), others=against[0])
+        yield copy_table(NEAR_LEAK, data, _to_data_rows(unique_rows, near_leaks, others=other_rows), others=against[0])
     group = groups(len(data), [exact, near])
-    yield _table(EXACT_DUPLICATE, data, exact, group=group)
-    yield _table(NEAR_DUPLICATE, data, near, group=group)
+    yield copy_table(EXACT_DUPLICATE, data, exact, group=group)
+    yield copy_table(NEAR_DUPLICATE, data, near, group=group)
 
 
 def _to_data_rows(rows: NDArray[np.int64], copies: Copies, *, others: NDArray[np.int64]) -> Copies:
@@ -149,9 +149,18 @@ def find_no_class(search: Search) -> Iterator[pa.Table]:
     yield finding_table(NO_CLASS, [data.ids[row] for row in rows[chosen]], score=scores.score[chosen])
 
 
-def _table(
+def copy_table(
     kind: str, data: Labelled, copies: Copies, *, others: Labelled | None = None, group: NDArray[np.int64] | None = None
 ) -> pa.Table:
+    """Returns copies as findings of one kind, the most certain first.
+
+    Args:
+        kind: The kind.
+        data: N images.
+        copies: Those that have a copy.
+        others: The images that the copies are among; None for the same.
+        group: What :func:`labelsieve.curation.duplicates.groups` returned, for copies among the same images.
+    """
     order = np.argsort(-copies.similarity, kind="stable")
     ids = [data.ids[row] for row in copies.rows[order]]
     other_ids = [(data if others is None else others).ids[row] for row in copies.others[order]]
