@@ -321,10 +321,22 @@ def means_and_covariance(
     """
     # one pseudo-image at the common mean: a class with few images is drawn to it, an empty one is neutral
     means = sums / (counts + 1)[:, None]
-    images, width = counts.sum().clamp(min=1), scatter.shape[0]
+    images = counts.sum().clamp(min=1)
     within = (scatter - sums.T @ means - means.T @ sums + means.T @ (counts[:, None] * means)) / images
-    level, energy = within.trace() / width, within.square().sum()
+    return means, shrunk(within, images, min_weight=min_weight)[0]
+
+
+def shrunk(covariance: Tensor, images: Tensor, *, min_weight: float) -> tuple[Tensor, Tensor]:
+    """Returns a covariance that is shrunk towards the identity, (D, D), and the weight of the identity, from 0 to 1.
+
+    Args:
+        covariance: Shape (D, D).
+        images: Of how many images it is, a tensor of one number: the fewer, the more it is shrunk (Chen et al., 2010).
+        min_weight: The smallest weight of the identity, from 0 to 1.
+    """
+    width = len(covariance)
+    level, energy = covariance.trace() / width, covariance.square().sum()
     spread = (images + 1 - 2 / width) * (energy - level.square() * width)
     weight = ((1 - 2 / width) * energy + (level * width).square()) / spread.clamp(min=1e-12)
     weight = weight.clamp(min=min_weight, max=1.0)
-    return means, (1 - weight) * within + (weight * level + 1e-6) * torch.eye(width).double()
+    return (1 - weight) * covariance + (weight * level + 1e-6) * torch.eye(width).double(), weight

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.detect.evidence.discriminants import Discriminant, Rows, chunks, moments
+from labelsieve.detect.evidence.discriminants import Discriminant, Rows, chunks, moments, shrunk
 from labelsieve.detect.neighbours import Neighbours, nearest
 from labelsieve.detect.tags.inputs import TagInputs
 
@@ -182,21 +182,11 @@ def _solve(parts: Sequence[Tensor], shrinkages: Sequence[float]) -> list[tuple[T
     rest_mean = (total - sums + PSEUDO_IMAGES * mean) / (theirs + PSEUDO_IMAGES)[:, None]
     difference, middle = class_mean - rest_mean, (class_mean + rest_mean) / 2
     spread = second_moments / count.clamp(min=1) - torch.outer(mean, mean)
-    level = spread.trace() / len(mean)
     solutions = []
     for minimum in shrinkages:
-        weight = _oracle_weight(spread, count).clamp(min=minimum, max=1.0)
-        shrunk = (1 - weight) * spread + (weight * level + 1e-6) * torch.eye(len(mean)).double()
-        slopes = torch.linalg.solve(shrunk, difference.T)
+        covariance, weight = shrunk(spread, count, min_weight=minimum)
+        slopes = torch.linalg.solve(covariance, difference.T)
         between = (1 - weight) * counts * theirs / count.clamp(min=1).square()
         slopes = slopes / (1 - between * (difference * slopes.T).sum(dim=1)).clamp(min=0.05)
         solutions.append((slopes, -(middle * slopes.T).sum(dim=1)))
     return solutions
-
-
-def _oracle_weight(spread: Tensor, count: Tensor) -> Tensor:
-    """Returns how far to shrink a covariance (D, D) of so many images (Chen et al., IEEE TSP 2010)."""
-    width = len(spread)
-    level, energy = spread.trace() / width, spread.square().sum()
-    denominator = (count + 1 - 2 / width) * (energy - level.square() * width)
-    return ((1 - 2 / width) * energy + (level * width).square()) / denominator.clamp(min=1e-12)
