@@ -27,24 +27,14 @@ def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor) -
         frequency: Share of the images that have each tag, (K,).
         added: Share of the images without the class that have its tag, (K,), as it was fitted.
     """
-    lowest = (tagged / frequency).flatten().argsort()
-    column = lowest % tags.shape[1]
-    return _factor(tags.flatten()[lowest], added[column], expected=frequency[column])
-
-
-def _factor(hits: Tensor, rates: Tensor, *, expected: Tensor) -> float:
-    """Returns by what to multiply rates, at most 1, so that no part at the end has fewer hits than they say.
-
-    Args:
-        hits: Whether each pair is against what the evidence says, (m,), the surest first.
-        rates: How likely that is by the noise alone, (m,).
-        expected: What sizes of parts are measured in, (m,).
-    """
-    sizes, hit_counts, expected_hits = expected.double().cumsum(0), hits.double().cumsum(0), rates.double().cumsum(0)
+    surest = (tagged / frequency).flatten().argsort()
+    column = surest % tags.shape[1]
+    given, expected = tags.flatten()[surest].double().cumsum(0), added[column].double().cumsum(0)
+    sizes = frequency[column].double().cumsum(0)  # as many tags as at the frequency of the classes
     factor, size = 1.0, float(FEWEST_TAGS)
     while size <= LARGEST_PART * float(sizes[-1]):
         at = int(torch.searchsorted(sizes, size).clamp(max=len(sizes) - 1))
-        count = float(hit_counts[at])
-        factor = min(factor, (count + 2 * max(count, 1.0) ** 0.5) / max(float(expected_hits[at]), 1e-12))
+        count = float(given[at])
+        factor = min(factor, (count + 2 * max(count, 1.0) ** 0.5) / max(float(expected[at]), 1e-12))
         size *= 2
     return factor
