@@ -342,13 +342,11 @@ def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None
             **_box_columns(images),
         }
     )
-    verdicts = Verdicts(table=table, class_names=images.class_names, record=dict(record or {}))
-    if images.truth is None:
-        return verdicts
-    metrics = evaluate(
-        wrong=(images.truth != images.labels)[readable], flagged=issue[readable], quality=quality[readable]
-    )
-    return Verdicts(table=table, class_names=images.class_names, record=verdicts.record, metrics=metrics)
+    metrics = None
+    if images.truth is not None:
+        wrong = (images.truth != images.labels)[readable]
+        metrics = evaluate(wrong=wrong, flagged=issue[readable], quality=quality[readable])
+    return Verdicts(table=table, class_names=images.class_names, record=dict(record or {}), metrics=metrics)
 
 
 def _check_shapes(images: int, *parts: NDArray[Any]) -> None:
