@@ -148,6 +148,10 @@ class Verdicts:
         indices = pc.index_in(self.table[column], value_set=pa.array(self.class_names, pa.string()))
         return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
 
+    def given_label(self, row: int) -> str:
+        """Returns the given label of one row."""
+        return str(self.class_names[self.given[row]])
+
     def per_class(self) -> list[dict[str, Any]]:
         """Returns for each class its name, number of images and of flags, and the most frequent suggestion."""
         classes = len(self.class_names)

@@ -150,7 +150,7 @@ class CardMaker:
     def _other(self, finding: QueuedFinding) -> tuple[str | None, str | None]:
         """Returns URL and label of the other image of a finding; None if there is none."""
         if finding.other_row >= 0:
-            return self._image_url(finding.other_row), self.queue.given_label(finding.other_row)
+            return self._image_url(finding.other_row), self.queue.verdicts.given_label(finding.other_row)
         row = None if self.other_split is None else self.other_split.row(finding.other_id)
         if self.other_split is None or row is None:
             return None, None

@@ -288,7 +288,7 @@ class Session:
                 **{name: entry[name] for name in ("token", "kind", "labels", "note", "seconds") if name in entry},
                 "key": self.queue.key(issued.row),
                 "id": self.images.ids[issued.row],
-                "given_label": self.queue.given_label(issued.row),
+                "given_label": self.verdicts.given_label(issued.row),
                 "reviewer": viewer.reviewer,
                 "time": now(),
                 "mode": issued.mode,

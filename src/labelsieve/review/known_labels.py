@@ -45,14 +45,13 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
             None: an answer is matched by the id of its image, if the given label is still the same.
     """
     audited = {answer.key for answer in reviews.standing if answer.mode == "audit"}
-    names, given = verdicts.class_names, verdicts.given
     masks = [np.zeros(len(verdicts), dtype=np.bool_) for _ in range(5)]
     has_answer, is_decided, is_wrong, is_audited, is_closed = masks
     for row, key in rows_and_keys(verdicts, reviews, contents=contents):
         if not verdicts.is_readable[row]:
             continue
         resolved = reviews.by_key.get(key)
-        right = None if resolved is None else resolved.is_right(names[given[row]])
+        right = None if resolved is None else resolved.is_right(verdicts.given_label(row))
         has_answer[row], is_audited[row] = True, key in audited
         is_decided[row], is_wrong[row] = right is not None, right is False
         is_closed[row] = key in audited or resolved is not None
@@ -88,5 +87,5 @@ def _by_id(verdicts: Verdicts, reviews: Reviews) -> Iterator[tuple[int, str]]:
     latest = {answer.id: answer for answer in reviews.standing}
     rows = pc.index_in(pa.array(list(latest), pa.string()), value_set=verdicts.table["id"].combine_chunks())
     for row, answer in zip(rows.to_pylist(), latest.values(), strict=True):
-        if row is not None and normalise(verdicts.class_names[verdicts.given[row]]) == normalise(answer.given_label):
+        if row is not None and normalise(verdicts.given_label(row)) == normalise(answer.given_label):
             yield row, answer.key

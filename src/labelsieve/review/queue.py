@@ -152,7 +152,7 @@ class ReviewQueue:
         self._status[group] = _status(resolved)
         self._is_dropped[group] = resolved is not None and resolved.kind == "drop"
         for row in self.copies(group):
-            right = resolved.is_right(self.given_label(row)) if resolved else None
+            right = resolved.is_right(self.verdicts.given_label(row)) if resolved else None
             self.outcome[row] = -1 if right is None else int(right)
 
     def _valid(self, resolved: Resolved | None) -> Resolved | None:
@@ -175,10 +175,6 @@ class ReviewQueue:
     def key(self, row: int) -> str:
         """Returns the key of an image."""
         return key_of(int(self.contents[self.group[row]]))
-
-    def given_label(self, row: int) -> str:
-        """Returns the given label of an image."""
-        return str(self.verdicts.class_names[int(self.verdicts.given[row])])
 
     def resolved(self, row: int) -> Resolved | None:
         """Returns the answers on an image."""

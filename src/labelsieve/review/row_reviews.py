@@ -53,7 +53,7 @@ def marks_of_rows(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.str_]:
     """Returns `right`, `wrong` or `unsure` for each of N images, "" without a review."""
     marks = np.full(len(verdicts), "", dtype="<U6")
     for row, resolved in reviews.items():
-        marks[row] = mark_of(resolved, verdicts.class_names[verdicts.given[row]])
+        marks[row] = mark_of(resolved, verdicts.given_label(row))
     return marks
 
 
@@ -69,7 +69,7 @@ def corrected(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.int64]:
     )
     index = {normalise(name): number for number, name in enumerate(verdicts.class_names)}
     for row, resolved in reviews.items():
-        if (name := resolved_label(resolved, verdicts.class_names[labels[row]])) is not None:
+        if (name := resolved_label(resolved, verdicts.given_label(row))) is not None:
             labels[row] = index[normalise(name)]
     return labels
 
@@ -171,7 +171,9 @@ def read_reviews(
         RunError: A log of answers cannot be read.
     """
     reviews = reviews_of(files, verdicts, images=images, progress=progress)
-    by_row = _by_row(reviews, verdicts, None if images is None else images.contents)
+    pairs = rows_and_keys(verdicts, reviews, contents=None if images is None else images.contents)
+    resolved = ((row, reviews.by_key[key]) for row, key in pairs if key in reviews.by_key)
+    by_row = {row: each for row, each in resolved if each.speaks_of(verdicts.given_label(row))}
     if reviews.facts and not by_row:
         raise DataError(
             f"{_names_of(files)} has reviews of other data: none of its images is in this run; take those of this run"
@@ -218,14 +220,8 @@ def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
     return AnswerLog(path if path.is_dir() else path.parent, progress=progress).answers()
 
 
-def _by_row(reviews: Reviews, verdicts: Verdicts, contents: NDArray[np.uint64] | None) -> dict[int, Resolved]:
-    pairs = rows_and_keys(verdicts, reviews, contents=contents)
-    by_row = {row: reviews.by_key[key] for row, key in pairs if key in reviews.by_key}
-    return {row: each for row, each in by_row.items() if each.speaks_of(_given_label(verdicts, row))}
-
-
 def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:
-    return normalise(label) == normalise(_given_label(verdicts, row))
+    return normalise(label) == normalise(verdicts.given_label(row))
 
 
 # ---------------------------------------------------------------------------------------- the marks of the report
@@ -244,26 +240,22 @@ def _answers_of_marks(
         differing += [name for name, mark in in_file.items() if marks.get(name, mark) != mark]
         marks |= in_file
         for name, (kind, *labels) in in_file.items():
-            key = key_of(contents[name]) if name in contents else fingerprint(name)
-            token = f"{number} {fingerprint(name)}"
-            answers.append(_answer(token, key, name, _given_label(verdicts, row_of[name]), kind, tuple(labels)))
+            answers.append(
+                Answer(
+                    token=f"{number} {fingerprint(name)}",
+                    key=key_of(contents[name]) if name in contents else fingerprint(name),
+                    id=name,
+                    given_label=verdicts.given_label(row_of[name]),
+                    kind=kind,
+                    labels=tuple(labels),
+                    reviewer=_REVIEWER,
+                    time=datetime.now(UTC).isoformat(timespec="seconds"),
+                    mode="review",
+                )
+            )
     if progress is not None and len(paths) > 1:
         progress.say(f"note: {len(paths)} files of marks, {len(marks):,} images marked{_differing_text(differing)}")
     return answers
-
-
-def _answer(token: str, key: str, name: str, given_label: str, kind: str, labels: tuple[str, ...]) -> Answer:
-    return Answer(
-        token=token,
-        key=key,
-        id=name,
-        given_label=given_label,
-        kind=kind,
-        labels=labels,
-        reviewer=_REVIEWER,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        mode="review",
-    )
 
 
 def _differing_text(names: Sequence[str]) -> str:
@@ -283,7 +275,7 @@ def _read_file(path: Path, verdicts: Verdicts, row_of: Mapping[str, int]) -> dic
         if seen.setdefault(line["id"], mark) != mark:
             conflict = f"{' '.join(seen[line['id']]).strip()} and {' '.join(mark).strip()}"
             raise DataError(f'"{shown(line["id"])}" is marked {conflict} in {path}; leave one of both')
-        marks[line["id"]] = _answer_kind(*mark, _given_label(verdicts, row), classes)
+        marks[line["id"]] = _answer_kind(*mark, verdicts.given_label(row), classes)
     return marks
 
 
@@ -294,7 +286,7 @@ def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, row_of:
             f'expected a mark out of {", ".join(MARKS)} in {where}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}'
         )
     row = row_of.get(name)
-    if row is None or not _same_label(line.get("given_label") or _given_label(verdicts, row), verdicts, row):
+    if row is None or not _same_label(line.get("given_label") or verdicts.given_label(row), verdicts, row):
         raise DataError(
             f'"{shown(name)}" in {where} is no image of this run with that label; take the marks of its own report'
         )
@@ -305,10 +297,6 @@ def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, row_of:
                 f'expected the mark wrong beside another new label in {where}, found {mark}, "{shown(new)}"'
             )
     return row
-
-
-def _given_label(verdicts: Verdicts, row: int) -> str:
-    return str(verdicts.class_names[verdicts.given[row]])
 
 
 def _answer_kind(mark: str, new_label: str, given_label: str, classes: Mapping[str, str]) -> tuple[str, ...]:
