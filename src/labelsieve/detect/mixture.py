@@ -24,18 +24,13 @@ def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.
         values: (n,), higher = more likely correct.
         common_variance: Whether both components have the same variance.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     raw = np.asarray(values, dtype=np.float64)
     column = _unit_range(raw)
     if column is None:
         return np.ones_like(raw)
     kind = "tied" if common_variance else "full"
-    mixture = GaussianMixture(n_components=2, covariance_type=kind, reg_covar=1e-6, random_state=0)
-    with warnings.catch_warnings():  # a fit that is nearly there tells as much
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(np.sort(column, axis=0))  # sorted, so that the order of the rows changes nothing
+    # sorted, so that the order of the rows changes nothing
+    mixture = _fitted(np.sort(column, axis=0), covariance_type=kind, reg_covar=1e-6)
     low, high = np.sort(mixture.means_[:, 0])
     if high - low < 1e-6:
         return np.ones_like(raw)
@@ -65,18 +60,22 @@ def small_mean_posterior(losses: Any) -> NDArray[np.float64]:
     Args:
         losses: (N,), not negative.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     values = np.asarray(losses, dtype=np.float64)
     column = _unit_range(values)
     if column is None:
         return np.ones_like(values)
-    mixture = GaussianMixture(n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
-    with warnings.catch_warnings():  # the method stops after ten iterations, whether they were enough or not
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(column)
+    mixture = _fitted(column, max_iter=10, tol=1e-2, reg_covar=5e-4)
     return np.asarray(mixture.predict_proba(column)[:, mixture.means_[:, 0].argmin()])
+
+
+def _fitted(column: NDArray[np.float64], **settings: Any) -> Any:
+    """Returns a `GaussianMixture` of two, fitted to values (n, 1); a fit that is nearly there tells as much."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return GaussianMixture(n_components=2, random_state=0, **settings).fit(column)
 
 
 def _unit_range(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
