@@ -207,12 +207,18 @@ def precision_recall_f1(side: str, actual: NDArray[np.bool_], predicted: NDArray
         actual: Shape (N,): which items are positive.
         predicted: Shape (N,): which ones are predicted to be.
     """
-    hits, both = float((actual & predicted).sum()), float(actual.sum() + predicted.sum())
+    hits = float((actual & predicted).sum())
     return {
         f"{side}_precision": hits / float(predicted.sum()) if predicted.any() else 0.0,
         f"{side}_recall": hits / float(actual.sum()) if actual.any() else 0.0,
-        f"{side}_f1": 2 * hits / both if both else 0.0,
+        f"{side}_f1": f1(actual, predicted),
     }
+
+
+def f1(actual: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
+    """Returns the F1 of some items, given as two arrays of one shape: which are positive and which are predicted."""
+    both = float(actual.sum() + predicted.sum())
+    return 2 * float((actual & predicted).sum()) / both if both else 0.0
 
 
 def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.metrics import precision_recall_f1
+from labelsieve.metrics import f1, precision_recall_f1
 
 
 def evaluate_pairs(
@@ -47,7 +47,7 @@ def evaluate_pairs(
     return {
         **_issue_metrics("wrong", ~truth[tags], quality[tags], flagged[tags]),
         **_issue_metrics("missing", truth[~tags], quality[~tags], flagged[~tags]),
-        "map": _mean_average_precision(truth != tags, quality),
+        "map": _mean(average_precisions(-quality, truth != tags)),
         "images": int(readable.sum()),
     }
 
@@ -64,10 +64,6 @@ def _issue_metrics(
         f"{kind}_average_precision": float(average_precision_score(issue, -quality)) if mixed else None,
         f"{kind}_rate": float(issue.mean()) if issue.size else 0.0,
     }
-
-
-def _mean_average_precision(issue: NDArray[np.bool_], quality: NDArray[np.float32]) -> float | None:
-    return _mean(average_precisions(-quality, issue))
 
 
 def average_precisions(scores: NDArray[Any], truth: NDArray[np.bool_]) -> list[float | None]:
@@ -132,7 +128,7 @@ def measure_tags(
             "class_name": name,
             "images": int(truth[:, index].sum()),
             "average_precision": precisions[index],
-            **{key: _f1(truth[:, index], tags[:, index]) for key, tags in predicted.items()},
+            **{key: f1(truth[:, index], tags[:, index]) for key, tags in predicted.items()},
         }
         for index, name in enumerate(class_names)
     ]
@@ -141,16 +137,11 @@ def measure_tags(
         "images": int(readable.sum()),
         "unreadable": int((~readable).sum()),
         "map": _mean(precisions),
-        **{f"micro_{key}": _f1(truth, tags) for key, tags in predicted.items()},
+        **{f"micro_{key}": f1(truth, tags) for key, tags in predicted.items()},
         **{f"macro_{key}": _mean([row[key] for row in occurring]) for key in predicted},
         "threshold": threshold,
         "per_class": rows,
     }
-
-
-def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    both = float(truth.sum() + predicted.sum())
-    return 2 * float((truth & predicted).sum()) / both if both else 0.0
 
 
 def best_f1_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
