@@ -37,8 +37,7 @@ class Crowd(NamedTuple):
 
     Attributes:
         rows: Shape (n,): row numbers of the images.
-        labels: Shape (A,): how many labels each annotator gave to these images.
-        right: Shape (A,): the expected number of right ones.
+        right: Shape (A,): the expected number of right labels of each annotator among these images.
         low: Shape (A,): lower end of an interval of 95 % of the share of right ones.
         high: Shape (A,): its upper end.
         consensus: Shape (n,): the most likely class, by image and annotators.
@@ -47,7 +46,6 @@ class Crowd(NamedTuple):
     """
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
     right: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]

@@ -20,6 +20,7 @@ from labelsieve.detect.training.loop import train
 from labelsieve.detect.zero_shot import in_chunks, shortened_note
 from labelsieve.flagging import FlagRule
 
+# What the two parts of Eq. 6 are called where their weights are shown.
 LEARNED = ("positive prompts", "learned threshold")
 
 

@@ -26,6 +26,7 @@ from labelsieve.detect.evidence.noise_model import (
     PRIOR_LABELS,
     JointModel,
     Posterior,
+    even_confusion,
 )
 from labelsieve.detect.scores import Crowd
 from labelsieve.detect.zero_shot import CHUNK
@@ -61,7 +62,7 @@ class AnnotatorNoise:
     def even(cls, annotators: int, classes: int) -> AnnotatorNoise:
         """Returns noise that is alike for all annotators and classes; learns confusions if they are not too large."""
         confused = annotators * classes**2 <= MOST_CELLS
-        even = _even(classes).expand(annotators, classes, classes) if confused else None
+        even = even_confusion(classes).expand(annotators, classes, classes) if confused else None
         return cls(torch.full((annotators, classes), FIRST_RATE), even)
 
     def likelihood(self, annotator: int, given: Tensor) -> Tensor:
@@ -121,12 +122,8 @@ def _errors(right: Tensor, wrong: Tensor) -> Tensor:
 def _confusions(cells: Tensor) -> Tensor:
     """Returns R from expected counts (A, true class, given): each annotator is drawn to all, and all to an even one."""
     common = cells.sum(dim=0)
-    common = (common + PRIOR_LABELS * _even(len(common))) / (common.sum(dim=1, keepdim=True) + PRIOR_LABELS)
+    common = (common + PRIOR_LABELS * even_confusion(len(common))) / (common.sum(dim=1, keepdim=True) + PRIOR_LABELS)
     return (cells + PRIOR_LABELS * common) / (cells.sum(dim=2, keepdim=True) + PRIOR_LABELS)
-
-
-def _even(classes: int) -> Tensor:
-    return (1 - torch.eye(classes)) / max(1, classes - 1)
 
 
 def _entropy(shares: Tensor) -> Tensor:
@@ -327,7 +324,6 @@ def _scored(noise: AnnotatorNoise, chunks: Chunks, labels: NDArray[np.int64]) ->
     low, high = np.transpose([interval_of_accuracy(*each) for each in zip(counts, right, spread, strict=True)])
     crowd = Crowd(
         rows=np.concatenate(chunks.parts),
-        labels=counts.astype(np.int64),
         right=right,
         low=low,
         high=high,

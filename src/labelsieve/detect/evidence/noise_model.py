@@ -84,7 +84,7 @@ class ClassNoise(Noise):
             rate: Share of wrong labels, between 0 and 1.
             confused: Whether it learns a confusion of its own for each class; else all wrong classes stay alike.
         """
-        return cls(rate, torch.full((classes,), rate), _even(classes) if confused else None)
+        return cls(rate, torch.full((classes,), rate), even_confusion(classes) if confused else None)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
@@ -95,7 +95,7 @@ class ClassNoise(Noise):
 
     def partners(self) -> Tensor:
         """Returns the class that is given most often instead of each true class, (K,)."""
-        return (_even(len(self.rates)) if self.confusion is None else self.confusion).argmax(dim=1)
+        return (even_confusion(len(self.rates)) if self.confusion is None else self.confusion).argmax(dim=1)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
@@ -189,12 +189,13 @@ def _falling(values: Tensor, weights: Tensor) -> Tensor:
     return torch.from_numpy(fitted.copy()).float()
 
 
-def _even(classes: int) -> Tensor:
+def even_confusion(classes: int) -> Tensor:
+    """Returns R, (K, K), with all wrong classes alike."""
     return (1 - torch.eye(classes)) / max(1, classes - 1)
 
 
 def _confusion(counts: Tensor) -> Tensor:
-    return (counts + PRIOR_LABELS * _even(len(counts))) / (counts.sum(dim=1, keepdim=True) + PRIOR_LABELS)
+    return (counts + PRIOR_LABELS * even_confusion(len(counts))) / (counts.sum(dim=1, keepdim=True) + PRIOR_LABELS)
 
 
 @dataclass(frozen=True, eq=False)

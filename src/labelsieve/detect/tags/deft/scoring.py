@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.core.errors import SettingsError
+from labelsieve.detect.deft.scoring import LEARNED
 from labelsieve.detect.evidence.discriminants import chunks
 from labelsieve.detect.inputs import NO_MODEL
 from labelsieve.detect.losses import clean_probability
@@ -24,9 +25,6 @@ from labelsieve.detect.training.autoconfig import frozen_batch
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.loop import make_schedule, train
 from labelsieve.detect.zero_shot import shortened_note
-
-# What the two parts of Eq. 6 are called where their weights are shown.
-LEARNED = ("positive prompts", "learned threshold")
 
 
 def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -> TagScores:
