@@ -73,8 +73,38 @@ class AUM(Detector):
         check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
-        """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
-        return _score(self, inputs)
+        """Trains both probes and scores every image; see :class:`labelsieve.detect.base.Detector`."""
+        import numpy as np
+        import torch
+
+        count, labels = len(inputs.rows), torch.from_numpy(inputs.given)
+        order = torch.randperm(count, generator=inputs.engine.generator(Purpose.AUM_THRESHOLD_SAMPLES))
+        present = len(np.unique(inputs.given))
+        share = min(max(1, count // (present + 1)), count // 2)
+        read = _reader(inputs)
+        excess = np.ones(count, dtype=np.float64)
+        predicted, confidence = inputs.given.copy(), np.ones(count, dtype=np.float32)
+        losses = []
+        for run in range(2 if share else 0):  # a single row has nothing to be compared with
+            fake = torch.zeros(count, dtype=torch.bool)
+            fake[order[run * share : (run + 1) * share]] = True
+            probe_run = learn(self, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
+            threshold = float(np.percentile(probe_run.area[fake.numpy()], self.percentile))
+            # the second probe scores the threshold samples of the first
+            rows = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
+            excess[rows] = probe_run.area[rows] - threshold
+            predicted[rows], confidence[rows] = _classify(probe_run.probe, read, rows, classes=inputs.classes)
+            losses.append(probe_run.losses)
+        spread = float(excess.std()) or 1.0
+        return inputs.scores(
+            quality=1 / (1 + np.exp(-np.clip(excess / spread, -80, 80))),
+            predicted=predicted,
+            confidence=confidence,
+            history=tuple(
+                {"epoch": number, "loss": float(np.mean(both))}
+                for number, both in enumerate(zip(*losses, strict=True), start=1)
+            ),
+        )
 
 
 class Learned(NamedTuple):
@@ -89,41 +119,6 @@ class Learned(NamedTuple):
     area: NDArray[np.float32]
     probe: nn.Linear
     losses: list[float]
-
-
-def _score(settings: AUM, inputs: DetectorInputs) -> Scores:
-    """Trains both probes and scores every row."""
-    import numpy as np
-    import torch
-
-    count, labels = len(inputs.rows), torch.from_numpy(inputs.given)
-    order = torch.randperm(count, generator=inputs.engine.generator(Purpose.AUM_THRESHOLD_SAMPLES))
-    present = len(np.unique(inputs.given))
-    share = min(max(1, count // (present + 1)), count // 2)
-    read = _reader(inputs)
-    excess = np.ones(count, dtype=np.float64)
-    predicted, confidence = inputs.given.copy(), np.ones(count, dtype=np.float32)
-    losses = []
-    for run in range(2 if share else 0):  # a single row has nothing to be compared with
-        fake = torch.zeros(count, dtype=torch.bool)
-        fake[order[run * share : (run + 1) * share]] = True
-        probe_run = learn(settings, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
-        threshold = float(np.percentile(probe_run.area[fake.numpy()], settings.percentile))
-        # the second probe scores the threshold samples of the first
-        rows = np.setdiff1d(np.arange(count), order[:share].numpy()) if run == 0 else np.sort(order[:share].numpy())
-        excess[rows] = probe_run.area[rows] - threshold
-        predicted[rows], confidence[rows] = _classify(probe_run.probe, read, rows, classes=inputs.classes)
-        losses.append(probe_run.losses)
-    spread = float(excess.std()) or 1.0
-    return inputs.scores(
-        quality=1 / (1 + np.exp(-np.clip(excess / spread, -80, 80))),
-        predicted=predicted,
-        confidence=confidence,
-        history=tuple(
-            {"epoch": number, "loss": float(np.mean(both))}
-            for number, both in enumerate(zip(*losses, strict=True), start=1)
-        ),
-    )
 
 
 def _reader(inputs: DetectorInputs) -> Reader:
