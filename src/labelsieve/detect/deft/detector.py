@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labelsieve.detect.deft.settings import DeFTSettings
@@ -60,15 +60,9 @@ RECIPES: dict[str, DeFT] = {
     # Section 4 of the paper, synthetic noise
     "paper": _PAPER,
     # its setting for Sym 0.8 and Ins 0.5
-    "paper-severe": DeFT(**{**vars(_PAPER), "learning_rate": 1e-2, "positive_weight": 0.25}),
+    "paper-severe": replace(_PAPER, learning_rate=1e-2, positive_weight=0.25),
     # real noise, as in the published code
-    "paper-real": DeFT(
-        **{
-            **vars(_PAPER),
-            "demand_agreement": True,
-            "warmup_loss": "sce",
-            "warmup_epochs": 5,
-            "pseudo_labels_from": "second-epoch",
-        }
+    "paper-real": replace(
+        _PAPER, demand_agreement=True, warmup_loss="sce", warmup_epochs=5, pseudo_labels_from="second-epoch"
     ),
 }

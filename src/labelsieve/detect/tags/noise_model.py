@@ -100,14 +100,9 @@ class TagNoiseModel:
     noise: TagNoise
     telling: float = 1.0
 
-    @property
-    def guesses(self) -> bool:
-        """Whether the evidence tells so little of the tags that no rates can be estimated."""
-        return self.telling < LITTLE
-
     def estimates(self) -> dict[str, Any]:
         """Returns rates and a note for :func:`labelsieve.detect.tags.scores.tag_scores`."""
-        if self.guesses:
+        if self.telling < LITTLE:
             return {"notes": (f"the evidence tells little of the tags ({self.telling:.1%}), so {NOTHING}",)}
         return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
