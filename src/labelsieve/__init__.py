@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from labelsieve.detect.knn import KNN as KNN
     from labelsieve.detect.label_match import LabelMatch as LabelMatch
     from labelsieve.detect.lemon import Lemon as Lemon
-    from labelsieve.detect.prototype import PrototypeGMM as PrototypeGMM
+    from labelsieve.detect.prototype_gmm import PrototypeGMM as PrototypeGMM
     from labelsieve.detect.simifeat import SimiFeat as SimiFeat
     from labelsieve.detect.small_loss import SmallLoss as SmallLoss
     from labelsieve.finetune.result import Adapted as Adapted
@@ -71,7 +71,7 @@ _HOME = {
     "LabelledImages": "data.images",
     "LabelsieveError": "core.errors",
     "Lemon": "detect.lemon",
-    "PrototypeGMM": "detect.prototype",
+    "PrototypeGMM": "detect.prototype_gmm",
     "SimiFeat": "detect.simifeat",
     "SmallLoss": "detect.small_loss",
     "TagVerdicts": "tags.verdicts",

@@ -6,7 +6,7 @@
 * `small_loss.py`, `gmm.py`: trained detectors that the paper compares with; all that is trained is on `training/`
 * `label_match.py`, `clip_margin.py`: the zero-shot model, which is in `zero_shot.py`
 * `confident_learning.py` with `probe.py`, `aum.py`: linear probes
-* `knn.py`, `lemon.py`, `prototype.py` with `prototypes.py`: on `neighbours.py` and `mixture.py`
+* `knn.py`, `lemon.py`, `prototype_gmm.py` with `prototypes.py`: on `neighbours.py` and `mixture.py`
 * `simifeat.py` with `transition.py`, `fine.py`, `clip_cleaner.py` with `softmax_regression.py`: rivals on features
 * `losses.py`: losses on s+ and s-
 """

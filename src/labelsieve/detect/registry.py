@@ -27,7 +27,7 @@ DETECTORS: Registry[type[Any], Entry] = Registry(
     Entry("knn", "labelsieve.detect.knn:KNN"),
     Entry("aum", "labelsieve.detect.aum:AUM"),
     Entry("lemon", "labelsieve.detect.lemon:Lemon"),
-    Entry("prototype-gmm", "labelsieve.detect.prototype:PrototypeGMM"),
+    Entry("prototype-gmm", "labelsieve.detect.prototype_gmm:PrototypeGMM"),
     Entry("clip-cleaner", "labelsieve.detect.clip_cleaner:CLIPCleaner"),
     Entry("simifeat", "labelsieve.detect.simifeat:SimiFeat"),
     Entry("fine", "labelsieve.detect.fine:FINE"),

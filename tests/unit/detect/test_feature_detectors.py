@@ -34,7 +34,7 @@ from labelsieve.detect.lemon import Lemon, multimodal_score
 from labelsieve.detect.mixture import upper_posterior
 from labelsieve.detect.neighbours import nearest, vote
 from labelsieve.detect.probe import out_of_fold_probabilities
-from labelsieve.detect.prototype import PrototypeGMM
+from labelsieve.detect.prototype_gmm import PrototypeGMM
 from labelsieve.detect.prototypes import prototype_margins
 from labelsieve.detect.registry import detector_class, feature_detectors
 from labelsieve.detect.scores import Scores
