@@ -192,7 +192,8 @@ def _margins_of_mean(probes: list[tuple[Tensor, Tensor]], read: Reader, labels: 
     import torch
     from torch.nn.functional import linear, log_softmax
 
-    from labelsieve.detect.zero_shot import CHUNK, margins
+    from labelsieve.detect.chunks import CHUNK
+    from labelsieve.detect.zero_shot import margins
 
     parts = []
     for part in torch.arange(len(labels)).split(CHUNK):
@@ -208,7 +209,7 @@ def _classify(probe: nn.Linear, read: Reader, rows: NDArray[np.int64], *, classe
     """Returns the most likely class of some rows and its probability, (n,) each, the extra class left out."""
     import torch
 
-    from labelsieve.detect.zero_shot import in_chunks
+    from labelsieve.detect.chunks import in_chunks
 
     @torch.inference_mode()
     def likeliest(part: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

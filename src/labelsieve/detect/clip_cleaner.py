@@ -62,7 +62,7 @@ class CLIPCleaner(Detector):
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import numpy as np
 
-        from labelsieve.detect.zero_shot import in_chunks
+        from labelsieve.detect.chunks import in_chunks
 
         estimates = self._estimates(inputs)
         # predicted class, its probability and that of the label; then log p_y and consistency of each estimate

@@ -43,7 +43,8 @@ class ClipMargin(Detector):
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
         import torch
 
-        from labelsieve.detect.zero_shot import in_chunks, margins
+        from labelsieve.detect.chunks import in_chunks
+        from labelsieve.detect.zero_shot import margins
 
         def score_rows(rows: NDArray[np.int64]) -> list[Tensor]:
             return [margins(inputs.logits(rows), torch.from_numpy(inputs.labels[rows]).to(inputs.device)).sigmoid()]

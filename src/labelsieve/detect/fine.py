@@ -54,8 +54,8 @@ class FINE(Detector):
         import numpy as np
         import torch
 
+        from labelsieve.detect.chunks import in_chunks
         from labelsieve.detect.mixture import upper_posterior_by_class
-        from labelsieve.detect.zero_shot import in_chunks
 
         vectors, given = inputs.all_joint().cpu(), torch.from_numpy(inputs.given)
         directions = principal_directions(vectors, inputs.given, classes=inputs.classes, progress=inputs.progress)
@@ -100,7 +100,7 @@ def _principal_direction(vectors: Tensor, rows: NDArray[np.int64]) -> Tensor:
     from scipy.linalg import eigh
     from torch.nn.functional import normalize
 
-    from labelsieve.detect.zero_shot import CHUNK
+    from labelsieve.detect.chunks import CHUNK
 
     width = vectors.shape[1]
     if len(rows) < width:  # the smaller of the two matrices that have the same eigenvalues

@@ -19,8 +19,9 @@ from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import Images, LabelledImages
+from labelsieve.detect.chunks import CHUNK, in_chunks
 from labelsieve.detect.scores import Scores
-from labelsieve.detect.zero_shot import CHUNK, ZeroShot, by_probability, class_features, classify, in_chunks
+from labelsieve.detect.zero_shot import ZeroShot, by_probability, class_features, classify
 from labelsieve.flagging import NamedIssues
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.feature_cache import ImageFeatures

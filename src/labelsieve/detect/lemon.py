@@ -103,7 +103,7 @@ def multimodal_score(settings: Lemon, inputs: DetectorInputs) -> NDArray[np.floa
 def _chunks(count: int) -> Iterator[Tensor]:
     import torch
 
-    from labelsieve.detect.zero_shot import CHUNK
+    from labelsieve.detect.chunks import CHUNK
 
     return iter(torch.arange(count).split(CHUNK))
 

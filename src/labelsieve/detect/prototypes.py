@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from labelsieve.core.progress import Progress
-from labelsieve.detect.zero_shot import CHUNK, margins
+from labelsieve.detect.chunks import CHUNK
+from labelsieve.detect.zero_shot import margins
 
 # Below every cosine: a class without images is never the nearest.
 _NOWHERE = -2.0

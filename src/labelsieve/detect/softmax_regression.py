@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from labelsieve.core.progress import Progress
-from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.detect.chunks import CHUNK
 
 MOST_ITERATIONS = 200
 

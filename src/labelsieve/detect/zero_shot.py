@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.nn.functional import normalize
 
 from labelsieve.core.errors import listed
 from labelsieve.core.progress import Progress
+from labelsieve.detect.chunks import in_chunks
 from labelsieve.detect.scores import GUESSING
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -27,7 +27,6 @@ TEMPLATES = (
     "a good photo of a {}.",
 )
 
-CHUNK = 4096
 # Class names that are encoded at a time.
 NAMES = 512
 # Remarks on names that are one text at most.
@@ -126,35 +125,6 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the logit of the label less the largest other one, (n,), of logits (n, K); K at least 2."""
     of_label = logits.gather(1, labels[:, None])
     return (of_label - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1, keepdim=True))[:, 0]
-
-
-def in_chunks(
-    score_rows: Callable[[NDArray[np.int64]], Sequence[Tensor]],
-    rows: NDArray[np.int64],
-    *,
-    progress: Progress | None = None,
-) -> list[NDArray[Any]]:
-    """Applies a function to some rows at a time, so that no array of N times K is ever held.
-
-    Args:
-        score_rows: Takes n row numbers and returns tensors of shape (n,).
-        rows: Row numbers, at least one.
-        progress: Receives progress.
-
-    Returns:
-        What the function returned, each of the shape of `rows`.
-    """
-    columns: list[NDArray[Any]] = []
-    with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
-        for at in range(0, len(rows), CHUNK):
-            chunk = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
-            # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
-            # keep the allocator from using their room again
-            columns = columns or [np.empty(len(rows), dtype=values.dtype) for values in chunk]
-            for column, values in zip(columns, chunk, strict=True):
-                column[at : at + len(values)] = values
-            advance(len(rows[at : at + CHUNK]))
-    return columns
 
 
 @torch.inference_mode()

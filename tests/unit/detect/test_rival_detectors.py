@@ -15,8 +15,8 @@ from sklearn.mixture import GaussianMixture
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures, load_features
+from labelsieve.detect import chunks, softmax_regression, transition
 from labelsieve.detect import neighbours as blocks
-from labelsieve.detect import softmax_regression, transition, zero_shot
 from labelsieve.detect.clip_cleaner import CLIPCleaner
 from labelsieve.detect.fine import FINE
 from labelsieve.detect.inputs import detector_inputs
@@ -369,7 +369,7 @@ def test_a_class_without_images_changes_nothing(detector: Any) -> None:
 @every_rival
 @pytest.mark.usefixtures("few_steps")
 def test_no_array_of_images_times_classes_is_held(detector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (softmax_regression, zero_shot):
+    for module in (softmax_regression, chunks):
         monkeypatch.setattr(module, "CHUNK", 32)
     monkeypatch.setattr(blocks, "QUERIES", 16)
     monkeypatch.setattr(blocks, "OTHERS", 64)

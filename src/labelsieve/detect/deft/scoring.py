@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelsieve.detect.chunks import in_chunks
 from labelsieve.detect.deft.objective import DualObjective, score_by_threshold
 from labelsieve.detect.deft.settings import DeFTSettings
 from labelsieve.detect.evidence.posterior import score_inputs
@@ -17,7 +18,7 @@ from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import prepare
 from labelsieve.detect.training.learner import BatchSource, adapted_features, classify_others
 from labelsieve.detect.training.loop import train
-from labelsieve.detect.zero_shot import in_chunks, shortened_note
+from labelsieve.detect.zero_shot import shortened_note
 from labelsieve.flagging import FlagRule
 
 # What the two parts of Eq. 6 are called where their weights are shown.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.core.progress import Progress
+from labelsieve.detect.chunks import CHUNK
 from labelsieve.detect.evidence.fit import Evidence, Fit
 from labelsieve.detect.evidence.noise_model import (
     FIRST_RATE,
@@ -29,7 +30,6 @@ from labelsieve.detect.evidence.noise_model import (
     even_confusion,
 )
 from labelsieve.detect.scores import Crowd
-from labelsieve.detect.zero_shot import CHUNK
 
 # Confusions of more cells than this are all even: too few examples for each cell, and too much memory.
 MOST_CELLS = 2**25

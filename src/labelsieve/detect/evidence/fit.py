@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.core.progress import Progress
+from labelsieve.detect.chunks import CHUNK
 from labelsieve.detect.evidence.noise_model import (
     FIRST_RATE,
     ClassNoise,
@@ -36,7 +37,7 @@ from labelsieve.detect.evidence.noise_rate import (
     shows_classes,
     surest_images,
 )
-from labelsieve.detect.zero_shot import CHUNK, fitting_factor
+from labelsieve.detect.zero_shot import fitting_factor
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""

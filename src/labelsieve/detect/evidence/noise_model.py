@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from labelsieve.detect.zero_shot import CHUNK
+from labelsieve.detect.chunks import CHUNK
 
 # Before anything is known.
 FIRST_RATE, LEAST_RATE = 0.2, 0.01

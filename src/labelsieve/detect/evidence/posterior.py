@@ -16,6 +16,7 @@ from torch import Tensor
 
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.seeds import Purpose
+from labelsieve.detect.chunks import in_chunks
 from labelsieve.detect.evidence.annotators import score_annotators
 from labelsieve.detect.evidence.discriminants import fit_discriminants, logits_of
 from labelsieve.detect.evidence.fit import Evidence, Fit, fit_joint
@@ -23,7 +24,6 @@ from labelsieve.detect.evidence.noise_model import Posterior
 from labelsieve.detect.evidence.noise_rate import far_off
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Estimate, Scores
-from labelsieve.detect.zero_shot import in_chunks
 from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
 

@@ -1,0 +1,46 @@
+"""Some rows at a time: the home of how many, and of the loop over them.
+
+`evidence/discriminants.py` and `neighbours.py` have sizes of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelsieve.core.progress import Progress
+
+CHUNK = 4096
+
+
+def in_chunks(
+    score_rows: Callable[[NDArray[np.int64]], Sequence[Tensor]],
+    rows: NDArray[np.int64],
+    *,
+    progress: Progress | None = None,
+) -> list[NDArray[Any]]:
+    """Applies a function to some rows at a time, so that no array of N times K is ever held.
+
+    Args:
+        score_rows: Takes n row numbers and returns tensors of shape (n,).
+        rows: Row numbers, at least one.
+        progress: Receives progress.
+
+    Returns:
+        What the function returned, each of the shape of `rows`.
+    """
+    columns: list[NDArray[Any]] = []
+    with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
+        for at in range(0, len(rows), CHUNK):
+            chunk = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
+            # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
+            # keep the allocator from using their room again
+            columns = columns or [np.empty(len(rows), dtype=values.dtype) for values in chunk]
+            for column, values in zip(columns, chunk, strict=True):
+                column[at : at + len(values)] = values
+            advance(len(rows[at : at + CHUNK]))
+    return columns
