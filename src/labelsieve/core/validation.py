@@ -83,7 +83,7 @@ WeightDecay = Annotated[float, Range(0, 10)]
 Tokens = Annotated[int, Range(0, 500)]
 # A rank beyond the width of an image encoder adds nothing, and each block has several matrices of this size.
 Bottleneck = Annotated[int, Range(1, 1_024)]
-Neighbours = Annotated[int, Range(1, 10_000)]
+NeighbourCount = Annotated[int, Range(1, 10_000)]
 # Each fold holds second moments of the features.
 Folds = Annotated[int, Range(2, 100)]
 # Side of the largest grid of windows, each of which is encoded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Neighbours, check_fields
+from labelsieve.core.validation import NeighbourCount, check_fields
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class KNN(Detector):
         [0, 1]
     """
 
-    neighbours: Neighbours = 20
+    neighbours: NeighbourCount = 20
     uses_text = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from labelsieve.core.errors import DataError
-from labelsieve.core.validation import Neighbours, Weight, check_fields
+from labelsieve.core.validation import NeighbourCount, Weight, check_fields
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from labelsieve.detect.inputs import DetectorInputs
-    from labelsieve.detect.neighbours import Neighbours as NearestRows
+    from labelsieve.detect.neighbours import Neighbours
     from labelsieve.detect.scores import Scores
 
 
@@ -62,7 +62,7 @@ class Lemon(Detector):
         [0, 1]
     """
 
-    neighbours: Neighbours = 30
+    neighbours: NeighbourCount = 30
     beta: Weight = 5.0
     gamma: Weight = 5.0
     distance_decay: Weight = 0.1
@@ -109,7 +109,7 @@ def _chunks(count: int) -> Iterator[Tensor]:
 
 
 def _image_space(
-    settings: Lemon, neighbours: NearestRows, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor
+    settings: Lemon, neighbours: Neighbours, rows: Tensor, labels: Tensor, weight: Tensor, text: Tensor
 ) -> Tensor:
     """Returns s_n of some rows."""
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from labelsieve.core.validation import Neighbours, Range, check_fields
+from labelsieve.core.validation import NeighbourCount, Range, check_fields
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class PrototypeGMM(Detector):
     """
 
     sure: Annotated[float, Range(0.5, 1)] = 0.9
-    neighbours: Neighbours = 20
+    neighbours: NeighbourCount = 20
     uses_text = False
 
     def __post_init__(self) -> None:

@@ -95,17 +95,13 @@ class FindingQueues:
         members: dict[int, list[int]] = {}
         for row, number in zip(rows.tolist(), group.tolist(), strict=True):
             members.setdefault(number, []).append(row)
-        mixed = {
-            number for number, labels_of_group in members.items() if len({*self._given[labels_of_group].tolist()}) > 1
-        }
+        mixed = {number for number, copies in members.items() if len({*self._given[copies].tolist()}) > 1}
         chosen = np.array([(number in mixed) == conflicts for number in group.tolist()], dtype=np.bool_)
         result = companions.copy()
         if conflicts:
             for position in np.flatnonzero(chosen & (self._given[rows] == self._given[companions])).tolist():
-                labels_of_group = self._given[rows[position]]
-                result[position] = next(
-                    row for row in members[int(group[position])] if self._given[row] != labels_of_group
-                )
+                label, copies = self._given[rows[position]], members[int(group[position])]
+                result[position] = next(row for row in copies if self._given[row] != label)
         return chosen, result
 
     @property

@@ -1,6 +1,6 @@
 """Kinds of evidence that a class is in an image: the zero-shot model, discriminants out of fold, and neighbours.
 
-Each kind gives logits (n, K) for some rows, whose scale and level do not matter: `noise.py` fits both.
+Each kind gives logits (n, K) for some rows, whose scale and level do not matter: `noise_model.py` fits both.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Folds, Windows, check_fields
-from labelsieve.core.validation import Neighbours as NeighbourCount
+from labelsieve.core.validation import Folds, NeighbourCount, Windows, check_fields
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Neighbours, check_fields
+from labelsieve.core.validation import NeighbourCount, check_fields
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TagKNN(TagDetector):
         [True, True, True]
     """
 
-    neighbours: Neighbours = 30
+    neighbours: NeighbourCount = 30
 
     def __post_init__(self) -> None:
         check_fields(self)

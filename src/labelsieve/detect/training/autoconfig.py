@@ -114,7 +114,7 @@ def _times_reading(settings: Training, *, images: int) -> int:
 
 
 def _at_once(learner: Learner, *, maximum: int) -> int:
-    """Returns how many images may pass the encoder together: `most`, or as many as fit into memory if it is adapted.
+    """Returns how many images may pass the encoder together: `maximum`, or what fits into memory if it is adapted.
 
     It is the same in all processes, which decide by it together what to try.
     """

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labelsieve.core.validation import Epochs, Folds, LearningRate, Windows, check_fields
-from labelsieve.core.validation import Neighbours as NeighbourCount
+from labelsieve.core.validation import Epochs, Folds, LearningRate, NeighbourCount, Windows, check_fields
 from labelsieve.detect.training.settings import PromptTraining
 
 
