@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
-from labelsieve.data.annotators import Annotations
-from labelsieve.data.labels import checked_indices, class_size_notes, read_labels
+from labelsieve.data.labelled import Labelled
+from labelsieve.data.labels import class_size_notes, read_labels
 from labelsieve.data.loading import absolute_source, check_limit, subset
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.feature_files import Stored, read_features_file, read_text_file
@@ -29,7 +29,7 @@ _ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledFeatures:
+class LabelledFeatures(Labelled):
     """N rows of features with a given label each, instead of images.
 
     Attributes:
@@ -58,37 +58,13 @@ class LabelledFeatures:
     """
 
     features: NDArray[np.float32]
-    ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    contents: NDArray[np.uint64]
     text: NDArray[np.float32] | None = None
     logit_scale: float | None = None
-    truth: NDArray[np.int64] | None = None
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    annotations: Annotations | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of features, ids, given labels and class names, which identifies the data of a run."""
-        several = [] if self.annotations is None else [self.annotations.fingerprint]
-        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
     @cached_property
     def text_fingerprint(self) -> str | None:
         """Fingerprint of the class text features and their scale; None without text features."""
         return None if self.text is None else fingerprint(self.text, self.logit_scale)
-
-    def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledFeatures:
-        """Returns the same features with other given labels, shape (N,), and other true labels if `truth` is passed."""
-        shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
-        true_labels = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
-        given_labels = checked_indices(labels, what="labels", **shape)
-        return replace(self, labels=given_labels, truth=true_labels, annotations=None, origin={})
 
     def with_text(self, text: Any, *, logit_scale: float | None) -> LabelledFeatures:
         """Returns the same features with other class text features, shape (K, D); with None for both, without any.

@@ -21,10 +21,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
-from labelsieve.data.annotators import Annotations
 from labelsieve.data.boxes import Boxes, LastImage
 from labelsieve.data.input.rgb import Ranges, to_rgb, value_kind
-from labelsieve.data.labels import checked_indices
+from labelsieve.data.labelled import Labelled
 from labelsieve.data.sources.file_kinds import is_pointer
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledImages(Images):
+class LabelledImages(Images, Labelled):
     """N images, or boxes in images, with a given label each; see :class:`Images` for its other attributes.
 
     Attributes:
@@ -227,24 +226,6 @@ class LabelledImages(Images):
         >>> len(images), images.class_names, images.open(0).size
         (4, ('cat', 'dog'), (32, 32))
     """
-
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    truth: NDArray[np.int64] | None = None
-    annotations: Annotations | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of images, ids, given labels and class names, which identifies the data of a run."""
-        several = [] if self.annotations is None else [self.annotations.fingerprint]
-        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
-
-    def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> LabelledImages:
-        """Returns the same images with other given labels, shape (N,); `truth`, if passed, replaces the true labels."""
-        shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
-        true_labels = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
-        given_labels = checked_indices(labels, what="labels", **shape)
-        return replace(self, labels=given_labels, truth=true_labels, annotations=None, origin={})
 
     def take(self, rows: NDArray[np.int64]) -> LabelledImages:
         """Returns the images of the given rows, in that order, with all classes kept."""

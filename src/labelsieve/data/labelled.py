@@ -1,66 +1,58 @@
-"""The common protocol of images and precomputed features: rows with an id and a given label each."""
+"""What images and precomputed features have in common: rows with an id and a given label each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    from labelsieve.data.annotators import Annotations
+from labelsieve.core.provenance import fingerprint
+from labelsieve.data.annotators import Annotations
+from labelsieve.data.labels import checked_indices
 
 
-class Labelled(Protocol):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labelled:
     """N rows with a given label each; see :class:`labelsieve.LabelledImages` and :class:`labelsieve.LabelledFeatures`.
 
     Verdicts, diagnosis and report only use these attributes.
+
+    Attributes:
+        ids: N different names of the rows.
+        labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
+        class_names: The K names, in the order of the indices.
+        contents: Shape (N,), uint64: a hash of the content of each row; equal rows have equal values.
+        truth: Shape (N,), int64, or None: the true labels, if they are known. Used for metrics only.
+        annotations: The labels of several annotators, whose majority vote is `labels`; None with one label per row.
+        origin: Arguments to load the same rows again; empty for data in memory.
+        notes: Notes of the loader for the user, one line each.
     """
 
-    def __len__(self) -> int: ...
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    contents: NDArray[np.uint64]
+    truth: NDArray[np.int64] | None = None
+    annotations: Annotations | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """N different names of the rows."""
-        ...
+    def __len__(self) -> int:
+        return len(self.ids)
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Shape (N,): the given labels, indices into `class_names`."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The K names."""
-        ...
-
-    @property
-    def contents(self) -> NDArray[np.uint64]:
-        """Shape (N,): a hash of the content of each row; equal rows have equal values."""
-        ...
-
-    @property
-    def annotations(self) -> Annotations | None:
-        """The labels of several annotators, whose majority vote is `labels`; None with one label per row."""
-        ...
-
-    @property
-    def truth(self) -> NDArray[np.int64] | None:
-        """Shape (N,): the true labels, if they are known. Used for metrics only."""
-        ...
-
-    @property
-    def origin(self) -> Mapping[str, Any]:
-        """Arguments to load the same rows again; empty for data in memory."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes of the loader for the user."""
-        ...
-
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of contents, ids, given labels and class names, which identifies the data of a run."""
-        ...
+        several = [] if self.annotations is None else [self.annotations.fingerprint]
+        return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
+
+    def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> Self:
+        """Returns the same rows with other given labels, shape (N,); `truth`, if passed, replaces the true labels."""
+        shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
+        true_labels = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
+        given_labels = checked_indices(labels, what="labels", **shape)
+        return replace(self, labels=given_labels, truth=true_labels, annotations=None, origin={})
