@@ -13,7 +13,7 @@ from labelsieve.data.sources.columns import Columns, Table, choose_columns, hold
 from labelsieve.data.sources.file_kinds import damage
 from labelsieve.data.sources.image_paths import about_names, folder_of
 from labelsieve.data.sources.quiet import quiet, reading
-from labelsieve.data.sources.table_formats import TABLE_FORMATS
+from labelsieve.data.sources.table_formats import format_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,34 +25,11 @@ _ROWS = 256
 _VIEWS = {"binary_view": "binary", "string_view": "string"}
 
 
-def read_parquet(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
-    """Reads Parquet files; see :func:`read_arrow_files`.
-
-    Args:
-        files: The files, read in order as one table.
-        requested: The requested columns.
-        where: Name of the files, for messages.
-    """
-    return read_arrow_files(files, kind="parquet", requested=requested, where=where)
-
-
-def read_arrow(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
-    """Reads Arrow or Feather files; see :func:`read_arrow_files`.
-
-    Args:
-        files: The files, read in order as one table.
-        requested: The requested columns.
-        where: Name of the files, for messages.
-    """
-    return read_arrow_files(files, kind="arrow", requested=requested, where=where)
-
-
-def read_arrow_files(files: Sequence[Path], *, kind: str, requested: Columns, where: str) -> Table:
+def read_arrow_files(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
     """Reads Parquet, Arrow or Feather files into the cache of the `datasets` library, batch by batch.
 
     Args:
         files: The files, read in order as one table.
-        kind: `parquet` or `arrow`.
         requested: The requested columns.
         where: Name of the files, for messages.
 
@@ -61,10 +38,10 @@ def read_arrow_files(files: Sequence[Path], *, kind: str, requested: Columns, wh
     """
     import datasets
 
-    schemas = [read_schema(path, kind=kind) for path in files]
+    kind, schemas = format_of(files[0]).name, [read_schema(path) for path in files]
     features = features_of(schemas[0], files[0])
     folder = folder_of(files)
-    names = about_names(lambda name: _first_values(files[0], name, kind=kind), table_folder=folder)
+    names = about_names(lambda name: _first_values(files[0], name), table_folder=folder)
     chosen = choose_columns(features, requested=requested, where=where, about_names=names)
     used = {*chosen.labels, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
     for path, schema in zip(files[1:], schemas[1:], strict=True):
@@ -91,7 +68,7 @@ def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_pla
     return rows if is_plain or not images else rows.cast_column(image, undecoded)
 
 
-def read_schema(path: Path, *, kind: str) -> pa.Schema:
+def read_schema(path: Path) -> pa.Schema:
     """Returns the schema of a table of a format with typed columns.
 
     Raises:
@@ -99,11 +76,12 @@ def read_schema(path: Path, *, kind: str) -> pa.Schema:
     """
     import pyarrow as pa
 
+    format = format_of(path)
     try:
-        return loaded(TABLE_FORMATS.entries[kind].schema)(path)
+        return loaded(format.schema)(path)
     except (OSError, pa.ArrowException, ValueError):
-        expected = f"expected the file {path} to be {kind.capitalize()}"
-        raise DataError(f"{expected}, but it {damage(path, kind=kind)}") from None
+        expected = f"expected the file {path} to be {format.name.capitalize()}"
+        raise DataError(f"{expected}, but it {damage(path)}") from None
 
 
 def parquet_schema(path: Path) -> pa.Schema:
@@ -212,7 +190,7 @@ def _check_same(features: Any, other_features: Any, used: set[str], first: Path,
             )
 
 
-def _first_values(path: Path, name: str, *, kind: str) -> list[str]:
-    batch = next(loaded(TABLE_FORMATS.entries[kind].batches)(path, columns=[name], rows=_ROWS), None)
+def _first_values(path: Path, name: str) -> list[str]:
+    batch = next(loaded(format_of(path).batches)(path, columns=[name], rows=_ROWS), None)
     values = [] if batch is None else batch.column(0).to_pylist()
     return [str(value) for value in values if value is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +15,14 @@ from labelsieve.core.errors import DataError, shown
 from labelsieve.data.labels import normalise
 from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
 from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY, Edits, joined
+from labelsieve.data.sources.table_formats import format_of
 
 # Magic numbers of the compressed frames of an Arrow file, after the length of the buffer.
 _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def write_parquet(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
-    """Writes Parquet files with other labels; see :func:`_write`.
-
-    Args:
-        files: All files of the table.
-        targets: The files to write, and their targets.
-        column: The column of labels.
-        edits: The edits of each file.
-    """
-    _write(files, targets, column=column, edits=edits, kind="parquet", values=_parquet_column, write=_write_parquet)
-
-
-def write_arrow(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
-    """Writes Arrow or Feather files with other labels; see :func:`_write`.
-
-    Args:
-        files: All files of the table.
-        targets: The files to write, and their targets.
-        column: The column of labels.
-        edits: The edits of each file.
-    """
-    _write(files, targets, column=column, edits=edits, kind="arrow", values=_arrow_column, write=_write_arrow)
-
-
-def count_parquet(path: Path) -> int:
-    """Returns the number of rows of a Parquet file."""
-    return int(pq.read_metadata(path).num_rows)
-
-
-def count_arrow(path: Path) -> int:
-    """Returns the number of rows of an Arrow or Feather file."""
-    with open_arrow(path) as file:
-        return len(file.read_all())
-
-
-def _write(
-    files: Sequence[Path],
-    targets: Mapping[Path, Path],
-    *,
-    column: str,
-    edits: Sequence[Edits],
-    kind: str,
-    values: Callable[[Path, str], Any],
-    write: Callable[[Path, Path, str, Any, Edits], None],
+def write_arrow_files(
+    files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]
 ) -> None:
     """Writes files that are one table together with other labels; a file without changes is copied.
 
@@ -72,15 +31,14 @@ def _write(
         targets: The files to write, and their targets.
         column: The column of labels.
         edits: The edits of each file.
-        kind: `parquet` or `arrow`.
-        values: Reads a column of a file.
-        write: Writes a file again with other values in a column.
 
     Raises:
         DataError: The column cannot represent a new class.
     """
+    is_parquet = format_of(files[0]).name == "parquet"
+    values, write = (_parquet_column, _write_parquet) if is_parquet else (_arrow_column, _write_arrow)
     columns = [values(path, column) for path in files]
-    feature = features_of(read_schema(files[0], kind=kind), files[0]).get(column)
+    feature = features_of(read_schema(files[0]), files[0]).get(column)
     all_values = pa.chunked_array(
         [chunk.cast(columns[0].type) for each in columns for chunk in each.chunks], columns[0].type
     )
@@ -92,6 +50,17 @@ def _write(
         elif path in targets:
             write(path, targets[path], column, labels.slice(start, len(part)), part)
         start += len(part)
+
+
+def count_parquet(path: Path) -> int:
+    """Returns the number of rows of a Parquet file."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def count_arrow(path: Path) -> int:
+    """Returns the number of rows of an Arrow or Feather file."""
+    with open_arrow(path) as file:
+        return len(file.read_all())
 
 
 def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:

@@ -25,7 +25,7 @@ from labelsieve.data.sources.columns import (
     may_hold_images,
 )
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
-from labelsieve.data.sources.table_formats import TABLE_FORMATS, TYPED_TABLES
+from labelsieve.data.sources.table_formats import TYPED_TABLES, format_of
 
 # In lower case; the first is the documented one.
 FEATURE_NAMES = (
@@ -73,11 +73,10 @@ def holds_features(source: Any) -> bool:
     path = Path(source).expanduser()
     if path.suffix.lower() in _ARRAY_SUFFIXES:
         return path.is_file()
-    kind = TYPED_TABLES.get(path.suffix.lower())
-    if kind is None or not path.is_file():
+    if path.suffix.lower() not in TYPED_TABLES or not path.is_file():
         return False
     try:
-        kinds = features_of(read_schema(path, kind=kind), path)
+        kinds = features_of(read_schema(path), path)
     except DataError:
         return False  # the next reader reports why it cannot be read
     return bool(_feature_columns(kinds)) and not may_hold_images(kinds)
@@ -92,7 +91,7 @@ def read_features_file(path: Path, *, requested: Columns) -> Stored:
     _check_kind(path)
     suffix = path.suffix.lower()
     if suffix in TYPED_TABLES:
-        return _read_table(path, requested=requested, kind=TYPED_TABLES[suffix])
+        return _read_table(path, requested=requested)
     return _read_npy(path, requested=requested) if suffix == ".npy" else _read_npz(path, requested=requested)
 
 
@@ -117,7 +116,7 @@ def stored_names(path: Path) -> list[str]:
     _check_kind(path)
     suffix = path.suffix.lower()
     if suffix in TYPED_TABLES:
-        return list(features_of(read_schema(path, kind=TYPED_TABLES[suffix]), path))
+        return list(features_of(read_schema(path), path))
     if suffix == ".npz" and is_zipfile(path):  # else the next reader reports what it is
         with ZipFile(path) as file:
             return [name.removesuffix(".npy") for name in file.namelist()]
@@ -299,12 +298,12 @@ def _npz_columns(
     return replace(chosen, id=ids)
 
 
-def _read_table(path: Path, *, requested: Columns, kind: str) -> Stored:
+def _read_table(path: Path, *, requested: Columns) -> Stored:
     import pyarrow as pa
     from datasets import Dataset
 
-    where, format = f"the file {path}", TABLE_FORMATS.entries[kind]
-    schema, batches = read_schema(path, kind=kind), loaded(format.batches)
+    where, format = f"the file {path}", format_of(path)
+    schema, batches = read_schema(path), loaded(format.batches)
     kinds = features_of(schema, path)
     candidates = _feature_columns(kinds)
     if len(candidates) != 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labelsieve.core.errors import DataError
-from labelsieve.data.sources.table_formats import TABLE_FORMATS
+from labelsieve.data.sources.table_formats import TABLE_FORMATS, format_of
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZE = 1024
@@ -85,13 +85,8 @@ def _tables() -> Iterator[tuple[bytes, str]]:
             yield format.magic, f"{'an' if name[0] in 'aeiou' else 'a'} {name.capitalize()} file"
 
 
-def damage(path: Path, *, kind: str) -> str:
-    """Returns the problem of a file that cannot be read as a table, in words.
-
-    Args:
-        path: The file.
-        kind: What it should be: a key of `TABLE_FORMATS`.
-    """
+def damage(path: Path) -> str:
+    """Returns the problem of a file that cannot be read as the table that its suffix says, in words."""
     try:
         with path.open("rb") as handle:
             head = handle.read(8)
@@ -102,8 +97,9 @@ def damage(path: Path, *, kind: str) -> str:
         return f"cannot be read ({error.strerror}); check its permissions"
     if not head:
         return "cannot be read: it is empty; write it again"
-    magic = TABLE_FORMATS.entries[kind].magic
+    format = format_of(path)
+    magic = format.magic
     if magic and head.startswith(magic):
         state = "damaged" if tail.endswith(magic) else "cut off"
         return f"cannot be read: it is {state}; copy or download it again"
-    return f"cannot be read: it is {kind_found or f'no {kind.capitalize()} file, or damaged'}; check the file"
+    return f"cannot be read: it is {kind_found or f'no {format.name.capitalize()} file, or damaged'}; check the file"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelsieve.core.registry import Entry, Registry
@@ -39,11 +40,6 @@ class TableFormat(Entry):
     schema: str = ""
     batches: str = ""
 
-    @property
-    def is_typed(self) -> bool:
-        """Returns whether its columns have types."""
-        return bool(self.schema)
-
 
 _HERE = "labelsieve.data.sources."
 
@@ -52,11 +48,11 @@ def _typed(name: str, about: str, *suffixes: str, magic: bytes) -> TableFormat:
     reader_module, writer_module = f"{_HERE}arrow_files:", f"{_HERE}arrow_labels:"
     return TableFormat(
         name,
-        f"{reader_module}read_{name}",
+        f"{reader_module}read_arrow_files",
         about,
         suffixes=suffixes,
         count=f"{writer_module}count_{name}",
-        write=f"{writer_module}write_{name}",
+        write=f"{writer_module}write_arrow_files",
         magic=magic,
         schema=f"{reader_module}{name}_schema",
         batches=f"{reader_module}{name}_batches",
@@ -78,4 +74,10 @@ TABLE_FORMATS: Registry[Callable[..., Table], TableFormat] = Registry(
 )
 TABLES = {suffix: name for name, format in TABLE_FORMATS.entries.items() for suffix in format.suffixes}
 """The format of each suffix."""
-TYPED_TABLES = {suffix: name for suffix, name in TABLES.items() if TABLE_FORMATS.entries[name].is_typed}
+TYPED_TABLES = tuple(suffix for suffix, name in TABLES.items() if TABLE_FORMATS.entries[name].schema)
+"""The suffixes of tables whose columns have types."""
+
+
+def format_of(path: Path) -> TableFormat:
+    """Returns the format of a table by the suffix of one of its files."""
+    return TABLE_FORMATS.entries[TABLES[path.suffix.lower()]]
