@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import BoxEdits, Splice, Written, spliced
+from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.edits import ISSUE, QUALITY
+from labelsieve.data.sources.edits import ISSUE, QUALITY, Splice, spliced
 from labelsieve.data.sources.file_kinds import conversion
 from labelsieve.data.sources.splits import refuse_split
 

@@ -1,9 +1,9 @@
-"""Edits of an annotation file of boxes, and replacements in its text."""
+"""Edits of an annotation file of boxes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -62,33 +62,6 @@ class Written(NamedTuple):
 
     label: str | None
     remainder: Any
-
-
-class Splice(NamedTuple):
-    """A replacement of a part of a text."""
-
-    start: int
-    end: int
-    text: str
-
-
-def spliced(text: str, splices: Iterable[Splice]) -> str:
-    """Returns a text with some of its parts replaced.
-
-    Args:
-        text: The text.
-        splices: The replacements, from left to right.
-
-    Example:
-        >>> from labelsieve.data.box_formats.edits import Splice, spliced
-        >>> spliced("a cat and a dog", [Splice(2, 5, "fox"), Splice(9, 15, "")])
-        'a fox and'
-    """
-    parts, at = [], 0
-    for start, end, new in splices:
-        parts += [text[at:start], new]
-        at = end
-    return "".join([*parts, text[at:]])
 
 
 def with_same_end(text: str, before: str) -> str:

@@ -19,12 +19,12 @@ import numpy as np
 
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import BoxEdits, Splice, Written, spliced
+from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, read_objects
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.edits import QUALITY
+from labelsieve.data.sources.edits import QUALITY, Splice, spliced
 from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.folders import SUFFIXES
 from labelsieve.data.sources.splits import choose_split, refuse_split

@@ -20,11 +20,12 @@ import numpy as np
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import LINES, BoxEdits, Splice, Written, spliced, with_same_end
+from labelsieve.data.box_formats.edits import LINES, BoxEdits, Written, with_same_end
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.yolo_config import YoloConfig, images_in, labels_of
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.edits import Splice, spliced
 from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.splits import choose_split
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from labelsieve.core.errors import DataError
 from labelsieve.data.sources.csv_files import find_header
+from labelsieve.data.sources.edits import Splice, spliced
 
 _BOM = "\ufeff"
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
@@ -63,8 +64,10 @@ def edited(
     if twice := [name for name in added or () if name in names]:
         raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
     index = names.index(column)
-    changes = _changes(header, records, index, values, _further(added or {}, separator))
-    return _joined(text, changes, separator).encode(encoding)
+    splices = _splices(text, separator, header, records, index, values, _further(added or {}, separator))
+    result = spliced(text, splices)
+    has_end = text.endswith(("\r", "\n"))
+    return (result if has_end else _LAST_LINE_END.sub("", result)).encode(encoding)
 
 
 def _encoding(data: bytes) -> str:
@@ -119,52 +122,28 @@ def _further(added: Mapping[str, Mapping[int, str]], separator: str) -> Callable
     return further
 
 
-class _Change(NamedTuple):
-    """A replacement of a part of the text.
-
-    Attributes:
-        start: Start of the part.
-        end: End of the part.
-        value: The new value; None removes the part.
-        is_raw: Whether the value is raw text, which is not quoted.
-    """
-
-    start: int
-    end: int
-    value: str | None
-    is_raw: bool = False
-
-
-def _changes(
+def _splices(
+    text: str,
+    separator: str,
     header: _Record,
     records: Iterator[_Record],
     index: int,
     values: Mapping[int, str | None],
     further: Callable[[int | None], str],
-) -> Iterator[_Change]:
+) -> Iterator[Splice]:
     last = len(header.fields) - 1
     if more := further(None):
-        yield _Change(*(header.fields[last][1],) * 2, more, is_raw=True)
+        yield Splice(*(header.fields[last][1],) * 2, more)
     for row, record in enumerate(records):
-        if row in values and values[row] is None:
-            yield _Change(record.start, record.end, None)
-            continue
         if row in values:
-            yield _Change(*record.fields[index], values[row])
+            value = values[row]
+            if value is None:
+                yield Splice(record.start, record.end, "")
+                continue
+            start, end = record.fields[index]
+            yield Splice(start, end, _formatted_like(text[start:end], value, separator))
         if more:
-            yield _Change(*(record.fields[last][1],) * 2, further(row), is_raw=True)
-
-
-def _joined(text: str, changes: Iterator[_Change], separator: str) -> str:
-    parts, at = [], 0
-    for start, end, value, is_raw in changes:
-        parts.append(text[at:start])
-        if value is not None:
-            parts.append(value if is_raw else _formatted_like(text[start:end], value, separator))
-        at = end
-    result = "".join([*parts, text[at:]])
-    has_end = _LAST_LINE_END.search(text) is not None
-    return result if has_end else _LAST_LINE_END.sub("", result)
+            yield Splice(*(record.fields[last][1],) * 2, further(row))
 
 
 def _formatted_like(token: str, value: str, separator: str) -> str:

@@ -1,11 +1,12 @@
-"""Edits of a source: old and new labels by row, and verdicts to write beside them."""
+"""Edits of a source: old and new labels by row, verdicts to write beside them, and replacements in its text."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,3 +119,30 @@ def joined(parts: Sequence[Edits]) -> Edits:
     """Concatenates the edits of several files of one table."""
     old, new = (np.concatenate([getattr(part, name) for part in parts]) for name in ("old", "new"))
     return Edits(old=old, new=new, class_names=parts[0].class_names)
+
+
+class Splice(NamedTuple):
+    """A replacement of a part of a text."""
+
+    start: int
+    end: int
+    text: str
+
+
+def spliced(text: str, splices: Iterable[Splice]) -> str:
+    """Returns a text with some of its parts replaced.
+
+    Args:
+        text: The text.
+        splices: The replacements, from left to right.
+
+    Example:
+        >>> from labelsieve.data.sources.edits import Splice, spliced
+        >>> spliced("a cat and a dog", [Splice(2, 5, "fox"), Splice(9, 15, "")])
+        'a fox and'
+    """
+    parts, at = [], 0
+    for start, end, new in splices:
+        parts += [text[at:start], new]
+        at = end
+    return "".join([*parts, text[at:]])
