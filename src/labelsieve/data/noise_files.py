@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,37 +28,32 @@ _COLUMNS = ("id", "label", "clean_label")
 _ADVICE = "make one with: labelsieve noise SOURCE --labels-only"
 
 
-class NoiseRecord(Protocol):
-    """Common attributes of files of noise, of labels and of tags."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The N ids."""
-        ...
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """The metadata of the file."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NoiseFile:
-    """The contents of a file of noise, without the images.
+class NoiseRecord:
+    """What files of noise, of labels and of tags, have in common.
 
     Attributes:
         ids: The N ids.
-        labels: Shape (N,), int64: the noisy labels.
-        clean: Shape (N,), int64: the labels before the noise.
         class_names: The K names.
-        about: See :func:`about_noise`.
+        about: The metadata of the file.
     """
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    clean: NDArray[np.int64]
     class_names: tuple[str, ...]
     about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoiseFile(NoiseRecord):
+    """The contents of a file of noise, without the images; for `about` see :func:`about_noise`.
+
+    Attributes:
+        labels: Shape (N,), int64: the noisy labels.
+        clean: Shape (N,), int64: the labels before the noise.
+    """
+
+    labels: NDArray[np.int64]
+    clean: NDArray[np.int64]
 
 
 def read_noise(path: str | Path) -> NoiseFile:

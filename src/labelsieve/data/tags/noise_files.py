@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.data.labels import normalise
-from labelsieve.data.noise_files import OTHER, open_noise, pixel_notes, rows_in_file, write_rows
+from labelsieve.data.noise_files import OTHER, NoiseRecord, open_noise, pixel_notes, rows_in_file, write_rows
 from labelsieve.data.tags.records import TaggedImages
 
 _ADVICE = "make one with: labelsieve noise SOURCE --kind tags --labels-only"
@@ -21,23 +21,18 @@ TAGS, CLEAN_TAGS = "tags", "clean_tags"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TagNoiseFile:
+class TagNoiseFile(NoiseRecord):
     """The contents of a file of noisy tags, without the images.
 
+    Its `about` has `noise`, `images`, `omitted`, `added`, `data_fingerprint` and `pixels_fingerprint`.
+
     Attributes:
-        ids: The N ids.
         tags: Shape (N, K), bool: the tags with noise.
         clean: Shape (N, K), bool: the tags before the noise.
-        class_names: The K names.
-        about: Metadata of the noise and of the images: `noise`, `images`, `omitted`, `added`, `data_fingerprint` and
-            `pixels_fingerprint`.
     """
 
-    ids: tuple[str, ...]
     tags: NDArray[np.bool_]
     clean: NDArray[np.bool_]
-    class_names: tuple[str, ...]
-    about: Mapping[str, Any]
 
 
 def read_tag_noise(path: str | Path) -> TagNoiseFile:
