@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,14 +46,6 @@ class CsvTable(NamedTuple):
     twice: tuple[str, ...]
     unnamed: int
     notes: tuple[str, ...]
-
-
-class _Layout(NamedTuple):
-    """The encoding of a file, the number of lines above its header, and its separator."""
-
-    encoding: str
-    skipped: int
-    separator: str
 
 
 class _Row(NamedTuple):
@@ -128,13 +121,12 @@ def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
         encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         with path.open(encoding=encoding, newline="") as handle:
             first, skipped, separator = find_header(handle)
-        layout = _Layout(encoding, skipped, separator)
         if not first:
             raise DataError(f"expected a CSV file with a header, but {path} is empty; write it again")
         try:
-            return _table(path, layout, images=images, clean=False)
+            return _table(path, encoding, skipped, separator, images=images, clean=False)
         except _QuoteError:  # `"a" ,` has a blank between quote and comma, which the reader rejects
-            return _table(path, layout, images=images, clean=True)
+            return _table(path, encoding, skipped, separator, images=images, clean=True)
     except UnicodeError:
         raise DataError(_not_text(path)) from None
     except _QuoteError as error:
@@ -166,16 +158,16 @@ def _separator(header: str, row: str) -> str:
     return max(_SEPARATORS, key=lambda each: (0 < header.count(each) == row.count(each), header.count(each)))
 
 
-def _table(path: Path, layout: _Layout, *, images: Path | None, clean: bool) -> CsvTable:
+def _table(path: Path, encoding: str, skipped: int, separator: str, *, images: Path | None, clean: bool) -> CsvTable:
     import pyarrow as pa
 
-    encoding, skipped, separator = layout
     with path.open(encoding=encoding, newline="") as handle:
         rows = _rows(handle, path, skipped=skipped, separator=separator, clean=clean)
         names = [name.strip() for name in next(rows).values]
         _check_header(names, path, separator, images)
         checked = _Checked(names, path, separator)
-        batches = [_columns(batch) for batch in _in_batches(checked.read(rows))]
+        values = checked.read(rows)
+        batches = [_columns(batch) for batch in iter(lambda: [*islice(values, _ROWS)], [])]
     checked.refuse_swallowed(batches)
     columns = [pa.chunked_array([batch[index] for batch in batches], pa.string()) for index in range(len(names))]
     counts = Counter(names)
@@ -306,17 +298,6 @@ class _Checked:
                     f'the quote that opens in line {line} of {self.path} takes in other rows, such as "'
                     f'{shown(self.separator.join(row))}"; close it, or write "" for a quote in a text'
                 )
-
-
-def _in_batches(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
-    batch: list[list[str]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == _ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _columns(rows: list[list[str]]) -> list[pa.Array]:
