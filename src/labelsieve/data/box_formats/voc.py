@@ -80,14 +80,14 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
     objects = _Objects(label=label, truth=requested.truth)
     folder = _folder(path, requested)
     names = {*_listdir(folder)}
-    for index, file in enumerate(files):
-        objects.add(index, file, names)
+    for file in files:
+        objects.add(file, names)
     _check_one_file_per_image(files, objects.paths)
     classes = tuple(sorted({*objects.labels, *objects.truths}))
     index_of = {name: index for index, name in enumerate(classes)}
     rows = BoxRows(
         paths=objects.paths,
-        image_of=np.frombuffer(objects.image_of, dtype=np.int64),
+        image_of=np.repeat(np.arange(number, dtype=np.int64), objects.counts),
         sides=np.frombuffer(objects.sides, dtype=np.float64).reshape(-1, 4),
         labels=np.array([index_of[name] for name in objects.labels], dtype=np.int64),
         truth=None
@@ -159,17 +159,10 @@ class _Objects:
     truths: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    image_of: array[int] = field(default_factory=lambda: array("q"))
     sides: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, image: int, file: Path, names: set[str]) -> None:
-        """Adds one file.
-
-        Args:
-            image: The number of its image.
-            file: The XML file.
-            names: The files in the folder of images.
-        """
+    def add(self, file: Path, names: set[str]) -> None:
+        """Adds one XML file; `names` are the files in the folder of images."""
         voc_file = read_objects(read_whole(file), where=file)
         self.paths.append(_image(voc_file.image, file.stem, names))
         for index, each in enumerate(voc_file.objects):
@@ -177,7 +170,6 @@ class _Objects:
             if self.truth is not None:
                 self.truths.append(_text(each, self.truth, file))
             self.ids.append(f"{file.stem}#{index}")
-            self.image_of.append(image)
             self.sides.extend(_sides(each.texts))
         self.counts.append(len(voc_file.objects))
 

@@ -80,9 +80,9 @@ def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple
     folder = _folder_of(images, config.folder)
     names = [Path(os.path.relpath(image, folder)).as_posix() for image in images]
     boxes, index_of = _Boxes(), {each: index for index, each in enumerate(config.names)}
-    for index, (name, file) in enumerate(zip(names, labels, strict=True)):
-        if os.path.isfile(file):
-            boxes.add(index, name, Path(file), index_of)
+    labelled = [index for index, file in enumerate(labels) if os.path.isfile(file)]
+    for index in labelled:
+        boxes.add(names[index], Path(labels[index]), index_of)
     if boxes.widths == {_CORNERS}:
         raise DataError(
             f"expected boxes in {config.path}, found four corners in all labels (boxes that are turned, OBB), which "
@@ -90,7 +90,7 @@ def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple
         )
     return BoxRows(
         paths=names,
-        image_of=np.frombuffer(boxes.image_of, dtype=np.int64),
+        image_of=np.repeat(np.array(labelled, dtype=np.int64), boxes.counts),
         sides=np.frombuffer(boxes.sides, dtype=np.float64).reshape(-1, 4),
         labels=np.frombuffer(boxes.labels, dtype=np.int64),
         class_names=tuple(config.names.values()),
@@ -98,7 +98,7 @@ def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple
         folder=folder,
         is_relative=True,
         files=BoxFiles(
-            files=tuple(boxes.files),
+            files=tuple(Path(labels[index]) for index in labelled),
             counts=tuple(boxes.counts),
             codes=tuple(map(str, config.names)),
             column="class",
@@ -191,15 +191,13 @@ def _lines(text: str) -> Iterator[_Line]:
 class _Boxes:
     """Collects the boxes of files; `widths` are the numbers of values per line."""
 
-    image_of: array[int] = field(default_factory=lambda: array("q"))
     labels: array[int] = field(default_factory=lambda: array("q"))
     sides: array[float] = field(default_factory=lambda: array("d"))
     ids: list[str] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     widths: set[int] = field(default_factory=set)
 
-    def add(self, image: int, name: str, file: Path, number: Mapping[int, int]) -> None:
+    def add(self, name: str, file: Path, number: Mapping[int, int]) -> None:
         """Adds the labels of one image.
 
         Raises:
@@ -222,12 +220,10 @@ class _Boxes:
                     f"{label}; add its name to the YAML file, or correct the line"
                 )
             self.labels.append(number[label])
-            self.image_of.append(image)
             self.sides.extend(sides)
             self.ids.append(f"{os.path.splitext(name)[0]}#{count}")
             self.widths.add(len(words))
             count += 1
-        self.files.append(file)
         self.counts.append(count)
 
 
