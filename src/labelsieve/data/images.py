@@ -137,32 +137,38 @@ class Images:
         row_id, name = self.ids[index], self.file_name(index)
         return row_id if name in row_id else f"{row_id}: {name}"
 
+    def cell(self, index: int) -> tuple[bytes | None, str | None]:
+        """Returns the stored bytes and the path of the full image of one row, None for what it lacks."""
+        row = self.dataset[int(index)]["image"] or {"bytes": None, "path": None}
+        return row["bytes"], row["path"]
+
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the file of the full image of one row.
 
         Raises:
             UnreadableImageError: It is missing or cannot be read.
         """
-        row = self.dataset[int(index)]["image"]
-        if not row or (row["bytes"] is None and row["path"] is None):
+        data, path = self.cell(index)
+        if data is not None:
+            return data
+        if path is None:
             raise UnreadableImageError(f"{self.ids[index]}: no image in this row")
         try:
-            return row["bytes"] if row["bytes"] is not None else read_file(row["path"])
+            return read_file(path)
         except OSError as error:
             raise UnreadableImageError(f"{self._named(index)}: {error.strerror or error}") from None
 
     def file_name(self, index: int) -> str:
         """Returns the file name of the full image of one row; empty if it has none."""
-        row = self.dataset[int(index)]["image"] or {"path": None}
-        return os.path.basename(row["path"] or "")
+        return os.path.basename(self.cell(index)[1] or "")
 
     def head(self, index: int) -> bytes:
         """Returns the first 32 bytes of the file of one image; empty if it cannot be read."""
-        row = self.dataset[int(index)]["image"] or {"bytes": b"", "path": None}
-        if row["bytes"] is not None or row["path"] is None:
-            return (row["bytes"] or b"")[:_HEAD]
+        data, path = self.cell(index)
+        if data is not None or path is None:
+            return (data or b"")[:_HEAD]
         try:
-            with open_file(row["path"]) as file:
+            with open_file(path) as file:
                 return file.read(_HEAD)
         except OSError:
             return b""

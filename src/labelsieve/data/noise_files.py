@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import write_atomically
-from labelsieve.data.images import Images, LabelledImages, UnreadableImageError, read_file
+from labelsieve.data.images import Images, LabelledImages, UnreadableImageError
 from labelsieve.data.labels import normalise
 
 # Metadata key of the parameters of the noise.
@@ -306,15 +306,7 @@ def _groups(
 
 def _encoded(images: Images, row: int) -> dict[str, Any]:
     """Returns the encoded image with its file name only: its folder on this machine stays private."""
-    if images.boxes is not None:
-        with suppress(UnreadableImageError):
-            return {"bytes": images.cut_out(row), "path": None}
-        return {"bytes": b"", "path": None}
-    image = images.dataset[row]["image"] or {"bytes": None, "path": None}
-    data, path = image["bytes"], image["path"]
-    if data is None:
-        try:
-            data = read_file(path) if path else b""
-        except OSError:
-            data = b""
-    return {"bytes": data, "path": Path(path).name if path else None}
+    is_box, data = images.boxes is not None, b""
+    with suppress(UnreadableImageError):
+        data = images.cut_out(row) if is_box else images.encoded(row)
+    return {"bytes": data, "path": None if is_box else images.file_name(row) or None}
