@@ -16,8 +16,9 @@ from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.provenance import is_utf8
-from labelsieve.data.box_formats.finding import find_boxes
+from labelsieve.data.box_formats.open_images import is_open_images
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
+from labelsieve.data.box_formats.voc import is_voc
 from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
 from labelsieve.data.sources.columns import (
     Columns,
@@ -35,6 +36,7 @@ from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
+_YOLO = ("data.yaml", "data.yml", "dataset.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,20 @@ def find_source(source: str, *, split: str | None = None) -> SourceLocation:
         return SourceLocation(kind="hub", path=path)
     refuse_unknown_name(source)
     raise DataError(f"expected a folder, a file or a Hub data set, but {shown(source)} does not exist; check the path")
+
+
+def find_boxes(path: Path) -> tuple[str, Path] | None:
+    """Returns the format of boxes in a file or folder, and the path to read: for a YOLO folder its YAML file.
+
+    Returns:
+        A key of `BOX_FORMATS` and a path; None for other sources.
+    """
+    if path.is_dir():
+        stated = next((path / name for name in _YOLO if (path / name).is_file()), None)
+        return ("yolo", stated) if stated else ("voc", path) if is_voc(path) else None
+    if path.suffix.lower() in BOX_FILES:
+        return BOX_FILES[path.suffix.lower()], path
+    return ("open_images", path) if path.suffix.lower() == ".csv" and is_open_images(path) else None
 
 
 def _in_files(shards: Shards, path: Path, where: str) -> SourceLocation:
