@@ -201,7 +201,7 @@ def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
     where = f"the folder {path}"
     with quiet(), reading(where):
         data = datasets.load_from_disk(str(path))
-    table = _from_dataset(data, requested=requested, split=split, where=where)
+    table = read_dataset(data, requested=requested, split=split, where=where)
     return replace(table, folder=table.columns.folder or Path(os.path.abspath(path)))
 
 
@@ -224,7 +224,7 @@ def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
     hub_columns = HUB.get(name, Columns())
     wish = replace(requested, image=requested.image or hub_columns.image, label=requested.label or hub_columns.label)
-    table = _from_dataset(rows, requested=wish, split=None, where=where)
+    table = read_dataset(rows, requested=wish, split=None, where=where)
     return replace(table, notes=(*notes, *table.notes))
 
 
@@ -251,19 +251,18 @@ def _check_hub(name: str) -> None:
         ) from None
 
 
-def read_dataset(rows: Any, *, requested: Columns, split: str | None, label_needed: bool) -> Table:
+def read_dataset(
+    data: Any, *, requested: Columns, split: str | None, where: str = "the data set", label_needed: bool = True
+) -> Table:
     """Reads a `datasets.Dataset`, or one split of a `DatasetDict`.
 
     Args:
-        rows: The data set; its format and transforms are removed.
+        data: The data set; its format and transforms are removed.
         requested: The requested columns.
         split: The split of a `DatasetDict`; None: the only one, else `train`.
+        where: Name of the data set, for messages.
         label_needed: False if the labels are passed separately.
     """
-    return _from_dataset(rows, requested=requested, split=split, where="the data set", label_needed=label_needed)
-
-
-def _from_dataset(data: Any, *, requested: Columns, split: str | None, where: str, label_needed: bool = True) -> Table:
     import datasets
 
     notes: tuple[str, ...] = ()
