@@ -25,8 +25,8 @@ from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, rea
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.edits import QUALITY, Splice, spliced
-from labelsieve.data.sources.file_kinds import read_whole
-from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.file_kinds import listing, read_whole
+from labelsieve.data.sources.folders import SUFFIXES, is_image
 from labelsieve.data.sources.splits import choose_split, refuse_split
 
 NAME = "name"
@@ -103,10 +103,8 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
 
 
 def _listdir(folder: Path) -> list[str]:
-    try:
+    with listing(folder):
         return sorted(os.listdir(folder))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror or error}; check its permissions") from None
 
 
 def _files(path: Path, split: str | None) -> tuple[list[Path], tuple[str, ...]]:
@@ -138,7 +136,7 @@ def _files(path: Path, split: str | None) -> tuple[list[Path], tuple[str, ...]]:
 def _folder(path: Path, requested: Columns) -> Path:
     """Returns the folder of the images."""
     candidates = [path / name for name in _IMAGES if (path / name).is_dir()]
-    holding = (each for each in candidates if any(name.lower().endswith(SUFFIXES) for name in _listdir(each)))
+    holding = (each for each in candidates if any(map(is_image, _listdir(each))))
     folder = requested.folder or next(holding, None)
     if folder is None:
         raise DataError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from labelsieve.core.errors import DataError, first_line, listed, shown
 from labelsieve.data.sources.file_kinds import read_whole
-from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.folders import is_image
 
 _SPLITS = ("train", "val", "valid", "test", "minival")
 
@@ -140,7 +140,7 @@ def images_in(location: Path) -> Iterator[str]:
     if location.is_dir():
         for folder, folders, files in os.walk(location, followlinks=True):
             folders.sort()
-            yield from (os.path.join(folder, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
+            yield from (os.path.join(folder, name) for name in sorted(files) if is_image(name))
         return
     try:
         lines = location.read_text(encoding="utf-8-sig").splitlines()

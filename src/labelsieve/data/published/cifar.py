@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, first_line, listed
 from labelsieve.data.published.layout import AGAIN, Labels, PublishedSplit, home_of, indices, readable
 from labelsieve.data.published.pickles import read_pickle, read_torch
+from labelsieve.data.sources.file_kinds import listing
 
 _SIDE = 32
 
@@ -109,10 +110,8 @@ def _contents(archive: _Archive, path: Path, names: Sequence[str]) -> tuple[Path
     if packed is not None and not unpacked:
         return packed, _unpack(packed, [f"{archive.folder}/{name}" for name in names])
     home = home_of(path, title=archive.title, files=names, inside=inside)
-    try:
+    with listing(home):
         return home, [(home / name).read_bytes() for name in names]
-    except OSError as error:
-        raise DataError(f"{home} cannot be read: {error.strerror}; check its permissions") from None
 
 
 def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, first_line, listed, shown
 from labelsieve.data.labels import check_class_names, normalise
-from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.file_kinds import listing
+from labelsieve.data.sources.folders import is_image
 from labelsieve.data.sources.in_memory import read_memory
 
 if TYPE_CHECKING:
@@ -197,17 +198,11 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
 
 def images_in(folder: Path, *, home: Path) -> list[str]:
     """Lists the images in a folder, sorted, as paths relative to `home`; hidden files are left out."""
-    try:
+    with listing(folder):
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
         below = folder.relative_to(home).as_posix()
-        paths = [f"{below}/{name}" for name in names if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        paths = [f"{below}/{name}" for name in names if not name.startswith(".") and is_image(name)]
         return [path.encode().decode() for path in paths]  # a name that is not UTF-8 fails here
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the file name {shown(repr(error.object))} in {folder} is not UTF-8; rename the file"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
 
 
 def readable(name: str) -> str:

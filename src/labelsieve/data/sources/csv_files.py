@@ -19,7 +19,7 @@ from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.box_formats.columns import are_open_images
 from labelsieve.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Columns, Table, choose_columns, is_usual
 from labelsieve.data.sources.file_kinds import other_kind
-from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.folders import is_image
 from labelsieve.data.sources.image_paths import about_names, folder_of, held
 
 if TYPE_CHECKING:
@@ -227,17 +227,15 @@ def _check_header(names: Sequence[str], path: Path, separator: str, images: Path
             f'"{shown(names[0])}"; {"remove the quotes around whole lines" if quoted else "write it with one of these"}'
         )
     for name in names:
-        if _is_image(name, path.parent) or (name and images is not None and held(images, [name])):
+        if _names_image(name, path.parent) or (name and images is not None and held(images, [name])):
             raise DataError(
                 f'expected a header such as path{separator}label in the first line of {path}, found the image "'
                 f'{shown(name)}"; put the names of the columns above it'
             )
 
 
-def _is_image(name: str, folder: Path) -> bool:
-    if os.path.splitext(name)[1].lower() in SUFFIXES:
-        return True
-    return bool({".", "/", "\\"} & {*name}) and os.path.isfile(folder / name)
+def _names_image(name: str, folder: Path) -> bool:
+    return is_image(name) or (bool({".", "/", "\\"} & {*name}) and os.path.isfile(folder / name))
 
 
 class _Checked:
@@ -293,7 +291,7 @@ class _Checked:
         values_of = [{value for batch in batches for value in batch[index].to_pylist()} for index in range(self.count)]
         for line, row in self._suspects:
             is_known = any(value and value in values_of[index] for index, value in enumerate(row))
-            if is_known or any(os.path.splitext(value)[1].lower() in SUFFIXES for value in row):
+            if is_known or any(map(is_image, row)):
                 raise DataError(
                     f'the quote that opens in line {line} of {self.path} takes in other rows, such as "'
                     f'{shown(self.separator.join(row))}"; close it, or write "" for a quote in a text'

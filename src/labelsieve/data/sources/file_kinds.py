@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from labelsieve.core.errors import DataError
+from labelsieve.core.errors import DataError, shown
 from labelsieve.data.sources.table_formats import TABLE_FORMATS, format_of
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -63,6 +64,19 @@ def read_whole(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
+
+
+@contextmanager
+def listing(folder: Path) -> Iterator[None]:
+    """Raises a `DataError` if a folder cannot be read, or a name in it is not UTF-8."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the file name {shown(repr(error.object))} in {folder} is not UTF-8; rename the file"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}; check its permissions") from None
 
 
 def conversion(path: Path) -> str:

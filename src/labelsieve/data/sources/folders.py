@@ -24,6 +24,7 @@ from labelsieve.data.sources.class_folders import (
     tree_of,
 )
 from labelsieve.data.sources.columns import Columns, Table, holds_text
+from labelsieve.data.sources.file_kinds import listing
 from labelsieve.data.sources.splits import refuse_split
 from labelsieve.data.sources.table_formats import TABLES
 
@@ -61,7 +62,7 @@ class _Content:
 
     @property
     def loose(self) -> list[str]:
-        return [name for name in self.files if _is_image(name)]
+        return [name for name in self.files if is_image(name)]
 
     @property
     def suffixes(self) -> str:
@@ -87,17 +88,11 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
             f'{folder} is a folder of class folders, which has no columns, but "{shown(wish)}" was asked for'
         )
     folder = Path(os.path.abspath(folder))
-    try:
+    with listing(folder):
         content = _list_folder(folder)
         # a name that is not UTF-8 fails here
         for name in (*content.paths, *content.folders):
             name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the file name {shown(repr(error.object))} in {folder} is not UTF-8; rename the file"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}; check its permissions") from None
     if requested.one_class and content.loose and not content.paths:
         return _table(folder, content.loose, ["images"] * len(content.loose), classes=("images",), notes=())
     tree = tree_of(content.paths)
@@ -125,7 +120,8 @@ def _in_utf8(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Returns whether a file is an image by its name."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
@@ -168,7 +164,7 @@ def _walk(folder: Path, name: str, content: _Content, *, above: set[str]) -> Non
         for file in files:
             if of_system(file):
                 continue
-            if _is_image(file):
+            if is_image(file):
                 paths.append(f"{below}/{file}")
             else:
                 content.other[os.path.splitext(file)[1].lower()] += 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed
-from labelsieve.data.sources.folders import CHANGES, SUFFIXES, is_table
+from labelsieve.data.sources.folders import CHANGES, is_image, is_table
 from labelsieve.data.sources.splits import choose_split, refuse_split
 from labelsieve.data.sources.table_formats import TABLES, TYPED_TABLES
 
@@ -130,8 +130,7 @@ def _tables(folder: Path) -> list[Path]:
         depth = len(Path(current).relative_to(folder).parts)
         folders[:] = sorted(name for name in folders if depth < _DEPTH and name[0] not in "._")
         for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()
-            images += suffix in SUFFIXES
+            images += is_image(name)
             if images == _IMAGES:
                 return []
             if is_table(name) and name[0] not in "._":
