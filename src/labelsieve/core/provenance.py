@@ -60,13 +60,9 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that a result depends on."""
-    return dict(_versions())
-
-
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> Mapping[str, str]:
+    """Returns the versions of Python and of the packages that a result depends on."""
     versions_by_name = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
