@@ -16,7 +16,6 @@ import labelsieve as ls
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import Images
-from labelsieve.data.input.windows import in_windows
 from labelsieve.data.noise import inject_tags
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.inputs import inputs_of_images
@@ -25,7 +24,7 @@ from labelsieve.detect.tags.evidence import discriminant_kinds
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.label_match import TagLabelMatch
-from labelsieve.detect.tags.windows import Views, discriminant_of_views, views_of
+from labelsieve.detect.tags.windows import Views, discriminant_of_views, in_windows, views_of
 from labelsieve.tag_metrics import evaluate_pairs
 from labelsieve.vlm.base import VisionLanguageModel
 

@@ -1,7 +1,8 @@
 """Evidence from windows of images: a class is in an image if it is in one of its views, the whole or a part.
 
 In which of them it is, is not known. A view counts for a class as far as the zero-shot model would choose it among
-those of its image: learning from bags of instances (Dietterich et al., Artificial Intelligence 1997).
+those of its image: learning from bags of instances (Dietterich et al., Artificial Intelligence 1997). In windows, a
+grid of crops, small objects are large.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from labelsieve.data.input.windows import in_windows
+from labelsieve.data.boxes import Boxes
+from labelsieve.data.images import Images
 from labelsieve.detect.evidence.discriminants import CHUNK
 from labelsieve.detect.tags.evidence import Kind, fit_against_rest
 from labelsieve.detect.tags.inputs import TagInputs
@@ -90,12 +92,52 @@ class Views:
         return torch.cat([logits(every[at : at + step]).logsumexp(dim=1) for at in range(0, len(every), step)])
 
 
+def in_windows(images: Images, finest: int) -> Images:
+    """Returns all windows of all images, each as an image of its own.
+
+    A grid of g has g² windows of 1/g of each side, for g = 2, 3, ... An object on a border of one grid is mostly
+    complete in another.
+
+    Args:
+        images: N images.
+        finest: The last grid, at least 2.
+
+    Returns:
+        Rows of 4 + 9 + ... windows of each image, one after the other, so that it is decoded once for all of them.
+        Their ids are those of the images, so that several rows have the same id.
+
+    Example:
+        >>> import numpy as np
+        >>> import labelsieve as ls
+        >>> pixels = np.zeros((2, 60, 90, 3), dtype=np.uint8)
+        >>> windows = in_windows(ls.load_tags(pixels, tags=[["cat", "dog"], []]), 3)
+        >>> len(windows), windows.open(0).size, windows.open(12).size
+        (26, (45, 30), (30, 20))
+    """
+    corners = [
+        (left / grid, top / grid, 1 / grid, 1 / grid)
+        for grid in range(2, finest + 1)
+        for top in range(grid)
+        for left in range(grid)
+    ]
+    rows = np.repeat(np.arange(len(images)), len(corners))
+    sides = np.tile(np.array(corners, dtype=np.float64).reshape(-1, 4), (len(images), 1))
+    return Images(
+        dataset=images.dataset.select(rows),
+        ids=tuple(images.ids[row] for row in rows.tolist()),
+        contents=images.contents[rows],
+        ranges=images.ranges,
+        boxes=Boxes(sides=sides, image_of=rows, is_relative=True, margin=0.0),
+        as_pipeline=images.as_pipeline,
+    )
+
+
 def views_of(pairs: TagInputs, finest: int) -> Views | None:
     """Encodes all windows of all images, which are kept as features of images are.
 
     Args:
         pairs: The images.
-        finest: The finest grid of windows, see :func:`labelsieve.data.input.windows.in_windows`; 1 has none.
+        finest: The finest grid of windows, see :func:`in_windows`; 1 has none.
 
     Returns:
         None where there are no windows, or no images and texts: nothing says then what a window shows.
