@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,17 +207,11 @@ def with_absolute_paths(table: Table) -> Dataset:
         return rows
     schema = Features({"image": Image(decode=False)}).arrow_schema
     values = rows.with_format("arrow")[:].column("image")
-    chunks = [_absolute(chunk, start, table) for chunk, start in _with_starts(values)]
+    starts = accumulate(map(len, values.chunks), initial=0)
+    chunks = [_absolute(chunk, start, table) for chunk, start in zip(values.chunks, starts, strict=False)]
     if all(new is old for new, old in zip(chunks, values.chunks, strict=True)):
         return rows
     return Dataset(pa.Table.from_arrays([pa.chunked_array(chunks, schema.field("image").type)], schema=schema))
-
-
-def _with_starts(values: Any) -> Iterable[tuple[Any, int]]:
-    start = 0
-    for chunk in values.chunks:
-        yield chunk, start
-        start += len(chunk)
 
 
 def _absolute(chunk: Any, start: int, table: Table) -> Any:
@@ -227,13 +221,10 @@ def _absolute(chunk: Any, start: int, table: Table) -> Any:
 
     encoded, paths = chunk.field("bytes"), chunk.field("path")
     named = pc.and_(pc.and_(chunk.is_valid(), encoded.is_null()), paths.is_valid())
-    rows = [row for row, is_named in enumerate(named.to_pylist()) if is_named]
+    rows = pc.indices_nonzero(named).to_pylist()
     if not rows:
         return chunk
-    root, values = str(table.folder), paths.to_pylist()
-    written = [_normalised_path(values[row], root) for row in rows]
+    written = [_normalised_path(path, str(table.folder)) for path in paths.filter(named).to_pylist()]
     absolute = absolute_paths(written, folder=table.folder, where=table.where, rows=[start + row for row in rows])
-    for row, path in zip(rows, absolute, strict=True):
-        values[row] = path
-    texts = pa.array(values, paths.type)
+    texts = pc.replace_with_mask(paths, named, pa.array(absolute, paths.type))
     return pa.StructArray.from_arrays([encoded, texts], ["bytes", "path"], mask=chunk.is_null())

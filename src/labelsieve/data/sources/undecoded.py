@@ -55,8 +55,7 @@ def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Datase
     positions[listed] = inverse
     values = pa.array(absolute, pa.string()).take(pa.array(positions, mask=positions < 0))
     schema = Features({"image": Image(decode=False)}).arrow_schema
-    missing = pa.array([None]).cast(schema.field("image").type.field("bytes").type)
-    encoded = missing.take(pa.array(np.zeros(len(paths), dtype=np.int64)))
+    encoded = pa.nulls(len(paths), schema.field("image").type.field("bytes").type)
     images = pa.StructArray.from_arrays([encoded, values], ["bytes", "path"], mask=pa.array(positions < 0))
     return Dataset(pa.table([images.cast(schema.field("image").type)], schema=schema))
 
