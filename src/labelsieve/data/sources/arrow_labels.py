@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,23 +163,30 @@ def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
     return schema
 
 
+def _edited(
+    parts: Iterable[Any], schema: pa.Schema, column: str, labels: Any, edits: Edits, verdict_columns: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Yields tables or batches of a file with other labels and with verdicts, without the rows that are left out."""
+    index, start = schema.get_field_index(column), 0
+    field = schema.field(index)
+    values = _as_field(labels, field)
+    for part in parts:
+        is_kept = edits.is_kept[start : start + len(part)]
+        part = part.set_column(index, field, values.slice(start, len(part)))
+        for name, column_of in verdict_columns.items():
+            part = part.append_column(name, column_of.slice(start, len(part)))
+        start += len(part)
+        yield part if is_kept.all() else part.filter(pa.array(is_kept))
+
+
 def _write_parquet(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
-    is_kept, verdict_columns = edits.is_kept, _verdicts(edits)
+    verdict_columns = _verdicts(edits)
     with pq.ParquetFile(path) as file:
-        schema, start = file.schema_arrow, 0
-        index = schema.get_field_index(column)
-        values = _as_field(labels, schema.field(index))
+        schema, groups = file.schema_arrow, map(file.read_row_group, range(file.num_row_groups))
         with pq.ParquetWriter(target, _longer(schema, verdict_columns), **_parquet_settings(file)) as writer:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group)
-                end = start + len(table)
-                table = table.set_column(index, schema.field(index), values.slice(start, len(table)))
-                for name, column_of in verdict_columns.items():
-                    table = table.append_column(name, column_of.slice(start, len(table)))
-                table = table if is_kept[start:end].all() else table.filter(pa.array(is_kept[start:end]))
+            for table in _edited(groups, schema, column, labels, edits, verdict_columns):
                 if len(table):
                     writer.write_table(table, row_group_size=len(table))
-                start = end
 
 
 def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
@@ -199,26 +206,18 @@ def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
 
 
 def _write_arrow(path: Path, target: Path, column: str, labels: Any, edits: Edits) -> None:
-    is_kept, verdict_columns = edits.is_kept, _verdicts(edits)
+    verdict_columns = _verdicts(edits)
     with open_arrow(path) as file:
-        schema, start = file.schema, 0
-        index = schema.get_field_index(column)
-        values = _as_field(labels, schema.field(index))
         is_stream = isinstance(file, pa.RecordBatchStreamReader)
         options = pa.ipc.IpcWriteOptions(compression=_compression(path))
-        batches = file if is_stream else (file.get_batch(number) for number in range(file.num_record_batches))
+        batches = file if is_stream else map(file.get_batch, range(file.num_record_batches))
         new = pa.ipc.new_stream if is_stream else pa.ipc.new_file
         with (
             pa.OSFile(str(target), "wb") as sink,
-            new(sink, _longer(schema, verdict_columns), options=options) as writer,
+            new(sink, _longer(file.schema, verdict_columns), options=options) as writer,
         ):
-            for batch in batches:
-                end = start + len(batch)
-                batch = batch.set_column(index, schema.field(index), values.slice(start, len(batch)))
-                for name, column_of in verdict_columns.items():
-                    batch = batch.append_column(name, column_of.slice(start, len(batch)))
-                writer.write_batch(batch if is_kept[start:end].all() else batch.filter(pa.array(is_kept[start:end])))
-                start = end
+            for batch in _edited(batches, file.schema, column, labels, edits, verdict_columns):
+                writer.write_batch(batch)
 
 
 def _compression(path: Path) -> str | None:
