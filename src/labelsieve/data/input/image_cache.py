@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,29 +127,18 @@ def _checksum(values: NDArray[np.uint8]) -> int:
     return int(values[::_STRIDE].sum(dtype=np.int64)) % (2**31 - 2) + 1
 
 
-def shrink(image: Image.Image, area: int) -> Image.Image:
-    """Returns an image with at most `area` pixels and, up to rounding, the same aspect ratio."""
+def shrink(image: Image.Image, area: int) -> NDArray[np.uint8]:
+    """Returns an image (H, W, 3) with at most `area` pixels and, up to rounding, the same aspect ratio."""
     width, height = image.size
-    if width * height <= area:
-        return image
-    factor = (area / (width * height)) ** 0.5
-    sides = (min(area, max(1, int(side * factor))) for side in (width, height))
-    return image.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
+    if width * height > area:
+        factor = (area / (width * height)) ** 0.5
+        sides = (min(area, max(1, int(side * factor))) for side in (width, height))
+        image = image.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
+    return np.array(image)
 
 
 def _tensor(values: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class Shrink:
-    """Shrinks images to at most `area` pixels; see :func:`shrink`."""
-
-    area: int
-
-    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Returns (H, W, 3)."""
-        return np.array(shrink(image, self.area))
 
 
 def cached_images(
@@ -172,7 +161,7 @@ def cached_images(
     name = f"{images.pixels_fingerprint}-{area}"
     pictures = open_cache(
         images,
-        Shrink(area),
+        partial(shrink, area=area),
         name=name,
         area=area,
         reserved_size=lambda: _estimate(images, area),
