@@ -17,7 +17,7 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import class_size_notes, read_labels
-from labelsieve.data.loading import absolute_source, check_limit, subset
+from labelsieve.data.loading import check_limit, subset, with_origin
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.feature_files import Stored, read_features_file, read_text_file
 from labelsieve.data.sources.table_labels import read_ids, read_table_labels
@@ -151,11 +151,8 @@ def load_features(
         seed=seed,
         one_class=one_class,
     )
-    if not isinstance(source, str | Path):
-        return features
     named = class_names is not None or features.text is not None
     arguments = {
-        "source": absolute_source(source),
         "label_column": list(requested.annotators) or requested.label,
         "truth_column": truth_column,
         "class_names": list(features.class_names) if named else None,
@@ -163,7 +160,7 @@ def load_features(
         "seed": None if limit is None else seed,
         "one_class": one_class or None,
     }
-    return replace(features, origin={name: value for name, value in arguments.items() if value is not None})
+    return with_origin(features, source, arguments)
 
 
 def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.box_formats.columns import boxes_of
 from labelsieve.data.box_formats.rows import box_notes
-from labelsieve.data.images import LabelledImages
-from labelsieve.data.input.ranges import ImagesT, with_ranges
+from labelsieve.data.images import Images, LabelledImages
+from labelsieve.data.input.ranges import with_ranges
+from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import class_name_notes, class_size_notes
 from labelsieve.data.published.base import named_source
 from labelsieve.data.sources.columns import Columns, Table, label_columns
@@ -28,6 +29,8 @@ from labelsieve.data.sources.readers import read_dataset, read_path
 from labelsieve.data.sources.shards import has_pattern
 from labelsieve.data.sources.table_labels import read_ids, read_table_labels
 from labelsieve.data.sources.undecoded import undecoded_images
+
+RowsT = TypeVar("RowsT", bound=Images | Labelled)
 
 
 def load_images(
@@ -143,11 +146,11 @@ def without_subset(origin: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
 
 
-def with_origin(images: ImagesT, source: Any, arguments: Mapping[str, Any]) -> ImagesT:
-    """Returns images with the arguments to load them again as `origin`; unchanged if they were in memory.
+def with_origin(images: RowsT, source: Any, arguments: Mapping[str, Any]) -> RowsT:
+    """Returns images or features with the arguments to load them again as `origin`; unchanged if they were in memory.
 
     Args:
-        images: The loaded images.
+        images: The loaded images or features.
         source: Their source.
         arguments: The other arguments; None if omitted.
     """
@@ -227,7 +230,6 @@ def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
     """
     if limit is None or limit >= rows:
         return None
-    check_value("seed", seed, Seed)
     return np.sort(np.random.default_rng(seed).choice(rows, size=limit, replace=False)).astype(np.int64)
 
 
