@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,31 +118,31 @@ def _to_resume(engine: Engine) -> Path | None:
 
 def seconds_before(engine: Engine) -> float:
     """Returns the training time of the epochs in the checkpoint to resume from; 0 if there is none."""
-    path = _to_resume(engine)
-    if path is None:
-        return 0.0
     try:
-        return float(sum(epoch["seconds"] for epoch in json.loads(_read(path)[0]["history"])))
+        return float(sum(epoch["seconds"] for epoch in _metadata(engine, "history") or ()))
     except (ValueError, KeyError, TypeError):  # read_checkpoint() reports it
         return 0.0
 
 
 def stored_settings(engine: Engine) -> Mapping[str, Any]:
     """Returns the settings of the checkpoint to resume from; empty if there is none or it cannot be read."""
-    path = _to_resume(engine)
-    if path is None:
-        return {}
-    try:
-        settings = json.loads(_read(path)[0]["identity"])["settings"]
-    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports it
-        return {}
+    identity = _metadata(engine, "identity")
+    settings = identity.get("settings") if isinstance(identity, dict) else None
     return settings if isinstance(settings, dict) else {}
 
 
-def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+def _metadata(engine: Engine, name: str) -> Any:
+    """Returns an entry in the header of the checkpoint to resume from; None if there is none or it is not JSON."""
+    path = _to_resume(engine)
+    with suppress(ValueError, KeyError):  # read_checkpoint() reports it
+        return None if path is None else json.loads(_read(path, header_only=True)[0][name])
+    return None
+
+
+def _read(path: Path, *, header_only: bool = False) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()  # `file` itself cannot be iterated
+        with safe_open(path, framework="pt") as file:  # refuses a file that was cut off
+            names = () if header_only else file.keys()  # `file` itself cannot be iterated
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
