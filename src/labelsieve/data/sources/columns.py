@@ -210,21 +210,19 @@ def holds_pixels(feature: Any) -> bool:
     if type(feature).__name__ in ("Array2D", "Array3D"):
         return str(feature.dtype).startswith(("int", "uint"))
     depth = 0
-    while (inner := _inner(feature)) is not None:
+    while (inner := element_of(feature)) is not None:
         feature, depth = inner, depth + 1
     return depth in (2, 3) and str(getattr(feature, "dtype", "")).startswith(("int", "uint"))
 
 
 def holds_numbers(feature: Any) -> bool:
     """Returns whether a column has a list of numbers per row, like features."""
-    inner = _inner(feature)
+    inner = element_of(feature)
     return inner is not None and str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float"))
 
 
-def _inner(feature: Any) -> Any:
+def element_of(feature: Any) -> Any:
     """Returns the element type of the lists of a column, or None if it has no lists."""
-    if isinstance(feature, list):  # in older versions of the library
-        return feature[0]
     return getattr(feature, "feature", None)
 
 
@@ -244,7 +242,7 @@ def _holds_paths(feature: Any) -> bool:
 
 def kind_of(feature: Any) -> str:
     """Returns a description of the content of a column."""
-    if (inner := _inner(feature)) is not None:
+    if (inner := element_of(feature)) is not None:
         return f"lists of {kind_of(inner)}"
     if isinstance(feature, Mapping):
         return f"records of {listed(feature)}"
@@ -347,7 +345,7 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
         )
     if usual := [name for name in features if is_usual(name, IMAGE_NAMES)]:
         _check_image(features[usual[0]], usual[0], named=False, where=where)
-    lists = [name for name, feature in features.items() if _inner(feature) is not None]
+    lists = [name for name, feature in features.items() if element_of(feature) is not None]
     if vectors := [name for name in lists if kind_of(features[name]).endswith("numbers")]:
         kind = kind_of(features[vectors[0]])
         raise DataError(

@@ -16,7 +16,7 @@ from labelsieve.core.errors import DataError, SettingsError, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.labels import LabelColumn, read_labels
 from labelsieve.data.sources.class_folders import is_named_as_split
-from labelsieve.data.sources.columns import LABEL_NAMES, Table, holds_text, is_usual, kind_of, no_guess
+from labelsieve.data.sources.columns import LABEL_NAMES, Table, element_of, holds_text, is_usual, kind_of, no_guess
 from labelsieve.data.sources.table_labels import arrow_column
 
 TAG_NAMES = (
@@ -74,7 +74,7 @@ def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...
 
 def holds_tags(feature: Any) -> bool:
     """Returns whether a column has a list of names or integers per row."""
-    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    inner = element_of(feature)
     kind = str(getattr(inner, "dtype", ""))
     return type(inner).__name__ in ("Value", "ClassLabel") and kind.startswith(
         ("string", "large_string", "int", "uint")
@@ -104,8 +104,7 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
     if holds_tags(feature):
         if separator is not None:
             raise SettingsError(f"a separator goes with texts, and {where} holds {kind_of(feature)}; leave it out")
-        inner = feature[0] if isinstance(feature, list) else feature.feature
-        return _of_lists(values, where, getattr(inner, "names", None), classes)
+        return _of_lists(values, where, getattr(element_of(feature), "names", None), classes)
     if not holds_text(feature):
         raise DataError(
             f"expected lists of names or texts such as cat;dog in {where}, found {kind_of(feature)}; {ONE_LABEL}, or "
