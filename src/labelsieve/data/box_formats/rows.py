@@ -74,7 +74,7 @@ class BoxRows:
         }
         if self.truth is not None:
             features["truth"], columns["truth"] = classes, pa.array(self.truth)
-        rows = Dataset(pa.table(columns).cast(Features(features).arrow_schema), fingerprint=None)
+        rows = Dataset(pa.table(columns).cast(Features(features).arrow_schema))
         return Table(
             rows=rows,
             columns=Columns(image="image", label="label", id="id", truth=None if self.truth is None else "truth"),

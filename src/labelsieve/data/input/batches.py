@@ -93,12 +93,11 @@ class Augment:
         size: S.
         seed: The seed of the run.
         epoch: The epoch; two epochs see different crops.
-        scale: Minimum and maximum share of the area of a crop.
     """
 
-    def __init__(self, size: int, *, seed: int, epoch: int, scale: tuple[float, float] = SCALE) -> None:
+    def __init__(self, size: int, *, seed: int, epoch: int) -> None:
         self.seed, self.epoch = seed, epoch
-        self.crop = v2.RandomResizedCrop((size, size), scale=scale, antialias=True)
+        self.crop = v2.RandomResizedCrop((size, size), scale=SCALE, antialias=True)
 
     def __call__(self, image: Tensor, row: int) -> Tensor:
         """Crops and flips the image of one row, (3, H, W), uint8."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.data.sources.columns import Table, kind_of
-from labelsieve.data.sources.file_kinds import is_pointer
+from labelsieve.data.sources.file_kinds import POINTER_SIZE, is_pointer
 from labelsieve.data.sources.folders import relative_path
 from labelsieve.data.sources.image_paths import advice_on_folder
 
@@ -31,8 +31,6 @@ _MAX_PATH_LENGTH = 255
 # Bytes per read, and number of threads, so that reading and hashing overlap.
 _PART = 1024 * 1024
 _THREADS = 4
-# More bytes than a pointer of Git LFS has.
-_HEAD = 2048
 
 
 def hash_images(
@@ -107,7 +105,7 @@ def _hashes_of(chunk: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | N
             yield *next(files), path
         elif image.is_valid and data.is_valid:
             buffer = data.as_buffer()
-            yield _digest(buffer), is_pointer(buffer[:_HEAD].to_pybytes()), ""
+            yield _digest(buffer), is_pointer(buffer[:POINTER_SIZE].to_pybytes()), ""
         else:
             yield None, False, ""
 
@@ -175,7 +173,7 @@ def _hash_file(path: str) -> tuple[bytes | None, bool]:
             return None, False
         with open(path, "rb", buffering=0) as handle:
             data = handle.read(_PART)
-            digest, pointer = hashlib.blake2b(data, digest_size=8), is_pointer(data[:_HEAD])
+            digest, pointer = hashlib.blake2b(data, digest_size=8), is_pointer(data[:POINTER_SIZE])
             while data:
                 data = handle.read(_PART)
                 digest.update(data)
