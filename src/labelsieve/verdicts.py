@@ -25,8 +25,7 @@ from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.sources.columns import BOX_NAMES
-from labelsieve.data.sources.folders import relative_path
-from labelsieve.data.sources.image_paths import folder_of
+from labelsieve.data.sources.image_paths import folder_of, relative_path
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import DETECTION, RATES, evaluate
 from labelsieve.records import RUN, RunRecord, check_kinds, is_tag_record

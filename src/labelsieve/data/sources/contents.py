@@ -17,8 +17,7 @@ from labelsieve.core.errors import DataError, shown
 from labelsieve.core.progress import Progress
 from labelsieve.data.sources.columns import Table, kind_of
 from labelsieve.data.sources.file_kinds import POINTER_SIZE, is_pointer
-from labelsieve.data.sources.folders import relative_path
-from labelsieve.data.sources.image_paths import advice_on_folder
+from labelsieve.data.sources.image_paths import advice_on_folder, relative_path
 
 if TYPE_CHECKING:
     from datasets import Dataset

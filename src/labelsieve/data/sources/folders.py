@@ -1,4 +1,4 @@
-"""Files on disk: a folder of class folders, and the rules for paths in a table."""
+"""Reads a folder of class folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labelsieve.data.sources.class_folders import (
     set_within,
     tree_of,
 )
-from labelsieve.data.sources.columns import Columns, Table, holds_text
+from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.file_kinds import listing
 from labelsieve.data.sources.splits import refuse_split
 from labelsieve.data.sources.table_formats import TABLES
@@ -255,58 +255,3 @@ def _advice_on_files(paths: Sequence[str]) -> str:
             f"the file names seem to hold the labels ({listed(labels)}; first: {shown(example)}), so {_TABLE_COLUMNS}"
         )
     return f"put the images of each class into a folder of its own, or {_TABLE_COLUMNS}"
-
-
-def text_paths(table: Table) -> list[str] | None:
-    """Returns the raw paths in the image column, or None if it contains images."""
-    column = str(table.columns.image)
-    if not holds_text(table.rows.features[column]):
-        return None
-    return [path or "" for path in table.rows.select_columns([column])[:][column]]
-
-
-def absolute_paths(
-    paths: Sequence[str], *, folder: Path | None, where: str, rows: Sequence[int] | None = None
-) -> list[str]:
-    """Returns absolute paths; relative ones are read from `folder`.
-
-    Args:
-        paths: The paths.
-        folder: The folder that must contain them; None: anywhere, relative to the current folder.
-        where: Name of the table, for messages.
-        rows: Their row numbers in the table, for messages; by default all rows.
-
-    Raises:
-        DataError: A path is empty, a web address, or leads out of `folder`.
-    """
-    root = os.path.abspath(folder or ".")
-    roots = (root, os.path.realpath(root))
-    result = []
-    for row, path in zip(range(len(paths)) if rows is None else rows, paths, strict=True):
-        if not path.strip() or "://" in path or "\0" in path:
-            raise DataError(
-                f'expected the path of an image in row {row + 1} of {where}, found "{shown(path)}"; fix or remove it'
-            )
-        absolute = os.path.normpath(os.path.join(root, path))
-        if folder is not None and not any(_lies_in(absolute, base) for base in roots):
-            raise DataError(
-                f'the path "{shown(path)}" in row {row + 1} of {where} leads out of the folder {root}; pass the folder '
-                "that holds all images with --image-folder"
-            )
-        result.append(absolute)
-    return result
-
-
-def _lies_in(path: str, folder: str) -> bool:
-    try:
-        return os.path.normcase(os.path.commonpath((path, folder))) == os.path.normcase(folder)
-    except ValueError:  # of another drive of Windows
-        return False
-
-
-def relative_path(path: str, folder: str) -> str:
-    """Returns a path relative to a folder, or the absolute path if it is on another drive of Windows."""
-    try:
-        return Path(os.path.relpath(os.path.join(folder, path), folder)).as_posix()
-    except ValueError:
-        return Path(path).as_posix()

@@ -15,7 +15,7 @@ from labelsieve.core.quantities import counted
 from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
 from labelsieve.data.labels import LabelColumn, check_complete, read_labels, renamed, resolve_class_names, to_indices
 from labelsieve.data.sources.columns import Table, kind_of
-from labelsieve.data.sources.folders import relative_path
+from labelsieve.data.sources.image_paths import relative_path
 
 if TYPE_CHECKING:
     from datasets import Dataset

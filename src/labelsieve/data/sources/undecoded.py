@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.boxes import Boxes
 from labelsieve.data.sources.columns import Table, holds_pixels
-from labelsieve.data.sources.folders import absolute_paths
-from labelsieve.data.sources.image_paths import with_absolute_paths
+from labelsieve.data.sources.image_paths import absolute_paths, with_absolute_paths
 from labelsieve.data.sources.in_memory import read_memory
 
 if TYPE_CHECKING:
