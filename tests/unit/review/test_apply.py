@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.data.loading import load_images
-from labelsieve.data.sources.arrow_labels import _compression
+from labelsieve.data.sources.arrow_writing import _compression
 from labelsieve.review.changes import read_changes
 from small_answers import answer, labels_of, run_of
 from small_pictures import plain
@@ -190,7 +190,10 @@ def test_what_fails_in_place_leaves_all_as_it_was(
     def full(*_words: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    written = {"csv": "data.sources.csv_labels.write_csv", "folder": "review.writers.class_folders.write_class_folders"}
+    written = {
+        "csv": "data.sources.csv_writing.write_csv",
+        "folder": "review.writers.class_folders.write_class_folders",
+    }
     monkeypatch.setattr(f"labelsieve.{written[kind]}", full)
     one_line(run("apply", done, "--in-place"), "No space left on device")
     assert files_of(table.parent) == before

@@ -43,7 +43,7 @@ def read_arrow_files(files: Sequence[Path], *, requested: Columns, where: str) -
     folder = folder_of(files)
     names = about_names(lambda name: _first_values(files[0], name), table_folder=folder)
     chosen = choose_columns(features, requested=requested, where=where, about_names=names)
-    used = {*chosen.labels, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
+    used = {*chosen.labels_and_ids, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
     if kind == "parquet":  # other formats are stored by row, so leaving out columns saves nothing

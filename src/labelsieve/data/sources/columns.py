@@ -68,7 +68,7 @@ class Columns:
     option: str = "--label-column"
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def labels_and_ids(self) -> tuple[str, ...]:
         """Returns all columns of labels, of true labels and of ids."""
         named = (self.label, *self.annotators, self.truth, self.id)
         return tuple(dict.fromkeys(name for name in named if name is not None))

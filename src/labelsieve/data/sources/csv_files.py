@@ -94,7 +94,7 @@ def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
 
 def _refuse_duplicate_columns(csv: CsvTable, requested: Columns, path: Path) -> None:
     """Rejects duplicate columns if one of them may be read."""
-    requested_names = (requested.image, *requested.labels)
+    requested_names = (requested.image, *requested.labels_and_ids)
     for name in csv.twice:
         if name in requested_names or requested.guess is not None or is_usual(name, (*IMAGE_NAMES, *LABEL_NAMES, "id")):
             raise DataError(f'expected different columns in {path}, found "{shown(name)}" more than once; rename one')

@@ -230,7 +230,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
     chosen = _npz_columns(columns, requested, arrays, where=where)
     if chosen.label and _UNNAMED.fullmatch(chosen.label):
         notes.append(f'the labels are the array "{chosen.label}"')
-    used = chosen.labels
+    used = chosen.labels_and_ids
     for array_name in used:
         if features.ndim and len(columns[array_name]) != len(features):
             raise DataError(
@@ -294,7 +294,7 @@ def _npz_columns(
         raise DataError(f"{where} holds features and no labels; save both: np.savez(FILE, features=..., labels=...)")
     wish = Columns(label=label, truth=truth, annotators=requested.annotators)
     chosen = choose_columns(columns, requested=wish, where=where, image_needed=False)
-    ids = next((name for name in _IDS if name in columns and name not in chosen.labels), None)
+    ids = next((name for name in _IDS if name in columns and name not in chosen.labels_and_ids), None)
     return replace(chosen, id=ids)
 
 
@@ -313,7 +313,7 @@ def _read_table(path: Path, *, requested: Columns) -> Stored:
         )
     other_features = {name: each for name, each in kinds.items() if name != candidates[0]}
     chosen = choose_columns(other_features, requested=requested, where=where, image_needed=False)
-    used = list(chosen.labels)
+    used = list(chosen.labels_and_ids)
     try:
         parts = [*batches(path, columns=used, rows=_ROWS)]
         labels = pa.Table.from_batches(parts) if parts else schema.empty_table().select(used)

@@ -45,7 +45,7 @@ _HERE = "labelsieve.data.sources."
 
 
 def _typed(name: str, about: str, *suffixes: str, magic: bytes) -> TableFormat:
-    reader_module, writer_module = f"{_HERE}arrow_files:", f"{_HERE}arrow_labels:"
+    reader_module, writer_module = f"{_HERE}arrow_files:", f"{_HERE}arrow_writing:"
     return TableFormat(
         name,
         f"{reader_module}read_arrow_files",
@@ -66,8 +66,8 @@ TABLE_FORMATS: Registry[Callable[..., Table], TableFormat] = Registry(
         _HERE + "csv_files:read_csv",
         "CSV, or TSV",
         suffixes=(".csv", ".tsv"),
-        count=_HERE + "csv_labels:count_csv",
-        write=_HERE + "csv_labels:write_csv",
+        count=_HERE + "csv_writing:count_csv",
+        write=_HERE + "csv_writing:write_csv",
     ),
     _typed("parquet", "Parquet", ".parquet", magic=b"PAR1"),
     _typed("arrow", "Arrow, or Feather", ".arrow", ".feather", magic=b"ARROW1"),

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from labelsieve.core.errors import DataError, RunError, shown
 from labelsieve.core.provenance import fingerprint
-from labelsieve.data.sources.arrow_labels import new_labels
+from labelsieve.data.sources.arrow_writing import new_labels
 from labelsieve.data.sources.edits import Edits
 from labelsieve.data.sources.quiet import quiet, reading
 from labelsieve.data.sources.splits import choose_split
