@@ -21,9 +21,8 @@ from labelsieve.commands.base import (
     review_files,
 )
 from labelsieve.commands.output_checks import check_not_input, check_outside_source
-from labelsieve.commands.run_data import contents_of, data_or_none, images_of, source_of
-from labelsieve.commands.tag_runs import export_tags, is_tag_run, refuse_with_tags
-from labelsieve.core.errors import listed
+from labelsieve.commands.run_data import contents_of, data_or_none, images_of, is_tag_run, source_of
+from labelsieve.core.errors import SettingsError, listed
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Share
 from labelsieve.report.registry import FORMATS, FormatKind
@@ -64,24 +63,14 @@ class Export(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and, if the format contains them, its images, and writes the export."""
+        progress = Progress(console)
+        export = self._export_tags if is_tag_run(self.run_folder) else self._export_labels
+        export(progress)
+
+    def _export_labels(self, progress: Progress) -> None:
         from labelsieve.report.export import export
         from labelsieve.verdicts import Verdicts
 
-        progress = Progress(console)
-        if is_tag_run(self.run_folder):
-            unsupported = {"--drop-at": self.drop_at != 1, "--copy": self.copy}
-            unsupported["--false-flags"] = self.false_flags is not None
-            refuse_with_tags(unsupported)
-            export_tags(
-                self.run_folder,
-                out=self.out,
-                format=self.format,
-                marks=mark_files(self.marks),
-                source=self.source,
-                overwrite=self.overwrite,
-                progress=progress,
-            )
-            return
         verdicts = Verdicts.load(self.run_folder)
         check_not_input(self.out, run=self.run_folder, source=source_of(verdicts, self.source))
         if self.false_flags is not None:
@@ -100,6 +89,32 @@ class Export(Command):
         )
         summary = _folder_summary(verdicts, path) if FORMATS.entries[self.format].is_clean_part else ""
         progress.say(f"wrote {path}{summary}")
+
+    def _export_tags(self, progress: Progress) -> None:
+        """Writes the tags, corrected by the verdicts of a run and the marks of a person, one row per image."""
+        from labelsieve.report.tag_export import export_corrected_tags
+        from labelsieve.tags.marks import with_marks
+        from labelsieve.tags.verdicts import TagVerdicts
+
+        self._refuse_options_of_labels()
+        verdicts, marks = TagVerdicts.load(self.run_folder), mark_files(self.marks)
+        check_not_input(self.out, run=self.run_folder, source=source_of(verdicts, self.source))
+        if marks is not None:
+            verdicts = with_marks(verdicts, marks, progress=progress)
+        path, separator = export_corrected_tags(verdicts, self.out, format=self.format, overwrite=self.overwrite)
+        note = f'; tags are separated by "{separator}"' if separator else ""
+        origin = "the verdicts" if marks is None else "the marks and the verdicts"
+        progress.say(f"wrote {path}: the tags of {len(verdicts):,} images by {origin}{note}")
+
+    def _refuse_options_of_labels(self) -> None:
+        options = {
+            "--drop-at": self.drop_at != 1,
+            "--copy": self.copy,
+            "--false-flags": self.false_flags is not None,
+        }
+        for option, is_used in options.items():
+            if is_used:
+                raise SettingsError(f"{option} does not go with a run of labelsieve scan-tags; leave it out")
 
     def _images(self, verdicts: Verdicts, progress: Progress) -> Any:
         """Loads the data that the format needs, or that match answers to images by content, if they can be loaded."""

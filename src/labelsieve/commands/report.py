@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import (
-    Command,
-    Flag,
-    OptionalText,
-    RunFolder,
-)
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder
 from labelsieve.commands.output_checks import check_not_input
-from labelsieve.commands.run_data import data_of, source_of
-from labelsieve.commands.tag_runs import is_tag_run, write_report_of_tags
+from labelsieve.commands.run_data import data_of, is_tag_run, source_of, tagged_images_of
 from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels
 
@@ -25,6 +19,7 @@ if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.review.statement import Statement
+    from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
 
 
@@ -52,31 +47,24 @@ class Report(Command):
     def run(self, console: Console) -> None:
         """Reads the run and its images, and writes the report."""
         from labelsieve.core.quantities import megabytes
-        from labelsieve.report.common import all_flagged
-        from labelsieve.report.html import check_free, write_report
-        from labelsieve.verdicts import REPORT, Verdicts
+        from labelsieve.verdicts import REPORT
 
-        progress = Progress(console)
-        if is_tag_run(self.run_folder):
-            write_report_of_tags(
-                self.run_folder,
-                out=self.out or self.run_folder / REPORT,
-                source=self.source,
-                max_images=self.max_images,
-                thumbnail_px=self.thumbnail_px,
-                overwrite=self.overwrite,
-                progress=progress,
-            )
-            return
+        out, progress = self.out or self.run_folder / REPORT, Progress(console)
+        write = self._write_tags if is_tag_run(self.run_folder) else self._write_labels
+        content = write(out, progress)
+        progress.say(f"wrote {out} ({megabytes(out.stat().st_size)}): {content}")
+
+    def _write_labels(self, out: Path, progress: Progress) -> str:
+        """Writes the report of a run with one label per image, and returns a text on its content."""
+        from labelsieve.report.common import all_flagged
+        from labelsieve.report.html import write_report
+        from labelsieve.verdicts import Verdicts
+
         verdicts = Verdicts.load(self.run_folder)
-        out, max_images = (
-            self.out or self.run_folder / REPORT,
-            MAX_IMAGES if self.max_images is None else self.max_images,
-        )
-        check_not_input(out, run=self.run_folder, source=source_of(verdicts, self.source), but=REPORT)
-        check_free(out, overwrite=self.overwrite)  # before the images are loaded
+        self._check_out(out, verdicts)
         data = data_of(verdicts, source=self.source, progress=progress)
-        path = write_report(
+        max_images = MAX_IMAGES if self.max_images is None else self.max_images
+        write_report(
             verdicts,
             data,
             out,
@@ -88,9 +76,35 @@ class Report(Command):
         )
         flagged = int(verdicts.is_issue.sum())
         in_page = min(flagged, max_images)
-        message = f"wrote {path} ({megabytes(path.stat().st_size)}): {in_page:,} of {flagged:,} flagged images"
         more = all_flagged(verdicts, shown=in_page)
-        progress.say(f"{message}; for all: {more}" if more else message)
+        return f"{in_page:,} of {flagged:,} flagged images" + (f"; for all: {more}" if more else "")
+
+    def _write_tags(self, out: Path, progress: Progress) -> str:
+        """Writes the report of a run with several labels per image, and returns a text on its content."""
+        from labelsieve.report.tag_report import MAX_PAIRS, write_tag_report
+        from labelsieve.tags.verdicts import TagVerdicts
+
+        verdicts = TagVerdicts.load(self.run_folder)
+        self._check_out(out, verdicts)
+        max_images = MAX_PAIRS if self.max_images is None else self.max_images
+        write_tag_report(
+            verdicts,
+            tagged_images_of(verdicts, source=self.source, progress=progress),
+            out,
+            max_images=max_images,
+            thumbnail_px=self.thumbnail_px,
+            overwrite=self.overwrite,
+            progress=progress,
+        )
+        return f"at most {max_images:,} pairs of each kind"
+
+    def _check_out(self, out: Path, verdicts: Verdicts | TagVerdicts) -> None:
+        """Checks that no file of others is replaced, before the images are loaded."""
+        from labelsieve.report.html import check_free
+        from labelsieve.verdicts import REPORT
+
+        check_not_input(out, run=self.run_folder, source=source_of(verdicts, self.source), but=REPORT)
+        check_free(out, overwrite=self.overwrite)
 
     def _audited(
         self, verdicts: Verdicts, data: LabelledImages | LabelledFeatures, progress: Progress

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
 from labelsieve.core.progress import Progress
-from labelsieve.records import OriginRecord, check_kinds, kinds_of
+from labelsieve.records import OriginRecord, check_kinds, is_tag_record, kinds_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from labelsieve.data.tags.records import TaggedImages
     from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
+
+
+def is_tag_run(folder: Path) -> bool:
+    """Returns whether a folder holds a run of `labelsieve scan-tags`; other errors are raised when it is read."""
+    from labelsieve.core.provenance import read_json
+    from labelsieve.verdicts import RECORD
+
+    try:
+        return is_tag_record(read_json(folder / RECORD))
+    except RunError:
+        return False
 
 
 def source_of(verdicts: Verdicts | TagVerdicts, source: str | None) -> str | None:
