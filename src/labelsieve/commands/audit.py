@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
+from rich.padding import Padding
 from tyro.conf import arg
 
 from labelsieve.commands.base import Command, OptionalText, Percentage, RunFolder, percentage
 from labelsieve.commands.run_data import contents_of
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import plain
+from labelsieve.report.printing import Unbroken
 
 if TYPE_CHECKING:
     from labelsieve.review.statement import Statement
@@ -40,7 +44,6 @@ class Audit(Command):
     def run(self, console: Console) -> None:
         """Reads the run and its reviews, prints the sentences and writes the numbers."""
         from labelsieve import review
-        from labelsieve.report.audit_terminal import print_audit
         from labelsieve.review.audit import statement
         from labelsieve.verdicts import AUDIT, Verdicts
 
@@ -57,8 +60,17 @@ class Audit(Command):
             at_most=at_most,
             false_flags=false_flags,
         )
-        print_audit(result, console, run=self.run_folder)
+        self._print(result, console)
         progress.say(self._written(result) or f"wrote {self.run_folder / AUDIT}")
+
+    def _print(self, result: Statement, console: Console) -> None:
+        """Prints the sentences, each with its assumption, and how to audit if there is no audit yet."""
+        for sentence in result.sentences:
+            console.print(Unbroken(plain(sentence.text)))
+            if sentence.assumption:
+                console.print(Padding(Unbroken(plain(f"if {sentence.assumption}"), style="dim"), (0, 0, 0, 2)))
+        if not result.audited:
+            console.print(Unbroken(f"to audit: labelsieve review {shlex.quote(str(self.run_folder))}"))
 
     def _written(self, result: Statement) -> str:
         """Writes the numbers; returns a note if the folder is not writable, since they were printed already."""

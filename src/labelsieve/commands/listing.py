@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from labelsieve.commands.base import Command, OptionalText
 from labelsieve.core.registry import Registry
-from labelsieve.report.wrapping import Unbroken
+from labelsieve.report.printing import Unbroken, new_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Listing(Command):
 
     def run(self, console: Console) -> None:
         """Prints one table."""
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+        table = new_table()
         for title in ("option", "name", "what it is"):
             table.add_column(title, overflow="fold")
         previous = ""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from labelsieve.core.progress import clean
@@ -15,7 +14,7 @@ from labelsieve.core.quantities import duration, plain, points
 from labelsieve.finetune.result import Adapted
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS, Metric
 from labelsieve.records import is_tag_record
-from labelsieve.report.wrapping import Unbroken
+from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_table
 from labelsieve.review.row_reviews import MARKS
 
 _WORST = 5
@@ -33,7 +32,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
     console.print()
     console.print(_headline(record))
     facts = [record["backbone"]["name"], f"{record['settings']['tune']} fine-tuning", duration(record["seconds"])]
-    console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
+    print_facts(facts, console)
     has_tags = is_tag_record(record)
     value = metrics["validation_map" if has_tags else "validation_accuracy"]
     if value is not None:
@@ -52,10 +51,7 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
         _print_tags(metrics, console)
     else:
         _print_test(metrics, console)
-    console.print()
-    console.print(
-        Text.assemble(("Model ", "dim"), (clean(str(folder)), "bold"), "  README.md says what it is"), soft_wrap=True
-    )
+    print_folder("Model", folder, "README.md says what it is", console)
     console.print(Text(f'pipeline("image-classification", "{clean(str(folder))}")', style="dim"), soft_wrap=True)
     console.print()
 
@@ -165,11 +161,10 @@ def _other_metrics(metrics: Mapping[str, Metric], test: Any) -> str:
 def _print_hardest(per_class: Any, score: str, console: Console) -> None:
     rows = [row for row in per_class if row[score] is not None]
     rows.sort(key=lambda row: (row[score], row["class_name"]))
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Hardest classes", overflow="fold")
     for name in ("test images", score.replace("_", " ")):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:_WORST]:
         table.add_row(clean(row["class_name"]), f"{row['images']:,}", plain(points(row[score])))
-    console.print()
-    console.print(table)
+    print_table(table, console)

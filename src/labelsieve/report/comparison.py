@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import counted, percent, plain
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.report import common
-from labelsieve.report.wrapping import Unbroken
+from labelsieve.report.printing import Unbroken, new_table, print_table
 from labelsieve.verdicts import Verdicts
 
 CHANGES = {
@@ -195,7 +194,7 @@ def _print_changes(comparison: Comparison, kind: str, title: str, console: Conso
     rows = [row for row in comparison.table.to_pylist() if row["change"] == kind]
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     for name in (title.capitalize(), "given", "suggested"):
         table.add_column(name, overflow="fold")
     for row in rows[:_TOP]:
@@ -203,10 +202,7 @@ def _print_changes(comparison: Comparison, kind: str, title: str, console: Conso
             Text(clean(row["id"])),
             *(_then(row[f"first_{name}"], row[name]) for name in ("given_label", "predicted_label")),
         )
-    console.print()
-    console.print(table)
-    if len(rows) > _TOP:
-        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+    print_table(table, console, left_out=len(rows) - _TOP)
 
 
 def _then(before: str | None, after: str | None) -> Text:
@@ -218,7 +214,7 @@ def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Cons
     both = comparison.first.metrics, comparison.second.metrics
     if not any(both):
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Against the truth", overflow="fold")
     for name in (*map(clean, names), "difference"):
         table.add_column(Text(name), justify="right", overflow="fold")
@@ -226,5 +222,4 @@ def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Cons
         before, after = ((each or {}).get(key) for each in both)
         difference = "" if before is None or after is None else f"{after - before:+.3f}"
         table.add_row(title, *(plain(common.score(value)) for value in (before, after)), difference)
-    console.print()
-    console.print(table)
+    print_table(table, console)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from labelsieve.core.progress import clean
 from labelsieve.core.quantities import duration, megabytes, percent, plain
 from labelsieve.report import common
+from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
 from labelsieve.report.terminal import OPEN, class_name, quoted
-from labelsieve.report.wrapping import Unbroken
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, TAG_FILES, WRONG, TagVerdicts
 from labelsieve.verdicts import REPORT
 
@@ -26,8 +23,7 @@ def summarize_tags(verdicts: TagVerdicts, console: Console) -> None:
     if line := estimate(verdicts):
         console.print(Unbroken(line))
     run = verdicts.run
-    facts = [run.source, run.detector.name, run.model.name, duration(run.seconds)]
-    console.print(Unbroken(" · ".join(clean(str(fact)) for fact in facts if fact), style="dim"))
+    print_facts([run.source, run.detector.name, run.model.name, duration(run.seconds)], console)
     _print_classes(verdicts, console)
     if verdicts.metrics:
         _print_metrics(verdicts, console)
@@ -64,30 +60,26 @@ def _print_classes(verdicts: TagVerdicts, console: Console) -> None:
     rows.sort(key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Most affected classes", overflow="fold")
     for name in ("tagged", "wrong", "missing", "wrong (est.)", "missing (est.)"):
         table.add_column(name, justify="right")
     for row in rows[:_TOP]:
         rates = (plain(percent(row[rate])) for rate in ("commission", "omission"))
         table.add_row(class_name(row["class_name"]), *(f"{row[name]:,}" for name in ("tagged", WRONG, MISSING)), *rates)
-    console.print()
-    console.print(table)
-    if len(rows) > _TOP:
-        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+    print_table(table, console, left_out=len(rows) - _TOP)
 
 
 def _print_metrics(verdicts: TagVerdicts, console: Console) -> None:
     metrics = verdicts.metrics or {}
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Against the truth", overflow="fold")
     for name in (*MEASURES.values(), "share"):
         table.add_column(name, justify="right")
     for kind, title in KINDS.items():
         scores = (plain(common.score(metrics.get(f"{kind}_{name}"))) for name in MEASURES)
         table.add_row(title, *scores, plain(percent(metrics.get(f"{kind}_rate"))))
-    console.print()
-    console.print(table)
+    print_table(table, console)
     console.print(Unbroken(f"mean average precision over the classes {common.score(metrics.get('map'))}"))
 
 
@@ -96,9 +88,7 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
         return
     folder = Path(verdicts.run.out)
     existing = [name for name in TAG_FILES if (folder / name).is_file()]
-    console.print()
-    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(existing)}")
-    console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
+    print_folder("Files", folder, ", ".join(existing), console)
     steps = []
     if (folder / REPORT).is_file():
         size = plain(megabytes((folder / REPORT).stat().st_size))
@@ -107,6 +97,4 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
     command = f"labelsieve export {quoted(folder)} --format csv --out {quoted(corrected)}"
     steps.append(("write the tags as the verdicts have them", command))
     steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to this"))
-    console.print(Text("Next steps", style="dim"))
-    for title, step in steps:
-        console.print(Text.assemble((f"  {title}: ", "dim"), clean(step)), soft_wrap=True)
+    print_next_steps(steps, console)

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from labelsieve.core.progress import clean
@@ -19,7 +18,7 @@ from labelsieve.data.published.base import named_source
 from labelsieve.metrics import OTHER_METRICS
 from labelsieve.records import OriginRecord, RunRecord
 from labelsieve.report import MAX_IMAGES, common
-from labelsieve.report.wrapping import Unbroken
+from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
@@ -35,8 +34,7 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     console.print(_headline(verdicts))
     for line in common.estimate(verdicts):
         console.print(Unbroken(line))
-    for line in _facts(verdicts.run):
-        console.print(Unbroken(line, style="dim"))
+    _print_facts(verdicts.run, console)
     _print_classes(verdicts, console)
     _print_annotators(verdicts.run, console)
     _print_findings(verdicts.run, console)
@@ -61,18 +59,14 @@ def _headline(verdicts: Verdicts) -> Unbroken:
     )
 
 
-def _facts(run: RunRecord) -> list[str]:
-    facts = [run.source, run.detector.name, run.model.name, duration(run.seconds)]
-    lines = [" · ".join(clean(str(fact)) for fact in facts if fact)]
-    agreement = common.agreement(run)
-    if agreement:
-        lines.append(f"the zero-shot model agrees with {agreement}")
-    tested = common.tested(run)
-    if tested:
-        lines.append(f"{tested} test images")
+def _print_facts(run: RunRecord, console: Console) -> None:
+    print_facts([run.source, run.detector.name, run.model.name, duration(run.seconds)], console)
+    if agreement := common.agreement(run):
+        console.print(Unbroken(f"the zero-shot model agrees with {agreement}", style="dim"))
+    if tested := common.tested(run):
+        console.print(Unbroken(f"{tested} test images", style="dim"))
     if run.rule.false_flags is not None:
-        lines.append(f"false flags: {run.rule.bound_text()}")
-    return [line for line in lines if line]
+        console.print(Unbroken(f"false flags: {run.rule.bound_text()}", style="dim"))
 
 
 def _print_classes(verdicts: Verdicts, console: Console) -> None:
@@ -80,7 +74,7 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
     rows.sort(key=lambda row: (-row["share_flagged"], -row["flagged"], row["class_name"]))
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Most affected classes", overflow="fold")
     for name in (verdicts.unit, "flagged", "share"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -96,17 +90,14 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
             if suggested is not None
             else Text(UNKNOWN),
         )
-    console.print()
-    console.print(table)
-    if len(rows) > _TOP:
-        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+    print_table(table, console, left_out=len(rows) - _TOP)
 
 
 def _print_annotators(run: RunRecord, console: Console) -> None:
     rows = common.annotators(run)
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Annotator", overflow="fold")
     for name in ("labels", "right (estimate)", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -115,10 +106,7 @@ def _print_annotators(run: RunRecord, console: Console) -> None:
         right, interval = plain(row["accuracy"]), plain(row["interval"])
         confused = Text(clean(row["confused"])).append(f" ({row['times']})" if row["times"] else "", style="dim")
         table.add_row(class_name(row["name"]), row["labels"], right, interval, confused)
-    console.print()
-    console.print(table)
-    if len(rows) > _TOP:
-        console.print(Unbroken(f"and {len(rows) - _TOP:,} more", style="dim"))
+    print_table(table, console, left_out=len(rows) - _TOP)
     console.print(Unbroken(f"{common.consensus(run)}; whom to ask again about which image: {CONSENSUS}"))
 
 
@@ -143,7 +131,7 @@ def _print_image_findings(verdicts: Verdicts, console: Console) -> None:
 
 
 def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("Against the truth", overflow="fold")
     for name in ("precision", "recall", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -151,8 +139,7 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
         table.add_row(
             title, *(plain(common.score(metrics.get(f"{side}_{name}"))) for name in ("precision", "recall", "f1"))
         )
-    console.print()
-    console.print(table)
+    print_table(table, console)
     other = (
         *(f"{title} {common.score(metrics.get(name))}" for name, title in OTHER_METRICS.items()),
         f"wrong labels {percent(metrics.get('noise_rate'))}",
@@ -166,9 +153,7 @@ def _print_files(run: RunRecord, console: Console) -> None:
         return
     folder = Path(run.out)
     existing = [name for name in RUN_FILES if (folder / name).is_file()]
-    console.print()
-    line = Text.assemble(("Files ", "dim"), (clean(str(folder)), "bold"), f"  {', '.join(existing)}")
-    console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
+    print_folder("Files", folder, ", ".join(existing), console)
 
 
 def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
@@ -194,11 +179,8 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
         steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to these"))
-    if not steps:
-        return
-    console.print(Text("Next steps", style="dim"))
-    for title, command in steps:
-        console.print(Text.assemble((f"  {title}: ", "dim"), clean(command)), soft_wrap=True)
+    if steps:
+        print_next_steps(steps, console)
 
 
 def _suffix_of_corrected(origin: OriginRecord) -> str | None:

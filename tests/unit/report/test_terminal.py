@@ -19,8 +19,8 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import OTHER_METRICS
 from labelsieve.report import terminal
+from labelsieve.report.printing import Unbroken
 from labelsieve.report.terminal import summarize
-from labelsieve.report.wrapping import Unbroken
 from labelsieve.verdicts import decide
 
 ESTIMATE = {
