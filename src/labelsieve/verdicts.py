@@ -310,6 +310,18 @@ def check_report(path: Path, *, advice: str = "choose another folder") -> None:
             raise RunError(f"{path} is no report of labelsieve, so it is not replaced; {advice}")
 
 
+def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
+    """Checks that row i of the verdicts belongs to image i.
+
+    Raises:
+        RunError: The images are not those of the verdicts.
+    """
+    if len(verdicts) != len(images):
+        raise RunError(f"expected the {len(verdicts):,} images of the run, got {len(images):,}; pass those it scanned")
+    if not pa.array(images.ids, pa.string()).equals(verdicts.table["id"].combine_chunks()):
+        raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
+
+
 def decide(images: Labelled, scores: Scores, *, record: Mapping[str, Any] | None = None) -> Verdicts:
     """Turns scores into verdicts.
 

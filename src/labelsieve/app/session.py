@@ -19,13 +19,12 @@ from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.common import require_same_images
 from labelsieve.review.answers import DROPPED, Answer, now, undo_of
 from labelsieve.review.audit import statement
 from labelsieve.review.earlier_review import unknown_to_scan
 from labelsieve.review.log import AnswerLog
 from labelsieve.review.queue import AUDIT_EVERY, Filters, ReviewQueue, Spec
-from labelsieve.verdicts import Verdicts
+from labelsieve.verdicts import Verdicts, require_same_images
 
 # Maximum number of images in a group, and of cards in a request.
 GROUP_SIZE, MAX_CARDS = 12, 32

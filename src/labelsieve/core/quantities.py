@@ -29,6 +29,11 @@ def points(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.1f}{NBSP}%"
 
 
+def thousands(number: int) -> str:
+    """Formats a count with a thousands separator."""
+    return f"{number:,}"
+
+
 def counted(number: int, singular: str, plural: str) -> str:
     """Formats a number with a noun in the singular or plural.
 

@@ -12,13 +12,12 @@ from safetensors import SafetensorError
 from labelsieve.core.errors import RunError
 from labelsieve.core.output_folders import new_folder
 from labelsieve.core.provenance import write_json, write_text
-from labelsieve.core.quantities import percent, points
+from labelsieve.core.quantities import percent, points, thousands
 from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS
 from labelsieve.records import is_tag_record
-from labelsieve.report.common import thousands
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
 from labelsieve.vlm.pretrained import quiet_loading

@@ -25,12 +25,11 @@ from labelsieve.finetune.tag_head import fit_tag_head
 from labelsieve.finetune.tag_selection import choose_tags
 from labelsieve.metrics import accuracy, measure
 from labelsieve.records import TAGS
-from labelsieve.report.common import require_same_images
 from labelsieve.review.row_reviews import ReviewFiles, read_reviews
 from labelsieve.tag_metrics import average_precisions, best_f1_threshold, measure_tags
 from labelsieve.tags.marks import with_marks
 from labelsieve.tags.verdicts import TagVerdicts
-from labelsieve.verdicts import Verdicts
+from labelsieve.verdicts import Verdicts, require_same_images
 
 AnyImages = LabelledImages | TaggedImages
 AnyVerdicts = Verdicts | TagVerdicts

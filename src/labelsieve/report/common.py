@@ -1,4 +1,4 @@
-"""Helpers of report, terminal and export: texts of numbers, and the check that images belong to verdicts."""
+"""Texts of report and terminal on the numbers and findings of a run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelsieve.core.errors import RunError, shown
-from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points
+from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points, thousands
 from labelsieve.curation.findings import KINDS, FindingKind
-from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
 from labelsieve.report import MAX_IMAGES_LIMIT
 from labelsieve.verdicts import Verdicts
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
-
-
-def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
-    """Checks that row i of the verdicts belongs to image i.
-
-    Raises:
-        RunError: The images are not those of the verdicts.
-    """
-    if len(verdicts) != len(images):
-        raise RunError(f"expected the {len(verdicts):,} images of the run, got {len(images):,}; pass those it scanned")
-    if not pa.array(images.ids, pa.string()).equals(verdicts.table["id"].combine_chunks()):
-        raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
 
 
 def tested(run: RunRecord) -> str:
@@ -167,11 +154,6 @@ def score(value: float | None) -> str:
     if value is None or value != value:
         return UNKNOWN
     return f"<{NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
-
-
-def thousands(number: int) -> str:
-    """Formats a count with a thousands separator."""
-    return f"{number:,}"
 
 
 def moment(text: str | None) -> str:

@@ -32,7 +32,7 @@ from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels, common
 from labelsieve.report.panels import PANELS, Page
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
-from labelsieve.verdicts import Verdicts, check_report
+from labelsieve.verdicts import Verdicts, check_report, require_same_images
 
 # Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
 THUMBNAIL_BUDGET = 24_000_000
@@ -90,7 +90,7 @@ def write_report(
     """
     check_value("max_images", max_images, ImageCount)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
-    common.require_same_images(verdicts, images)
+    require_same_images(verdicts, images)
     path = Path(path)
     check_free(path, overwrite=overwrite)
     page = environment().get_template("report.html.jinja")
@@ -122,7 +122,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=quantities.percent, score=common.score, thousands=common.thousands, unbroken=_unbroken
+        percent=quantities.percent, score=common.score, thousands=quantities.thousands, unbroken=_unbroken
     )
     return environment
 

@@ -27,7 +27,6 @@ from labelsieve.core.output_folders import (
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.common import require_same_images
 from labelsieve.report.export_request import ExportRequest
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
@@ -38,7 +37,7 @@ from labelsieve.review.row_reviews import (
     kept_although_flagged,
 )
 from labelsieve.review.writers.file_transfer import copy_file, link_file
-from labelsieve.verdicts import Verdicts
+from labelsieve.verdicts import Verdicts, require_same_images
 
 # In every exported folder: its provenance, and the proof that it may be replaced. Loaders skip hidden files.
 MARKER = ".labelsieve-export.json"
