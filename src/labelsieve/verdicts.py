@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line
+from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
@@ -39,8 +40,6 @@ ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
 RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
 # Only in an unfinished run.
 CHECKPOINT_FOLDER = "checkpoint"
-# Every report starts with it; see the template.
-_REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # Rows per row group of the Parquet file, which readers may load separately.
 _ROW_GROUP_SIZE = 65_536
 _METRIC_KINDS = dict.fromkeys((*DETECTION, *RATES), "a number from 0 to 1")
@@ -290,24 +289,6 @@ def _read_table(path: Path, expected: str) -> pa.Table:
         columns = ", ".join(f"{field.name} ({field.type})" for field in _SCHEMA)
         raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
     return table
-
-
-def check_report(path: Path, *, advice: str = "choose another folder") -> None:
-    """Checks that a report may be written to a path: the path is free, or holds an earlier report.
-
-    Args:
-        path: The file.
-        advice: What to do otherwise.
-
-    Raises:
-        RunError: Another file is there; it may be the work of others.
-    """
-    target = target_of(path)
-    if not target.exists() or not target.stat().st_size:
-        return
-    with target.open("rb") as file:
-        if _REPORT_MARK not in file.read(_HEAD_BYTES):
-            raise RunError(f"{path} is no report of labelsieve, so it is not replaced; {advice}")
 
 
 def require_same_images(verdicts: Verdicts, images: Labelled) -> None:

@@ -12,6 +12,7 @@ from tyro.conf import arg
 from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.run_data import data_of, is_tag_run, source_of, tagged_images_of
+from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
 from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels
 
@@ -100,11 +101,10 @@ class Report(Command):
 
     def _check_out(self, out: Path, verdicts: Verdicts | TagVerdicts) -> None:
         """Checks that no file of others is replaced, before the images are loaded."""
-        from labelsieve.report.html import check_free
         from labelsieve.verdicts import REPORT
 
         check_not_input(out, run=self.run_folder, source=source_of(verdicts, self.source), but=REPORT)
-        check_free(out, overwrite=self.overwrite)
+        check_report(out, overwrite=self.overwrite)
 
     def _audited(
         self, verdicts: Verdicts, data: LabelledImages | LabelledFeatures, progress: Progress

@@ -14,7 +14,7 @@ from pathlib import Path
 from labelsieve.core.errors import RunError
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import is_main_process
-from labelsieve.core.provenance import fingerprint, is_utf8, new_temporary, remove_leftovers, temporaries_of
+from labelsieve.core.provenance import fingerprint, is_utf8, new_temporary, remove_leftovers, target_of, temporaries_of
 
 # Folders that this process has locked: thread, device, inode.
 _locked_folders: set[tuple[int, int, int]] = set()
@@ -22,6 +22,8 @@ _locked_folders: set[tuple[int, int, int]] = set()
 _JUNK = ("thumbs.db", "desktop.ini")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+# Every report starts with it; see its template.
+_REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # File systems allow 255 bytes for a name; the difference is for counters and suffixes.
 _MAX_BYTES = 180
 
@@ -52,6 +54,25 @@ def check_free(out: Path, *, overwrite: bool) -> None:
     """
     if os.path.lexists(out) and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
+
+
+def check_report(path: Path, *, overwrite: bool | None = None) -> None:
+    """Checks that a report may be written to a path: the path is free, or holds an earlier report.
+
+    Args:
+        path: The file.
+        overwrite: Whether any file may be replaced; None if the user has no such option.
+
+    Raises:
+        RunError: Another file is there, which may be the work of others, or the path is no file.
+    """
+    target = target_of(path)
+    if overwrite or not target.exists() or not target.stat().st_size:
+        return
+    with target.open("rb") as file:
+        if _REPORT_MARK not in file.read(_HEAD_BYTES):
+            name = "folder" if overwrite is None else "name or pass --overwrite (overwrite=True)"
+            raise RunError(f"{path} is no report of labelsieve, so it is not replaced; choose another {name}")
 
 
 def check_outside(out: Path, source: Path | str) -> None:

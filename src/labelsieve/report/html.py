@@ -22,8 +22,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from labelsieve.core import quantities
+from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, target_of, to_json, write_text
+from labelsieve.core.provenance import fingerprint, to_json, write_text
 from labelsieve.core.validation import check_value
 from labelsieve.data.images import Images as AnyImages
 from labelsieve.data.images import LabelledImages
@@ -32,7 +33,7 @@ from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels, common
 from labelsieve.report.panels import PANELS, Page
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
-from labelsieve.verdicts import Verdicts, check_report, require_same_images
+from labelsieve.verdicts import Verdicts, require_same_images
 
 # Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
 THUMBNAIL_BUDGET = 24_000_000
@@ -92,23 +93,11 @@ def write_report(
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
     require_same_images(verdicts, images)
     path = Path(path)
-    check_free(path, overwrite=overwrite)
+    check_report(path, overwrite=overwrite)
     page = environment().get_template("report.html.jinja")
     context = _context(verdicts, images, max_images, thumbnail_px, path, progress)
     write_text(path, page.render(context, audit=audit.sentences if audit else ()))
     return path
-
-
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Checks that a report may be written to a path.
-
-    Raises:
-        RunError: The path is no file or, without `overwrite`, a file that is no report of labelsieve.
-    """
-    if overwrite:
-        target_of(path)
-    else:
-        check_report(path, advice="choose another name or pass --overwrite (overwrite=True)")
 
 
 @functools.cache  # compiling the page takes longer than rendering it

@@ -10,12 +10,13 @@ import numpy as np
 
 from labelsieve.core import quantities
 from labelsieve.core.errors import RunError
+from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, to_json, write_text
 from labelsieve.core.validation import check_value
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.report import ImageCount, ThumbnailPixels, common
-from labelsieve.report.html import THUMBNAIL_BUDGET, assets, check_free, environment, file_link, shortest
+from labelsieve.report.html import THUMBNAIL_BUDGET, assets, environment, file_link, shortest
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
 from labelsieve.report.tag_terminal import estimate
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
@@ -80,7 +81,7 @@ def write_tag_report(
     if images.ids != tuple(verdicts.images["id"].to_pylist()):
         raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
     path = Path(path)
-    check_free(path, overwrite=overwrite)
+    check_report(path, overwrite=overwrite)
     chosen = {kind: verdicts.of_kind(kind)[:max_images] for kind in KINDS}
     small = _thumbnails(verdicts, images, chosen, thumbnail_px, progress)
     page = environment().get_template("tags.html.jinja")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line, shown
+from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.records import TaggedImages
@@ -26,7 +27,7 @@ from labelsieve.detect.tags.scores import TagScores
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_tag_record
 from labelsieve.tag_metrics import evaluate_pairs
-from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS, check_report
+from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
 
 TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
