@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -23,6 +21,7 @@ from labelsieve.app.session import Session, Viewer, spec_of
 from labelsieve.app.thumbnails import SIDES
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, look_up, shown
 from labelsieve.data.images import UnreadableImageError
+from labelsieve.report.pages import environment
 from labelsieve.review.answers import MAX_NAME_LENGTH
 
 STATIC = Path(__file__).with_name("static")
@@ -162,7 +161,7 @@ class _Pages:
             )
             return PlainTextResponse(f"{message}\n", status_code=400)
         data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start()}
-        page = _environment().get_template("review.html.jinja").render(data=data)
+        page = environment("labelsieve.app").get_template("review.html.jinja").render(data=data)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
     def classes(self, _request: Request) -> Response:
@@ -265,17 +264,6 @@ class _Pages:
                 f"expected a name of 1 to {MAX_NAME_LENGTH} characters for the reviewer, got {shown(reviewer)}"
             )
         return Viewer(client=client, reviewer=reviewer.strip())
-
-
-@functools.cache  # caches the compiled template
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("labelsieve.app"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _static(request: Request) -> Response:

@@ -15,6 +15,7 @@ from labelsieve.curation.findings import KINDS, FindingKind
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
 from labelsieve.report import MAX_IMAGES_LIMIT
+from labelsieve.tags.verdicts import MISSING, WRONG, TagVerdicts
 from labelsieve.verdicts import Verdicts
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
@@ -47,6 +48,15 @@ def estimate(verdicts: Verdicts) -> list[str]:
         missed_text = f"of the others about {_count(missed)}"
         lines.append(f"of the flagged about {value} ({low} to {high}) are wrong; {missed_text}")
     return lines
+
+
+def estimate_of_tags(verdicts: TagVerdicts) -> str:
+    """Returns a text on the estimated numbers of wrong and missing tags; empty without an estimate."""
+    counts = verdicts.estimated()
+    if counts is None:
+        return ""
+    wrong, missing = (f"{round(counts[kind]):,}" for kind in (WRONG, MISSING))
+    return f"about {wrong} tags are wrong and {missing} are missing (estimate)"
 
 
 def annotators(run: RunRecord) -> list[dict[str, str]]:

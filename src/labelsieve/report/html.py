@@ -7,36 +7,25 @@ the script. The content security policy of the page only allows its own script.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
-from labelsieve.core import quantities
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, to_json, write_text
+from labelsieve.core.provenance import fingerprint, write_text
 from labelsieve.core.validation import check_value
-from labelsieve.data.images import Images as AnyImages
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels, common
+from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, page_context, shortest
 from labelsieve.report.panels import PANELS, Page
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts, require_same_images
 
-# Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
-THUMBNAIL_BUDGET = 24_000_000
 # Images just above the threshold, shown beside the flagged ones so that a person can check the threshold.
 NEAR_MISSES = 24
 
@@ -100,34 +89,10 @@ def write_report(
     return path
 
 
-@functools.cache  # compiling the page takes longer than rendering it
-def environment() -> Environment:
-    """Returns the Jinja environment of the reports, with their filters."""
-    environment = Environment(
-        loader=PackageLoader("labelsieve.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=quantities.percent, score=common.score, thousands=quantities.thousands, unbroken=_unbroken
-    )
-    return environment
-
-
-def _unbroken(text: str) -> Markup:
-    """Escapes a text and keeps numbers and their units on one line; copied text has normal spaces."""
-    return Markup("").join(
-        Markup('<span class="quantity">{}</span>').format(part) if is_quantity else escape(part)
-        for part, is_quantity in quantities.split_units(text)
-    )
-
-
 def _context(
     verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int, path: Path, progress: Progress | None
 ) -> dict[str, Any]:
-    flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
+    run, flagged, readable = verdicts.run, int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     rows = gallery_rows(verdicts, max_images=max_images)
     flagged_on_page = int(verdicts.is_issue[rows].sum())
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
@@ -141,12 +106,12 @@ def _context(
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: values for name in PANELS if (values := PANELS[name](about)) is not None}
     return {
-        **assets("report.js"),
-        **_header(verdicts),
+        **page_context(verdicts, script="report.js", default_source="labelled images", facts=_facts(verdicts)),
+        "fingerprints": {
+            name: part.fingerprint for name, part in (("Data", run.data), ("Model", run.model)) if part.fingerprint
+        },
         **{key: value for values in panels.values() for key, value in values.items()},
         "panels": {name: PANELS.about(name) for name in panels},
-        "names": verdicts.class_names,
-        "images": len(verdicts),
         "unit": verdicts.unit,
         "readable": readable,
         "flagged": flagged,
@@ -154,46 +119,19 @@ def _context(
         "near_misses": len(rows) - flagged_on_page,
         "more": common.all_flagged(verdicts, shown=flagged_on_page),
         "estimate": common.estimate(verdicts),
-        "run": shlex.quote(verdicts.run.out or "RUN"),
         "has_files": any(files),
         "cards": cards,
         "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),
-        "unreadable_count": len(verdicts) - readable,
     }
 
 
-def assets(script_file: str) -> dict[str, Any]:
-    """Reads the style and the scripts of all pages and of one page; the policy allows the script by its hash."""
-    folder = Path(__file__).with_name("templates")
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    script = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.js", script_file))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}  # our own files, no user data
-
-
-def _header(verdicts: Verdicts) -> dict[str, Any]:
-    run, detector = verdicts.run, verdicts.run.detector
-    source = run.source or "labelled images"
-    facts = {
-        "Source": source,
-        "Model": run.model.name,
-        "Detector": " · ".join(part for part in (detector.name, detector.recipe) if part),
+def _facts(verdicts: Verdicts) -> dict[str, str | None]:
+    run = verdicts.run
+    return {
         "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(run)) else None,
         "Test images": common.tested(run),
         **run.rule.facts(),
-        "Took": " on ".join(part for part in (quantities.duration(run.seconds), run.hardware) if part),
-    }
-    return {
-        "source": Path(source).name or source,
-        "created": run.created or "",
-        "moment": common.moment(run.created),
-        "version": run.labelsieve or "",
-        "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
-        "settings": to_json(detector.settings) if detector.settings else "",
-        "fingerprints": {
-            name: part.fingerprint for name, part in (("Data", run.data), ("Model", run.model)) if part.fingerprint
-        },
     }
 
 
@@ -242,24 +180,6 @@ def _linked(page: Page) -> dict[str, set[int]]:
     }
 
 
-def file_link(images: AnyImages, row: int, page: Path) -> str:
-    """Returns the percent-encoded link to an image file from the page; empty if there is no such file.
-
-    Args:
-        images: The images of the run.
-        row: The row of the image.
-        page: The HTML file that links to it.
-    """
-    cell = images.dataset[row]["image"]
-    if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):
-        return ""
-    try:
-        relative = os.path.relpath(cell["path"], page.absolute().parent)
-    except ValueError:  # on another drive of Windows
-        return Path(cell["path"]).absolute().as_uri()
-    return quote(os.fsencode(relative.replace(os.sep, "/")))
-
-
 def _script_data(verdicts: Verdicts, images: Labelled, cards: list[dict[str, Any]], files: list[str]) -> dict[str, Any]:
     """Returns the data of the script. Marks belong to images and given labels, so they survive a new report."""
     return {
@@ -286,8 +206,3 @@ def _box_data(card: dict[str, Any]) -> dict[str, Any]:
     """Returns the box, the crop and the name of its image; empty if there is no box."""
     small = card["thumbnail"]
     return {"box": small.box, "window": small.window, "image": card["image_name"]} if small.box else {}
-
-
-def shortest(value: float | None) -> float | None:
-    """Returns the shortest decimal that represents the same float32."""
-    return None if value is None or value != value else float(str(np.float32(value)))

@@ -113,7 +113,14 @@ def unreadable(page: Page) -> dict[str, Any] | None:
     verdicts = page.verdicts
     rows = np.flatnonzero(~verdicts.is_readable)[:MAX_UNREADABLE]
     records = verdicts.table.select(["id", "given_label", "error"]).take(rows).to_pylist()
-    rows_on_page = [{**row, "error": row["error"].removeprefix(f"{row['id']}: ")[:_MAX_REASON]} for row in records]
+    rows_on_page = [
+        {
+            "id": row["id"],
+            "given": row["given_label"],
+            "error": row["error"].removeprefix(f"{row['id']}: ")[:_MAX_REASON],
+        }
+        for row in records
+    ]
     return {"unreadable": rows_on_page} if rows_on_page else None
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labelsieve.core import quantities
 from labelsieve.core.errors import RunError
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, to_json, write_text
+from labelsieve.core.provenance import fingerprint, write_text
 from labelsieve.core.validation import check_value
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.report import ImageCount, ThumbnailPixels, common
-from labelsieve.report.html import THUMBNAIL_BUDGET, assets, environment, file_link, shortest
+from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, page_context, shortest
 from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
-from labelsieve.report.tag_terminal import estimate
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
 
@@ -108,37 +105,22 @@ def _thumbnails(
 
 
 def _context(verdicts: TagVerdicts) -> dict[str, Any]:
-    run, source = verdicts.run, verdicts.run.source or "tagged images"
     thresholds = verdicts.record.get("thresholds") or {}
-    facts = {
-        "Source": source,
-        "Model": run.model.name,
-        "Detector": run.detector.name,
-        **{f"Threshold ({kind})": f"{value:.3g}" for kind, value in thresholds.items()},
-        "Took": " on ".join(part for part in (quantities.duration(run.seconds), run.hardware) if part),
-    }
+    facts = {f"Threshold ({kind})": f"{value:.3g}" for kind, value in thresholds.items()}
     classes = sorted(verdicts.per_class(), key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
     return {
-        **assets("tags.js"),
-        "source": Path(source).name or source,
-        "created": run.created or "",
-        "moment": common.moment(run.created),
-        "version": run.labelsieve or "",
-        "run": shlex.quote(run.out or "RUN"),
-        "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
-        "settings": to_json(run.detector.settings) if run.detector.settings else "",
-        "images": len(verdicts),
-        "estimate": estimate(verdicts),
+        **page_context(verdicts, script="tags.js", default_source="tagged images", facts=facts),
+        "estimate": common.estimate_of_tags(verdicts),
         "tags": int(verdicts.given[verdicts.is_readable].sum()),
         "counts": {kind: len(verdicts.of_kind(kind)) for kind in KINDS},
-        "names": verdicts.class_names,
         "classes": classes[:MAX_CLASS_ROWS],
         "more_classes": max(0, len(classes) - MAX_CLASS_ROWS),
         "metrics": verdicts.metrics,
         "measures": MEASURES,
         "kinds": KINDS,
-        "unreadable": verdicts.unreadable.slice(0, MAX_UNREADABLE).to_pylist(),
-        "unreadable_count": len(verdicts.unreadable),
+        "unreadable": [
+            {**row, "given": ", ".join(row["tags"])} for row in verdicts.unreadable.slice(0, MAX_UNREADABLE).to_pylist()
+        ],
     }
 
 

@@ -20,7 +20,7 @@ def summarize_tags(verdicts: TagVerdicts, console: Console) -> None:
     """Prints counts, the most affected classes, metrics if any, and the files."""
     console.print()
     console.print(_headline(verdicts))
-    if line := estimate(verdicts):
+    if line := common.estimate_of_tags(verdicts):
         console.print(Unbroken(line))
     run = verdicts.run
     print_facts([run.source, run.detector.name, run.model.name, duration(run.seconds)], console)
@@ -44,15 +44,6 @@ def _headline(verdicts: TagVerdicts) -> Unbroken:
         f"; {readable:,} images, {len(verdicts.class_names):,} classes",
         (f", {unreadable:,} unreadable" if unreadable else "", "red"),
     )
-
-
-def estimate(verdicts: TagVerdicts) -> str:
-    """Returns a text on the estimated numbers of wrong and missing tags; empty without an estimate."""
-    counts = verdicts.estimated()
-    if counts is None:
-        return ""
-    wrong, missing = (f"{round(counts[kind]):,}" for kind in (WRONG, MISSING))
-    return f"about {wrong} tags are wrong and {missing} are missing (estimate)"
 
 
 def _print_classes(verdicts: TagVerdicts, console: Console) -> None:
