@@ -5,7 +5,7 @@ The rule that comes with the scores decides which labels are issues, see `flaggi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,14 +170,21 @@ class Verdicts:
 
     def confusion(self) -> NDArray[np.int64]:
         """Returns shape (K, K): number of flagged images with given label k (row) and another suggestion (column)."""
-        given, suggested, counts = self._suggestions()
+        given, suggested, counts = self.suggestions()
         result = np.zeros((len(self.class_names), len(self.class_names)), dtype=np.int64)
         result[given, suggested] = counts
         return result
 
-    def _suggestions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Counts the pairs of given and suggested label that occur; a K x K matrix may not fit into memory."""
+    def suggestions(
+        self, rows: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Returns given label, other suggested label and count of each pair that occurs among the flagged images.
+
+        In ascending order; a K x K matrix may not fit into memory. With `rows`, only these rows are counted.
+        """
         chosen = self.is_issue & (self.predicted != self.given)
+        if rows is not None:
+            chosen &= np.isin(np.arange(len(self)), rows)
         codes = self.given[chosen] * len(self.class_names) + self.predicted[chosen]
         pairs, counts = np.unique(codes, return_counts=True)
         given, suggested = np.divmod(pairs, max(len(self.class_names), 1))
@@ -185,7 +192,7 @@ class Verdicts:
 
     def _top_suggestions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns for each class the most frequent suggestion (ties: the first) and its count, both shape (K,)."""
-        given, suggested, counts = self._suggestions()
+        given, suggested, counts = self.suggestions()
         order = np.lexsort((suggested, -counts, given))
         classes, first = np.unique(given[order], return_index=True)
         suggestion, count = (np.zeros(len(self.class_names), dtype=np.int64) for _ in range(2))

@@ -66,14 +66,9 @@ def precision_of(queue: ReviewQueue) -> dict[str, Any]:
 
 def pairs_of(verdicts: Verdicts, count: int) -> list[dict[str, int]]:
     """Returns the most frequent pairs of given and suggested label among the flagged images."""
-    chosen = verdicts.is_issue & (verdicts.predicted != verdicts.given)
-    size = len(verdicts.class_names)
-    pairs, counts = np.unique(verdicts.given[chosen] * size + verdicts.predicted[chosen], return_counts=True)
+    given, suggested, counts = verdicts.suggestions()
     best = np.argsort(-counts, kind="stable")[:count]
-    return [
-        {"given": int(pairs[each]) // size, "suggested": int(pairs[each]) % size, "count": int(counts[each])}
-        for each in best
-    ]
+    return [{"given": int(given[each]), "suggested": int(suggested[each]), "count": int(counts[each])} for each in best]
 
 
 def _by_p_clean(queue: ReviewQueue) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class SimilarityIndex:
     def __init__(self, verdicts: Verdicts, features: NDArray[np.float32] | None) -> None:
         self.verdicts = verdicts
         self.vectors = None if features is None else project_features(features, verdicts.is_readable)
+        self._suggestions = verdicts.suggestions()
         self._weights = np.nan_to_num(verdicts.label_quality, nan=0.0)
         self._by_class, self._starts = _examples_by_class(verdicts)
         sizes = np.bincount(verdicts.given, minlength=len(verdicts.class_names))
@@ -101,9 +102,9 @@ class SimilarityIndex:
 
     def _confused(self, given: int, count: int) -> list[int]:
         """Returns the classes that are most often suggested for flagged images of a class, then the largest ones."""
-        chosen = self.verdicts.is_issue & (self.verdicts.given == given) & (self.verdicts.predicted != given)
-        suggested, counts = np.unique(self.verdicts.predicted[chosen], return_counts=True)
-        confused = suggested[np.argsort(-counts, kind="stable")][:count]
+        labels, suggested, counts = self._suggestions
+        of_class = labels == given
+        confused = suggested[of_class][np.argsort(-counts[of_class], kind="stable")][:count]
         return [int(each) for each in dict.fromkeys([*confused, *self._largest_classes])][:count]
 
 

@@ -115,16 +115,11 @@ def confusions(verdicts: Verdicts, rows: Sequence[int] | None = None) -> Confusi
         rows: Rows to count, such as those on a page; all by default.
     """
     classes = len(verdicts.class_names)
-    chosen = verdicts.is_issue & (verdicts.predicted != verdicts.given)
-    if rows is not None:
-        counted = np.zeros_like(chosen)
-        counted[rows] = True
-        chosen &= counted
-    codes, counts = np.unique(verdicts.given[chosen] * classes + verdicts.predicted[chosen], return_counts=True)
-    top = int(counts.max()) if counts.size else 1
+    given, suggested, counts = (each.tolist() for each in verdicts.suggestions(rows))
+    top = max(counts, default=1)
     pairs = [
-        Pair(given=code // classes, suggested=code % classes, count=count, share=count / top)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+        Pair(given=label, suggested=other, count=count, share=count / top)
+        for label, other, count in zip(given, suggested, counts, strict=True)
     ]
     matrix = _matrix(pairs, classes) if classes <= MAX_MATRIX else ()
     pairs.sort(key=lambda pair: -pair.count)
