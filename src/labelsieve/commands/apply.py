@@ -76,8 +76,7 @@ class Apply(Command):
         changes = self._changes(images, progress)
         where = "the reviews" if self.changes is None else str(self.changes)
         corrected = change_labels(changes, images, where=where)
-        for note in corrected.notes:
-            progress.say(f"note: {note}")
+        progress.say_notes(corrected.notes)
         if self.in_place and not (corrected.changed or corrected.left_out):
             progress.say(f"nothing to change in {options['source']}")
             return
@@ -88,8 +87,7 @@ class Apply(Command):
             if list_path is not None:
                 list_path.unlink(missing_ok=True)
             raise
-        for note in applied.notes:
-            progress.say(f"note: {note}")
+        progress.say_notes(applied.notes)
         left_out = f", {counted(corrected.left_out, 'image', 'images')} left out" if corrected.left_out else ""
         progress.say(f"wrote {applied.path}: {counted(corrected.changed, 'label', 'labels')} corrected{left_out}")
         if list_path is not None:

@@ -126,8 +126,7 @@ class Noise(Command):
         images = self.data.load(seed=self.seed, progress=progress)
         noisy = inject(images, kind=self.kind, rate=rate, seed=self.seed, exact=exact, progress=progress)
         made = {"kind": self.kind, "rate": rate, "seed": self.seed, "exact": exact}
-        for note in noisy.notes:
-            progress.say(f"note: {note}")
+        progress.say_notes(noisy.notes)
         path = write_noisy(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan", "scan it with --truth-column clean_label"
 
@@ -148,8 +147,7 @@ class Noise(Command):
         )
         images = source.load(seed=self.seed, progress=progress)
         noisy = with_tag_noise(images, kind=self.kind, seed=self.seed, progress=progress, **self._shares())
-        for note in noisy.notes:
-            progress.say(f"note: {note}")
+        progress.say_notes(noisy.notes)
         made = {**self._shares(), "seed": self.seed}
         path = write_tag_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan-tags", f"labelsieve scan-tags {path} --truth-column {CLEAN_TAGS}"

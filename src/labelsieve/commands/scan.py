@@ -151,8 +151,7 @@ class Scan(RunOptions, Generic[SettingsT]):
 
         progress = Progress(console if is_main_process() else None)
         images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
-        for note in images.notes:
-            progress.say(f"note: {note}")
+        progress.say_notes(images.notes)
         against = self.other_split.load(seed=self.seed, progress=progress)
         verdicts = self._finished(images, test, against) if stopped_at_report else None
         if verdicts is None:

@@ -83,8 +83,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
             progress = Progress(console if is_main_process() else None)
             images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
-            for note in images.notes:
-                progress.say(f"note: {note}")
+            progress.say_notes(images.notes)
             verdicts = self._finished(images) if lacks_report else None
             verdicts = verdicts or self._scan(images, progress)
             if is_main_process():

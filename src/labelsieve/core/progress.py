@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -60,6 +60,11 @@ class Progress:
         if self.console is not None:
             text = plain("\n".join(map(clean, text.split("\n"))))
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def say_notes(self, notes: Iterable[str]) -> None:
+        """Prints notes to the user, each in a line."""
+        for note in notes:
+            self.say(f"note: {note}")
 
     @contextmanager
     def task(self, label: str, *, total: int, unit: str, brief: bool = False) -> Iterator[Callable[[int], None]]:

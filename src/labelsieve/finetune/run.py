@@ -124,8 +124,7 @@ def adapt(
         job = _job(loaded, images, selection, test_images, settings, engine)
         overlap = () if test_images is None else overlap_note(test_images, images.contents[selection.rows])
         notes = (*_problems(verdicts), *selection.notes, *overlap)
-        for note in notes:
-            engine.progress.say(f"note: {note}")
+        engine.progress.say_notes(notes)
         adapted = _train_and_measure(job, verdicts, notes, started)
         if folder is not None and engine.accelerator.is_main_process:
             adapted.save(folder)

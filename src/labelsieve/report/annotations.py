@@ -58,8 +58,7 @@ def write_annotations(request: ExportRequest) -> None:
         progress=progress,
     )
     if progress is not None:
-        for note in applied.notes:
-            progress.say(f"note: {note}")
+        progress.say_notes(applied.notes)
     if target != out:
         target.replace(out)
 

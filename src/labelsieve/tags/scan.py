@@ -108,8 +108,7 @@ def _scan(
     scores = detector.score(TagInputs(inputs, images.tags, images))
     notes = (*class_text_notes(vlm, images.class_names), *template_notes(vlm, images.class_names), *scores.notes)
     scores = dataclasses.replace(scores, notes=notes)
-    for note in scores.notes:
-        engine.progress.say(f"note: {note}")
+    engine.progress.say_notes(scores.notes)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
     return decide_tags(images, scores, record={**record, "out": None if out is None else str(out)})
 
