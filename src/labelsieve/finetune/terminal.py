@@ -47,10 +47,8 @@ def summarize(adapted: Adapted, folder: Path, console: Console) -> None:
         )
     if metrics["test"] is None:
         console.print("no test set was given: measure it on images whose labels a person has checked (--test)")
-    elif has_tags:
-        _print_tags(metrics, console)
     else:
-        _print_test(metrics, console)
+        _print_test(metrics, console, has_tags=has_tags)
     print_folder("Model", folder, "README.md says what it is", console)
     console.print(Text(f'pipeline("image-classification", "{clean(str(folder))}")', style="dim"), soft_wrap=True)
     console.print()
@@ -97,60 +95,35 @@ def _headline_of_tags(selection: Any) -> Unbroken:
     )
 
 
-def _print_tags(metrics: Any, console: Console) -> None:
-    test = metrics["test"]
-    start, last, best = (points(metrics[f"test_map_{which}"]) for which in ("start", "last", "best"))
+def _print_test(metrics: Any, console: Console, *, has_tags: bool) -> None:
+    test, score, title = metrics["test"], "map" if has_tags else "accuracy", "mAP " if has_tags else ""
+    images = f"{test['images']:,} test images"
+    start, last, best, converted = (
+        points(metrics.get(f"test_{score}_{which}")) for which in ("start", "last", "best", "converted")
+    )
+    what = f"on {images}, mean over the classes that they show" if has_tags else f"right of {images}"
+    other = _other_metrics(TAG_CLASSIFICATION if has_tags else CLASSIFICATION, test)
     console.print()
-    console.print(
-        Unbroken(
-            ("mAP ", "bold"),
-            (points(test["map"]), "bold green"),
-            f" on {test['images']:,} test images, mean over the classes that they show",
-            _other_metrics(TAG_CLASSIFICATION, test),
+    console.print(Unbroken((title, "bold"), (points(test[score]), "bold green"), f" {what}{other}"))
+    if has_tags:
+        console.print(
+            Unbroken(
+                f"{' and '.join(f'{each.title} {points(test[name])}' for name, each in TAG_DECISIONS.items())} at 0.5, "
+                f"{' and '.join(points(test[f'{name}_tuned']) for name in TAG_DECISIONS)} at {test['threshold']:.2f}, "
+                "which suits the training images best"
+            )
         )
-    )
-    console.print(
-        Unbroken(
-            f"{' and '.join(f'{each.title} {points(test[name])}' for name, each in TAG_DECISIONS.items())} at 0.5, "
-            f"{' and '.join(points(test[f'{name}_tuned']) for name in TAG_DECISIONS)} at {test['threshold']:.2f}, "
-            "which suits the training images best"
-        )
-    )
-    console.print(Unbroken(f"before training mAP {start}, last epoch {last}", style="dim"))
+    console.print(Unbroken(f"before training {title}{start}, last epoch {last}", style="dim"))
     console.print(Unbroken(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
     if metrics["test_converted"]:
         console.print(
             Unbroken(
                 f"{metrics['test_converted']:,} test images are not what training saw: pipeline() drops transparency "
                 "and cuts values off; converted as README.md says "
-                f"the mAP is {points(metrics['test_map_converted'])}"
+                f"{f'the mAP is {converted}' if has_tags else f'{converted} are right'}"
             )
         )
-    _print_hardest(test["per_class"], "average_precision", console)
-
-
-def _print_test(metrics: Any, console: Console) -> None:
-    test = metrics["test"]
-    start, last, best = (points(metrics[f"test_accuracy_{which}"]) for which in ("start", "last", "best"))
-    console.print()
-    console.print(
-        Unbroken(
-            (points(test["accuracy"]), "bold green"),
-            f" right of {test['images']:,} test images",
-            _other_metrics(CLASSIFICATION, test),
-        )
-    )
-    console.print(Unbroken(f"before training {start}, last epoch {last}", style="dim"))
-    console.print(Unbroken(f"best epoch by the test set {best}, to compare with papers only", style="dim"))
-    if metrics["test_converted"]:
-        console.print(
-            Unbroken(
-                f"{metrics['test_converted']:,} test images are not what training saw: pipeline() drops transparency "
-                "and cuts values off; converted as README.md says "
-                f"{points(metrics['test_accuracy_converted'])} are right"
-            )
-        )
-    _print_hardest(test["per_class"], "accuracy", console)
+    _print_hardest(test["per_class"], "average_precision" if has_tags else "accuracy", console)
 
 
 def _other_metrics(metrics: Mapping[str, Metric], test: Any) -> str:
