@@ -20,6 +20,7 @@ from labelsieve.commands.base import (
     TestSet,
     mark_files,
     review_files,
+    source_of_options,
 )
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import read
@@ -69,16 +70,7 @@ class AdaptTestSet(TestSet):
             raise SettingsError("--test-label-column goes with one label an image; name tags with --test-tag-column")
         if not self.is_given():
             return None
-        source = TagSource(
-            source=str(self.test),
-            tag_column=self.test_tag_column,
-            separator=self.test_separator,
-            image_column=self.test_image_column,
-            image_folder=self.test_image_folder,
-            class_names=self.test_class_names,
-            split=self.test_split,
-        )
-        return source.load(seed=seed, progress=progress)
+        return source_of_options(TagSource, self.test, self, prefix="test_").load(seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
@@ -223,6 +223,25 @@ class TagSource:
         return load_tags(self.source, **options, truth_column=truth_column, seed=seed, noise=noise, progress=progress)
 
 
+_SourceT = TypeVar("_SourceT", Source, TagSource)
+
+
+def source_of_options(kind: type[_SourceT], source: str | None, options: object, *, prefix: str = "") -> _SourceT:
+    """Creates a source with those of its fields that other options have under names with a prefix.
+
+    Args:
+        kind: The class of the source.
+        source: Where the images lie.
+        options: A dataclass of options. Its label column is one name or None.
+        prefix: With `test_`, the value of `test_split` becomes `split`.
+    """
+    names = [each.name for each in fields(kind) if each.name != "source" and hasattr(options, prefix + each.name)]
+    values = {name: getattr(options, prefix + name) for name in names}
+    if "label_column" in values:
+        values["label_column"] = () if values["label_column"] is None else (values["label_column"],)
+    return kind(source=str(source), **values)
+
+
 def names_or_file(words: tuple[str, ...]) -> str | tuple[str, ...] | None:
     """Returns class names, or their file if there is one word: a data set has at least two classes."""
     if len(words) == 1:
@@ -268,15 +287,7 @@ class TestSet:
         """
         if not self.is_given():
             return None
-        source = Source(
-            source=str(self.test),
-            image_column=self.test_image_column,
-            image_folder=self.test_image_folder,
-            label_column=() if self.test_label_column is None else (self.test_label_column,),
-            class_names=self.test_class_names,
-            split=self.test_split,
-        )
-        return source.load(seed=seed, progress=progress)
+        return source_of_options(Source, self.test, self, prefix="test_").load(seed=seed, progress=progress)
 
 
 def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
@@ -344,19 +355,11 @@ class Against:
         from labelsieve.data.features import load_features
         from labelsieve.data.sources.feature_files import holds_features
 
-        columns = (self.against_image_column, self.against_image_folder, self.against_label_column, self.against_split)
         if self.against is None:
-            if any(columns):
+            if any(getattr(self, each.name) for each in fields(self)):
                 raise SettingsError("the options --against-... go with --against SOURCE only; add it or leave them out")
             return None
-        image_column, image_folder, label_column, split = columns
-        source = Source(
-            source=self.against,
-            image_column=image_column,
-            image_folder=image_folder,
-            label_column=() if label_column is None else (label_column,),
-            split=split,
-        )
+        source = source_of_options(Source, self.against, self, prefix="against_")
         if holds_features(self.against):
             return load_features(self.against, **source.feature_options(), seed=seed, one_class=True)
         return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter

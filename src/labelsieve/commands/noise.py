@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource
+from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource, source_of_options
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.core.errors import SettingsError, UsageError, shown
 from labelsieve.core.output_folders import check_free
@@ -134,17 +134,8 @@ class Noise(Command):
         from labelsieve.data.noise import with_tag_noise
         from labelsieve.data.tags.noise_files import CLEAN_TAGS, write_tag_noise
 
-        data = self.data
-        source = TagSource(
-            source=data.source,
-            tag_column=self.tag_column,
-            separator=self.separator,
-            image_column=data.image_column,
-            image_folder=data.image_folder,
-            class_names=data.class_names,
-            split=data.split,
-            limit=data.limit,
-        )
+        source = source_of_options(TagSource, self.data.source, self.data)
+        source = replace(source, tag_column=self.tag_column, separator=self.separator)
         images = source.load(seed=self.seed, progress=progress)
         noisy = with_tag_noise(images, kind=self.kind, seed=self.seed, progress=progress, **self._shares())
         progress.say_notes(noisy.notes)
