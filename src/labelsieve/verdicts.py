@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line
 from labelsieve.core.output_folders import check_report
-from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_json, write_parquet
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.curation.findings import IMAGE_FINDINGS, image_findings
 from labelsieve.data.images import LabelledImages
@@ -220,14 +220,12 @@ class Verdicts:
             remove(folder / name)
         _remove_tags(folder)
         remove(folder / RECORD)
-        with write_atomically(folder / VERDICTS) as part:
-            pq.write_table(self.table, part, row_group_size=_ROW_GROUP_SIZE)
+        write_parquet(folder / VERDICTS, self.table, row_group_size=_ROW_GROUP_SIZE)
         write_csv(folder / TABLE_CSV, self.table)
         if self.image_findings is None:
             remove(folder / IMAGE_FINDINGS)
         else:
-            with write_atomically(folder / IMAGE_FINDINGS) as part:
-                pq.write_table(self.image_findings, part)
+            write_parquet(folder / IMAGE_FINDINGS, self.image_findings)
         if self.metrics is None:
             remove(folder / METRICS)
         else:

@@ -20,12 +20,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labelsieve.core.errors import RunError, first_line
 from labelsieve.core.locks import locked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _PACKAGES = ("labelsieve", "torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "numpy")
 # Content of a temporary file before anything is written to it.
@@ -228,6 +231,23 @@ def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
+    """Writes a table as Parquet, atomically.
+
+    Args:
+        path: The file.
+        table: The table.
+        row_group_size: Maximum number of rows that readers have to load at once; None: that of pyarrow.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    with write_atomically(path) as part:
+        pq.write_table(table, part, row_group_size=row_group_size)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import SettingsError, shown
-from labelsieve.core.provenance import write_atomically, write_json
+from labelsieve.core.provenance import write_atomically, write_json, write_parquet
 from labelsieve.core.validation import Range, SceneCount, Seed, check_value
 from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
 from labelsieve.demo.sketches import (
@@ -211,14 +211,12 @@ def write_tags(path: Path, scenes: Sequence[Scene]) -> Path:
         ['image', 'tags']
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from datasets import Features, Value
     from datasets import Image as ImageFeature
 
     schema = Features({"image": ImageFeature(), "tags": [Value("string")]}).arrow_schema
     rows = [{"image": {"bytes": _png(scene.image), "path": None}, "tags": scene.tags} for scene in scenes]
-    with write_atomically(path) as part:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part)
+    write_parquet(path, pa.Table.from_pylist(rows, schema=schema))
     return path
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.provenance import write_parquet
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
@@ -166,7 +165,7 @@ def write_parquet_table(request: ExportRequest) -> None:
         SettingsError: The suffix is that of CSV, which would mislead other tools.
     """
     refuse_suffix(request.out, ".csv", format="parquet")
-    _write_parquet(request.out, _with_reviews(request.verdicts, request.reviews))
+    write_parquet(request.out, _with_reviews(request.verdicts, request.reviews))
 
 
 def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
@@ -186,12 +185,7 @@ def write_cleanlab_table(request: ExportRequest) -> None:
     Raises:
         SettingsError: The suffix is neither.
     """
-    out, writers = request.out, {".csv": write_csv, ".parquet": _write_parquet}
+    out, writers = request.out, {".csv": write_csv, ".parquet": write_parquet}
     if out.suffix.lower() not in writers:
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
     writers[out.suffix.lower()](out, cleanlab_table(request.verdicts, request.reviews))
-
-
-def _write_parquet(out: Path, table: pa.Table) -> None:
-    with write_atomically(out) as part:
-        pq.write_table(table, part)

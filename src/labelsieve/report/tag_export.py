@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.provenance import write_parquet
 from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS
@@ -50,8 +49,7 @@ def write_parquet_of_tags(verdicts: TagVerdicts, out: Path) -> None:
         SettingsError: The suffix is that of CSV.
     """
     refuse_suffix(out, ".csv", format="parquet")
-    with write_atomically(out) as part:
-        pq.write_table(verdicts.corrected_table(), part)
+    write_parquet(out, verdicts.corrected_table())
 
 
 def write_csv_of_tags(verdicts: TagVerdicts, out: Path) -> str:

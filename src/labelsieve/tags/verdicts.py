@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line, shown
 from labelsieve.core.output_folders import check_report
-from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_atomically, write_json
+from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_json, write_parquet
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.tags.scores import TagScores
@@ -207,8 +207,7 @@ class TagVerdicts:
         for name in (RECORD, *(each for each in RUN_FILES if each not in (VERDICTS, TABLE_CSV))):  # of an earlier run
             remove(folder / name)
         for name, table in ((VERDICTS, self.table), (IMAGES, self.images)):
-            with write_atomically(folder / name) as part:
-                pq.write_table(table, part)
+            write_parquet(folder / name, table)
         write_csv(folder / TABLE_CSV, self.table)
         if self.metrics is not None:
             write_json(folder / METRICS, self.metrics)

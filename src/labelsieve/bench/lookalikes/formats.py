@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.provenance import write_atomically, write_parquet
 
 _QUALITY = 95
 
@@ -129,7 +129,7 @@ def car_list(rows: Sequence[tuple[Any, Any]]) -> NDArray[Any]:
 # ---------------------------------------------------------------- Parquet
 
 
-def write_parquet(
+def write_hub_parquet(
     path: Path,
     images: NDArray[np.uint8],
     labels: Mapping[str, NDArray[np.int64]],
@@ -147,7 +147,6 @@ def write_parquet(
         image_column: Name of the column of images.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from datasets import ClassLabel, Features
     from datasets import Image as ImageFeature
 
@@ -156,5 +155,4 @@ def write_parquet(
     classes = ClassLabel(names=list(class_names))
     schema = Features({image_column: ImageFeature(), **dict.fromkeys(labels, classes)}).arrow_schema
     columns = {image_column: read_memory(images).data.column("image"), **{k: pa.array(v) for k, v in labels.items()}}
-    with write_atomically(path) as temporary:
-        pq.write_table(pa.table(columns, schema=schema), temporary)
+    write_parquet(path, pa.table(columns, schema=schema))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from labelsieve.bench.config import NO_TEXT, Data
-from labelsieve.bench.lookalikes.formats import write_parquet
+from labelsieve.bench.lookalikes.formats import write_hub_parquet
 from labelsieve.bench.lookalikes.layouts import LOOKALIKES, NAMES, SketchSplits, Split, draw_splits
 from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.core.provenance import fingerprint
@@ -115,7 +115,7 @@ class StandIns:
         split, column = "train" if part is self.splits.train else "test", image or "image"
         path = self.folder / f"{split}-{fingerprint(column, list(labels), names)}.parquet"
         if path.name not in self._written:
-            write_parquet(path, part.images, labels, class_names=names, image_column=column)
+            write_hub_parquet(path, part.images, labels, class_names=names, image_column=column)
             self._written.add(path.name)
         return str(path)
 
