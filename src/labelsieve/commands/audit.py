@@ -11,7 +11,7 @@ from rich.padding import Padding
 from tyro.conf import arg
 
 from labelsieve.commands.base import Command, OptionalText, Percentage, RunFolder, percentage
-from labelsieve.commands.run_data import contents_of
+from labelsieve.commands.run_data import load_reviews
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import plain
@@ -43,7 +43,6 @@ class Audit(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and its reviews, prints the sentences and writes the numbers."""
-        from labelsieve import review
         from labelsieve.review.audit import statement
         from labelsieve.verdicts import AUDIT, Verdicts
 
@@ -51,12 +50,12 @@ class Audit(Command):
         at_most = None if self.at_most is None else percentage(self.at_most, "--at-most")
         false_flags = None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
-        reviews = review.load(self.run_folder, progress=progress)
+        reviews, contents = load_reviews(self.run_folder, verdicts, source=self.source, progress=progress)
         result = statement(
             verdicts,
             reviews,
             confidence=confidence,
-            contents=contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None,
+            contents=contents,
             at_most=at_most,
             false_flags=false_flags,
         )

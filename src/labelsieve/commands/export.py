@@ -21,7 +21,7 @@ from labelsieve.commands.base import (
     review_files,
 )
 from labelsieve.commands.output_checks import check_not_input, check_outside_source
-from labelsieve.commands.run_data import contents_of, data_or_none, images_of, is_tag_run, source_of
+from labelsieve.commands.run_data import data_or_none, images_of, is_tag_run, load_reviews, source_of
 from labelsieve.core.errors import SettingsError, listed
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Share
@@ -128,11 +128,9 @@ class Export(Command):
         return data_or_none(verdicts, source=self.source, progress=progress) if is_reviewed else None
 
     def _flagged_again(self, verdicts: Verdicts, false_flags: float, progress: Progress) -> Verdicts:
-        from labelsieve import review
         from labelsieve.review.audit import with_false_flags
 
-        reviews = review.load(self.run_folder, progress=progress)
-        contents = contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None
+        reviews, contents = load_reviews(self.run_folder, verdicts, source=self.source, progress=progress)
         return with_false_flags(verdicts, reviews, false_flags=false_flags, contents=contents)
 
 

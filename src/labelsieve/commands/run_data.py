@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
     from labelsieve.data.tags.records import TaggedImages
+    from labelsieve.review.state import Reviews
     from labelsieve.tags.verdicts import TagVerdicts
     from labelsieve.verdicts import Verdicts
 
@@ -211,19 +212,25 @@ def load_part(origin: Mapping[str, Any] | None, *, what: str, progress: Progress
     return _load(origin, progress)
 
 
-def contents_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> NDArray[np.uint64] | None:
-    """Returns the hashes of the images of a run, to match answers; None, with a note, if the images are missing.
+def load_reviews(
+    run_folder: Path, verdicts: Verdicts, *, progress: Progress, source: str | None
+) -> tuple[Reviews, NDArray[np.uint64] | None]:
+    """Returns the reviews of a run, and the hashes of its images to match them; None without reviews or images.
 
     Args:
+        run_folder: Folder of the run.
         verdicts: The verdicts of the run.
         progress: Receives progress and the note.
         source: Where the data lie now; None: their recorded source.
 
     Raises:
-        LabelsieveError: They are not in `source`, if it is passed.
+        LabelsieveError: The answers cannot be read, or the data are not in `source`, if it is passed.
     """
-    data = data_or_none(verdicts, source=source, progress=progress)
-    return None if data is None else data.contents
+    from labelsieve import review
+
+    reviews = review.load(run_folder, progress=progress)
+    data = data_or_none(verdicts, source=source, progress=progress) if len(reviews) else None
+    return reviews, None if data is None else data.contents
 
 
 def data_or_none(

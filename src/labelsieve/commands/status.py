@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from labelsieve.commands.base import Command, OptionalText, RunFolder
-from labelsieve.commands.run_data import contents_of
+from labelsieve.commands.run_data import load_reviews
 from labelsieve.core.progress import Progress
 
 
@@ -25,12 +25,10 @@ class Status(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and its answers, and prints the progress."""
-        from labelsieve import review
         from labelsieve.review.status_lines import status_lines
         from labelsieve.verdicts import Verdicts
 
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
-        reviews = review.load(self.run_folder, progress=progress)
-        contents = contents_of(verdicts, source=self.source, progress=progress) if len(reviews) else None
+        reviews, contents = load_reviews(self.run_folder, verdicts, source=self.source, progress=progress)
         for line in status_lines(verdicts, reviews, contents=contents):
             progress.say(line)
