@@ -18,6 +18,7 @@ from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS
 from labelsieve.records import is_tag_record
+from labelsieve.report.common import escape_markdown
 from labelsieve.verdicts import METRICS
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
 from labelsieve.vlm.pretrained import quiet_loading
@@ -110,7 +111,7 @@ def model_card(adapted: Adapted) -> str:
         undefined=StrictUndefined,
         autoescape=False,  # Markdown, not HTML: user data passes the filter `plain`
     )
-    environment.filters |= {"percent": percent, "points": points, "thousands": thousands, "plain": _escape_markdown}
+    environment.filters |= {"percent": percent, "points": points, "thousands": thousands, "plain": escape_markdown}
     record = adapted.record
     return environment.get_template("card.md.jinja").render(
         record=record,
@@ -127,11 +128,3 @@ def model_card(adapted: Adapted) -> str:
         backbone=without_folders(record["backbone"]["name"]),
         on_hub=not (Path(record["backbone"]["name"]).exists() or record["backbone"]["name"].startswith(OPEN_CLIP)),
     )
-
-
-def _escape_markdown(text: Any) -> str:
-    """Escapes Markdown, HTML and line breaks."""
-    line = "".join(character if character.isprintable() else "\ufffd" for character in str(text))
-    for character in "\\`*_[]<>|#":
-        line = line.replace(character, f"\\{character}")
-    return line

@@ -9,6 +9,7 @@ import numpy as np
 
 from labelsieve.core.provenance import write_text
 from labelsieve.core.quantities import counted, percent, plain
+from labelsieve.report.common import escape_markdown
 from labelsieve.report.export_request import ExportRequest
 from labelsieve.review.row_reviews import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
@@ -78,14 +79,14 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     left_out = np.flatnonzero((marks == "wrong") & (labels == verdicts.given))
     dropped = int(dropped_by_reviewers(verdicts, reviews).sum())
     names = (verdicts.run.detector.name, without_folders(verdicts.run.model.name or ""))
-    by = " with ".join(_text(name) for name in names if name)
+    by = " with ".join(escape_markdown(name) for name in names if name)
     images = counted(len(verdicts), "image", "images")
     reviewed = counted(len(reviews), "image", "images")
     lines = [
         "# Labels that were corrected",
         "",
         f"{images} in {counted(len(verdicts.class_names), 'class', 'classes')}. "
-        f"The labels were scanned by labelsieve {_text(verdicts.run.labelsieve or '')}".rstrip()
+        f"The labels were scanned by labelsieve {escape_markdown(verdicts.run.labelsieve or '')}".rstrip()
         + (f" ({by})" if by else "")
         + f", which flagged {int(verdicts.is_issue.sum()):,} of them. People reviewed {reviewed}.",
         "",
@@ -100,17 +101,12 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     if not pairs:
         return lines
     lines += ["", "| given label | corrected label | images |", "|---|---|---:|"]
-    for (given, new), count in pairs.most_common(_PAIRS):
-        lines.append(f"| {_text(verdicts.class_names[given])} | {_text(verdicts.class_names[new])} | {count:,} |")
+    for pair, count in pairs.most_common(_PAIRS):
+        given, new = (escape_markdown(verdicts.class_names[label]) for label in pair)
+        lines.append(f"| {given} | {new} | {count:,} |")
     remaining = len(pairs) - _PAIRS
     return [*lines, *(["", f"and {counted(remaining, 'other pair', 'other pairs')}"] if remaining > 0 else [])]
 
 
 def _share_row(title: str, count: int, of: int) -> str:
     return f"| {title} | {count:,} | {plain(percent(count / of))} |"
-
-
-def _text(text: str) -> str:
-    """Escapes a text for Markdown."""
-    one_line = " ".join(text.split())
-    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|&~" else character for character in one_line)
