@@ -136,8 +136,6 @@ class Noise:
         for name, share in shares.items():
             if share and name not in self.takes:
                 raise SettingsError(f"kind {self.kind} takes no {name}; leave it out")
-        if not self.exact and "exact" not in self.takes:
-            raise SettingsError(f"kind {self.kind} takes no exact; leave it out")
         if self.for_tags and not any(shares.values()):
             raise SettingsError(f"expected {' or '.join(self.takes)} above 0 with kind {self.kind}, found none")
         for name in ("file", "column"):

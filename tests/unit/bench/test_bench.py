@@ -1059,7 +1059,6 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
         ("rate = 0.25", "rate = 25", "from 0 to below 1, got 25; a share, not a percentage"),
         ("rate = 0.25", 'rate = "much"', "[noise.sym-20]: expected rate to be of type float, got 'much'"),
         ('kind = "given"', 'kind = "given"\nrate = 0.1', "[noise.as-drawn]: kind given takes no rate"),
-        ('kind = "given"', 'kind = "given"\nexact = false', "[noise.as-drawn]: kind given takes no exact"),
         ('kind = "symmetric"', 'kind = "symetric"', 'got symetric (did you mean "symmetric"?)'),
         ("limit = 48", "limit = 4.5", "[data.drawings]: expected limit to be of type int, got 4.5"),
         ("limit = 48", "limit = true", "[data.drawings]: expected limit to be of type int, got True"),
