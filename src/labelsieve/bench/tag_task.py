@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from labelsieve.bench.tasks import Task, cost_of
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.provenance import fingerprint
 from labelsieve.metrics import COST, TAG_DETECTION, TAG_RATES
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
     from labelsieve.tags.verdicts import TagVerdicts
 
 
-class Tags:
+class Tags(Task):
     """Scans images with tags, and compares the verdicts with the truth."""
 
     metrics = (*TAG_DETECTION, *TAG_RATES, *COST)
     has_tags = True
-    needs_test = False
-    tables: tuple[tuple[str, ...], ...] = (
+    tables = (
         ("wrong_auroc",),
         ("missing_auroc",),
         ("wrong_f1",),
@@ -52,15 +52,11 @@ class Tags:
 
         with PeakMemory() as peak:
             verdicts, is_new = _scan_once(inputs)
-        notes = verdicts.record["notes"]
         return {
             **_defined(verdicts.metrics or {}),
             **_flagged(verdicts),
             **_rates(inputs.tagged, verdicts),
-            "seconds": verdicts.record["seconds"],
-            "memory": peak.gigabytes if is_new else None,
-            "device_memory": peak.on_device if is_new else None,
-            "note": notes[-1] if notes else "",
+            **cost_of(verdicts.record, peak, is_new=is_new),
         }
 
 

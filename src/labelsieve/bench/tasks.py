@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from labelsieve.bench.cell_inputs import CellInputs, scan_once
 from labelsieve.core.errors import SettingsError, look_up
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labelsieve.bench.config import Method
+    from labelsieve.bench.peak_memory import PeakMemory
     from labelsieve.finetune.settings import Adaptation
     from labelsieve.metrics import Interval
     from labelsieve.verdicts import Verdicts
@@ -24,28 +25,20 @@ if TYPE_CHECKING:
 NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
 
 
-class Task(Protocol):
-    """A kind of measurement."""
+class Task:
+    """A kind of measurement.
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that :meth:`measure` returns."""
-        ...
+    Attributes:
+        metrics: Names of the metrics that :meth:`measure` returns.
+        tables: The default tables.
+        has_tags: Whether images have tags.
+        needs_test: Whether test images are required.
+    """
 
-    @property
-    def tables(self) -> tuple[tuple[str, ...], ...]:
-        """The default tables."""
-        ...
-
-    @property
-    def has_tags(self) -> bool:
-        """Whether images have tags."""
-        ...
-
-    @property
-    def needs_test(self) -> bool:
-        """Whether test images are required."""
-        ...
+    metrics: ClassVar[tuple[str, ...]]
+    tables: ClassVar[tuple[tuple[str, ...], ...]]
+    has_tags: ClassVar[bool] = False
+    needs_test: ClassVar[bool] = False
 
     def check(self, method: Method) -> None:
         """Checks a method before anything is measured.
@@ -53,27 +46,41 @@ class Task(Protocol):
         Raises:
             SettingsError: Something in it is unknown, missing or out of range.
         """
-        ...
+        raise NotImplementedError
 
     def resolved(self, method: Method) -> dict[str, Any]:
         """Returns all settings of a method, including the current defaults."""
-        ...
+        raise NotImplementedError
 
     def measure(self, inputs: CellInputs) -> dict[str, Any]:
         """Measures one cell; of the result, the names in `metrics` are numbers or None."""
-        ...
+        raise NotImplementedError
 
 
-class Detect:
+def cost_of(record: Mapping[str, Any], peak: PeakMemory, *, is_new: bool = True) -> dict[str, Any]:
+    """Returns seconds and memory of a scan or a training, and its last note.
+
+    Args:
+        record: The record of the run.
+        peak: The memory while it ran.
+        is_new: Whether it ran; the memory of an earlier run is None.
+    """
+    return {
+        "seconds": record["seconds"],
+        "memory": peak.gigabytes if is_new else None,
+        "device_memory": peak.on_device if is_new else None,
+        "note": record["notes"][-1] if record["notes"] else "",
+    }
+
+
+class Detect(Task):
     """Scans, compares the verdicts with the truth, and evaluates the trained model on test images, if there are any.
 
     Without a detector, the verdicts are from the losses of a classifier that was trained on all images.
     """
 
     metrics = (*DETECTION, *RATES, *ESTIMATES, *CALIBRATION, *TEST, *COST)
-    has_tags = False
-    needs_test = False
-    tables: tuple[tuple[str, ...], ...] = (
+    tables = (
         ("clean_precision", "clean_recall"),
         ("clean_f1",),
         ("issue_f1",),
@@ -112,17 +119,14 @@ class Detect:
 
         with PeakMemory() as peak:
             verdicts, is_new = _verdicts_of(inputs)
-        metrics, notes, readable = verdicts.metrics or {}, verdicts.record["notes"], verdicts.is_readable
+        metrics, readable = verdicts.metrics or {}, verdicts.is_readable
         return {
             **_defined(metrics),
             **_estimate(verdicts, inputs.labelled.labels, inputs.truth),
             "predicted_accuracy": float((verdicts.predicted == inputs.truth)[readable].mean()),
             **calibration(verdicts.label_quality[readable], (inputs.labelled.labels == inputs.truth)[readable]),
             **_test_metrics(verdicts.record.get("test") or {}),
-            "seconds": verdicts.record["seconds"],
-            "memory": peak.gigabytes if is_new else None,
-            "device_memory": peak.on_device if is_new else None,
-            "note": notes[-1] if notes else "",
+            **cost_of(verdicts.record, peak, is_new=is_new),
         }
 
 
@@ -171,7 +175,7 @@ def _test_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {f"test_{name}": metrics.get(name) for name in CLASSIFICATION}
 
 
-class Adapt:
+class Adapt(Task):
     """Trains a classifier on all images, or on the selection of a detector, a probe or the truth, and evaluates it.
 
     The accuracy is that of the last epoch on the test set. If `train_on` is `nothing`, it is that of the model that the
@@ -179,9 +183,8 @@ class Adapt:
     """
 
     metrics = (*TEST, *FINE_TUNING, *COST)
-    has_tags = False
     needs_test = True
-    tables: tuple[tuple[str, ...], ...] = (("test_accuracy",), ("used_rate", "used_clean"))
+    tables = (("test_accuracy",), ("used_rate", "used_clean"))
 
     def check(self, method: Method) -> None:
         """Creates detector and settings, which checks them."""
@@ -242,9 +245,7 @@ class Adapt:
             "test_accuracy_best": metrics["test_accuracy_best"],
             "used_rate": len(used.rows) / len(verdicts),
             "used_clean": float((inputs.truth == used.labels)[used.rows].mean()),
-            "seconds": adapted.record["seconds"],
-            "memory": peak.gigabytes,
-            "device_memory": peak.on_device,
+            **cost_of(adapted.record, peak),
             "note": "; ".join(adapted.record["notes"]),
         }
 
