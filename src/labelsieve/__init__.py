@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from labelsieve.finetune.run import adapt as adapt
     from labelsieve.finetune.settings import Adaptation as Adaptation
     from labelsieve.pipeline import scan as scan
-    from labelsieve.report.export import export as export
+    from labelsieve.report.exports.export import export as export
     from labelsieve.report.html import write_report as write_report
     from labelsieve.report.tag_report import write_tag_report as write_tag_report
     from labelsieve.tags.scan import scan_tags as scan_tags
@@ -78,7 +78,7 @@ _HOME = {
     "TaggedImages": "data.tags.records",
     "Verdicts": "verdicts",
     "adapt": "finetune.run",
-    "export": "report.export",
+    "export": "report.exports.export",
     "inject": "data.noise",
     "load_features": "data.features",
     "load_images": "data.loading",

@@ -14,7 +14,7 @@ import labelsieve as ls
 from labelsieve.commands.listing import entries
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.finetune.registry import LOSSES
-from labelsieve.report.registry import FORMATS
+from labelsieve.report.exports.registry import FORMATS
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted({*ls.__all__} - {"__version__"})

@@ -24,7 +24,7 @@ from labelsieve.demo import MINI_CLIP
 from labelsieve.flagging import FlagRule
 from labelsieve.records import REQUIRED, RUN, RunRecord, check_kinds
 from labelsieve.report import image_sections
-from labelsieve.report.export import export
+from labelsieve.report.exports.export import export
 from labelsieve.report.html import write_report
 from labelsieve.report.thumbnails import Thumbnail
 from labelsieve.verdicts import Verdicts

@@ -42,8 +42,8 @@ from labelsieve.metrics import (
     measure,
 )
 from labelsieve.report import panels
+from labelsieve.report.exports.registry import FORMATS
 from labelsieve.report.panels import PANELS
-from labelsieve.report.registry import FORMATS
 from labelsieve.review.writers.registry import WRITERS
 from labelsieve.tag_metrics import evaluate_pairs, measure_tags
 from labelsieve.vlm.families.registry import ADAPTERS
@@ -85,7 +85,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (NOISE, "data", r"^def (\w+)\([^()]*request: Request"),
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
-    (FORMATS, "report", r"^def (write_\w+)\(request: ExportRequest\)"),
+    (FORMATS, "report/exports", r"^def (write_\w+)\(request: ExportRequest\)"),
     (TABLE_FORMATS, "data", r"^def (\w+)\(files: Sequence\[Path\], \*, requested: Columns, where: str\)"),
     (WRITERS, "review/writers", r"^class (\w+)\((?:LabelFiles|FolderWriter)\)"),
     (BOX_FORMATS, "data/box_formats", r"^def (read_\w+)\(path: Path, \*, requested: Columns, split"),

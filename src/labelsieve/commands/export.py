@@ -25,7 +25,7 @@ from labelsieve.commands.run_data import data_or_none, images_of, is_tag_run, lo
 from labelsieve.core.errors import SettingsError, listed
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Share
-from labelsieve.report.registry import FORMATS, FormatKind
+from labelsieve.report.exports.registry import FORMATS, FormatKind
 
 if TYPE_CHECKING:
     from labelsieve.verdicts import Verdicts
@@ -68,7 +68,7 @@ class Export(Command):
         export(progress)
 
     def _export_labels(self, progress: Progress) -> None:
-        from labelsieve.report.export import export
+        from labelsieve.report.exports.export import export
         from labelsieve.verdicts import Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
@@ -92,7 +92,7 @@ class Export(Command):
 
     def _export_tags(self, progress: Progress) -> None:
         """Writes the tags, corrected by the verdicts of a run and the marks of a person, one row per image."""
-        from labelsieve.report.tag_export import export_corrected_tags
+        from labelsieve.report.exports.tag_export import export_corrected_tags
         from labelsieve.tags.marks import with_marks
         from labelsieve.tags.verdicts import TagVerdicts
 
@@ -136,7 +136,7 @@ class Export(Command):
 
 def _folder_summary(verdicts: Verdicts, folder: Path) -> str:
     """Returns a text on the number of images in an image folder and on classes without images (no folder)."""
-    from labelsieve.report.imagefolder import MARKER
+    from labelsieve.report.exports.imagefolder import MARKER
 
     content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     text = f": {content['images']:,} of {len(verdicts):,} images"

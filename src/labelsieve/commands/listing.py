@@ -50,7 +50,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.detect.deft.registry import WARMUP_LOSSES
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.detect.tags.registry import TAG_DETECTORS
-    from labelsieve.report.registry import FORMATS
+    from labelsieve.report.exports.registry import FORMATS
     from labelsieve.vlm.families.registry import ADAPTERS
 
     yield from _choices(DETECTORS)

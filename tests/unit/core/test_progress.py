@@ -28,7 +28,7 @@ from labelsieve.detect.training.autoconfig import prepare
 from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
-from labelsieve.report.export import export
+from labelsieve.report.exports.export import export
 from labelsieve.report.html import write_report
 
 

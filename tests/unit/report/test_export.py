@@ -18,10 +18,10 @@ from labelsieve.core.output_folders import UniqueNames, new_folder, safe_name
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.flagging import FlagRule
-from labelsieve.report import imagefolder
-from labelsieve.report.export import export
-from labelsieve.report.imagefolder import MARKER, file_name
-from labelsieve.report.registry import FORMATS
+from labelsieve.report.exports import imagefolder
+from labelsieve.report.exports.export import export
+from labelsieve.report.exports.imagefolder import MARKER, file_name
+from labelsieve.report.exports.registry import FORMATS
 from labelsieve.review.row_reviews import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import plain

@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from labelsieve.data.loading import load_images
-from labelsieve.report.export import export
+from labelsieve.report.exports.export import export
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
 

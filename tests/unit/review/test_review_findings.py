@@ -21,7 +21,7 @@ from labelsieve.curation.findings import FINDINGS, finding_table, schema
 from labelsieve.data.loading import load_images
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.report.export import export
+from labelsieve.report.exports.export import export
 from labelsieve.review import Answer, AnswerLog, key_of, load
 from labelsieve.review.answers import KINDS
 from labelsieve.review.changes import changes_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from labelsieve.core.registry import Entry, Registry
 
-_HERE = "labelsieve.report."
+_HERE = "labelsieve.report.exports."
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Format(Entry):
     needs_images: bool = False
     is_clean_part: bool = False
     tags: str = ""
-
-
-def _tool(name: str, about: str) -> Format:
-    """Returns the format of an annotation tool."""
-    return Format(name, f"{_HERE}annotation_tools:write_{name.replace('-', '_')}", about, needs_images=True)
 
 
 FORMATS: Registry[Callable[..., None], Format] = Registry(
@@ -57,13 +52,33 @@ FORMATS: Registry[Callable[..., None], Format] = Registry(
         is_clean_part=True,
     ),
     Format("cleanlab", _HERE + "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
-    _tool("label-studio", "all images with tasks for Label Studio"),
-    _tool("fiftyone", "all images with labels as FiftyOneImageClassificationDataset"),
-    _tool("cvat", "all images with tags as CVAT for images 1.1"),
-    _tool("coco", "all images with annotations as COCO"),
+    Format(
+        "label-studio",
+        _HERE + "annotation_tools:write_label_studio",
+        "all images with tasks for Label Studio",
+        needs_images=True,
+    ),
+    Format(
+        "fiftyone",
+        _HERE + "annotation_tools:write_fiftyone",
+        "all images with labels as FiftyOneImageClassificationDataset",
+        needs_images=True,
+    ),
+    Format(
+        "cvat",
+        _HERE + "annotation_tools:write_cvat",
+        "all images with tags as CVAT for images 1.1",
+        needs_images=True,
+    ),
+    Format(
+        "coco",
+        _HERE + "annotation_tools:write_coco",
+        "all images with annotations as COCO",
+        needs_images=True,
+    ),
     Format(
         "annotations",
-        _HERE + "annotations:write_annotations",
+        _HERE + "box_annotations:write_annotations",
         "of boxes, the annotation file with corrected labels and label quality",
         needs_images=True,
     ),

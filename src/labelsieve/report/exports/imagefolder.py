@@ -27,7 +27,7 @@ from labelsieve.core.output_folders import (
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.export_request import ExportRequest
+from labelsieve.report.exports.export_request import ExportRequest
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
     after_reviews,

@@ -12,8 +12,8 @@ from labelsieve.core.provenance import write_parquet
 from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS
-from labelsieve.report.export_request import check_file, refuse_suffix
-from labelsieve.report.registry import FORMATS, formats_with
+from labelsieve.report.exports.export_request import check_file, refuse_suffix
+from labelsieve.report.exports.registry import FORMATS, formats_with
 from labelsieve.tags.verdicts import TagVerdicts
 
 

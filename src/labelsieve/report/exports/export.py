@@ -14,8 +14,8 @@ from labelsieve.core.provenance import write_parquet
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.export_request import ExportRequest, check_file, refuse_suffix
-from labelsieve.report.registry import FORMATS, FormatKind, formats_with
+from labelsieve.report.exports.export_request import ExportRequest, check_file, refuse_suffix
+from labelsieve.report.exports.registry import FORMATS, FormatKind, formats_with
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
     ReviewFiles,
@@ -66,7 +66,7 @@ def export(
         verdicts: The verdicts to export.
         images: The images of the verdicts; required by formats that are a folder. If they are passed, copies of an
             image share a review.
-        format: A key of `labelsieve.report.registry.FORMATS`.
+        format: A key of `labelsieve.report.exports.registry.FORMATS`.
         out: The file or, for `imagefolder`, the folder to write. It is written completely or not at all.
         marks: Reviews: run folders with a log of answers, and CSV files of marks, downloaded from the report; one or
             several, see :func:`labelsieve.review.row_reviews.read_reviews`.

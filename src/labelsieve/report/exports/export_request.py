@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.output_folders import check_free
 from labelsieve.core.provenance import target_of
-from labelsieve.report.registry import Format
+from labelsieve.report.exports.registry import Format
 
 if TYPE_CHECKING:
     from labelsieve.core.progress import Progress

@@ -1,0 +1,1 @@
+"""Exports of verdicts for other tools, each a line of `registry.py`."""
