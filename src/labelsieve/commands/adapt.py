@@ -23,9 +23,8 @@ from labelsieve.commands.base import (
     source_of_options,
 )
 from labelsieve.commands.output_checks import check_outside_source
-from labelsieve.commands.parsing import read
+from labelsieve.commands.parsing import last_value, read
 from labelsieve.commands.run_data import images_of, is_tag_run, source_of, tagged_images_of
-from labelsieve.commands.scan import last_value
 from labelsieve.core.errors import SettingsError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, RECIPES, Adaptation, check_saves, check_tag_settings

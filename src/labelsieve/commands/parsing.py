@@ -66,6 +66,23 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     return command
 
 
+def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
+    """Returns the last value of a flag, before the arguments are parsed.
+
+    Args:
+        args: The arguments after the verb.
+        flag: The flag with its dashes; its value is the next argument, or follows "=".
+        default: The result if the flag has no value.
+    """
+    chosen = default
+    for word, following in zip(args, [*args, "--"][1:], strict=True):
+        if word == flag and not following.startswith("-"):
+            chosen = following
+        elif word.startswith(f"{flag}="):
+            chosen = word.removeprefix(f"{flag}=")
+    return chosen
+
+
 def _source_first(args: Sequence[str]) -> list[str]:
     """Moves a SOURCE to the front that `--label-column NAME SOURCE` reads as a name; empty if there is none."""
     words = list(args)

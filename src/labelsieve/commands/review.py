@@ -51,7 +51,7 @@ class Review(Command):
         from labelsieve.app.rescan import Rescan
         from labelsieve.app.serving import serve
         from labelsieve.app.session import Session
-        from labelsieve.commands.rescan import COMMAND, plan_of
+        from labelsieve.commands.rescan_process import COMMAND, plan_of
         from labelsieve.commands.run_data import compared_with, images_of
         from labelsieve.review.answers import MAX_NAME_LENGTH
         from labelsieve.verdicts import Verdicts

@@ -24,7 +24,7 @@ from labelsieve.commands.base import (
     percentage,
 )
 from labelsieve.commands.output_checks import check_outside_source
-from labelsieve.commands.parsing import read
+from labelsieve.commands.parsing import last_value, read
 from labelsieve.core.errors import RunError, UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import LogitScale, field_names
@@ -92,10 +92,8 @@ class Scan(RunOptions, Generic[SettingsT]):
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
         """Parses the arguments in two stages: detector and recipe first, since they determine the options."""
-        detector, recipe = (
-            last_value(args, "--detector", default="deft"),
-            last_value(args, "--recipe", default="default"),
-        )
+        detector = last_value(args, "--detector", default="deft")
+        recipe = last_value(args, "--recipe", default="default")
         settings = _settings(detector, recipe)
         default = cls(
             data=Source(source=tyro.MISSING), detector=detector, recipe=recipe, out=tyro.MISSING, settings=settings
@@ -244,23 +242,6 @@ class Scan(RunOptions, Generic[SettingsT]):
         from labelsieve.data.features import LabelledFeatures
 
         return None if isinstance(images, LabelledFeatures) else load_model(self.model, progress)
-
-
-def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
-    """Returns the last value of a flag, before the arguments are parsed.
-
-    Args:
-        args: The arguments after the verb.
-        flag: The flag with its dashes; its value is the next argument, or follows "=".
-        default: The result if the flag has no value.
-    """
-    chosen = default
-    for word, following in zip(args, [*args, "--"][1:], strict=True):
-        if word == flag and not following.startswith("-"):
-            chosen = following
-        elif word.startswith(f"{flag}="):
-            chosen = word.removeprefix(f"{flag}=")
-    return chosen
 
 
 def _hint_on_detectors(args: Sequence[str], settings: Detector) -> str:

@@ -14,8 +14,7 @@ from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model
 from labelsieve.commands.output_checks import check_outside_source
-from labelsieve.commands.parsing import read
-from labelsieve.commands.scan import last_value
+from labelsieve.commands.parsing import last_value, read
 from labelsieve.core.errors import RunError, SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.tags.base import TagDetector

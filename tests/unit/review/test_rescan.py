@@ -16,7 +16,7 @@ import pytest
 
 import labelsieve as ls
 from labelsieve.app.rescan import Rescan
-from labelsieve.commands import rescan as child
+from labelsieve.commands import rescan_process as child
 from labelsieve.core.errors import RunError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images

@@ -25,7 +25,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.verdicts import REPORT, Verdicts
 
-COMMAND = (sys.executable, "-m", "labelsieve.commands.rescan")
+COMMAND = (sys.executable, "-m", "labelsieve.commands.rescan_process")
 # Minimum seconds between two lines on one task.
 _INTERVAL = 0.2
 # Lower priority of the scan, since a person waits for the server.
