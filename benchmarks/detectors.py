@@ -27,7 +27,8 @@ import tyro
 
 import labelsieve as ls
 from labelsieve.core.engine import make_engine
-from labelsieve.core.provenance import versions, write_atomically, write_text
+from labelsieve.core.files import write_atomically, write_text
+from labelsieve.core.provenance import versions
 from labelsieve.data.noise import inject
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_sketches

@@ -188,7 +188,7 @@ def _check_encoding(args: Sequence[str]) -> None:
     Raises:
         UsageError: An argument is not UTF-8.
     """
-    from labelsieve.core.provenance import is_utf8
+    from labelsieve.core.files import is_utf8
 
     for word in args:
         if not is_utf8(word):

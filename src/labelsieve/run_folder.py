@@ -10,9 +10,9 @@ from pathlib import Path
 from labelsieve.core.checkpoints import CHECKPOINT
 from labelsieve.core.engine import Engine, Precision, make_engine
 from labelsieve.core.errors import RunError, shown
+from labelsieve.core.files import remove_leftovers, target_of, temporaries_of
 from labelsieve.core.output_folders import check_report, exclusive_folder, make_folder, unknown_files
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import remove_leftovers, target_of, temporaries_of
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES
 from labelsieve.vlm.features import TEMPORARY_PREFIX
 

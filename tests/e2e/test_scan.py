@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_passes_for_a_result(
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs /proc to tell which file is written")
     with monkeypatch.context() as patch:
-        patch.setattr("labelsieve.core.provenance.os.fsync", fsync)
+        patch.setattr("labelsieve.core.files.os.fsync", fsync)
         with pytest.raises(RunError, match=f"could not write .*{full}: No space left on device; free some space"):
             scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run", overwrite=True)
     assert not any(name.endswith(".part") for name in names(tmp_path / "run"))

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.files import write_atomically
 
 MAX_NAME_LENGTH = 10  # longer names would overlap
 _MARKERS = "osD^v<>PX*hp"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.provenance import read_json, write_json
+from labelsieve.core.files import read_json, write_json
 
 CELLS, EXPERIMENT, RUNS = "cells.jsonl", "experiment.json", "runs"
 

@@ -11,7 +11,7 @@ from labelsieve.bench.comparison import MetricComparison, summary
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.plots import plot, plot_reliability
 from labelsieve.bench.table_values import Column, Records, Spread, column_names, columns, series, spread, values
-from labelsieve.core.provenance import write_atomically, write_text
+from labelsieve.core.files import write_atomically, write_text
 from labelsieve.core.spreadsheets import escaped
 from labelsieve.metrics import METRICS
 

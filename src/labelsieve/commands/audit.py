@@ -73,7 +73,7 @@ class Audit(Command):
 
     def _written(self, result: Statement) -> str:
         """Writes the numbers; returns a note if the folder is not writable, since they were printed already."""
-        from labelsieve.core.provenance import write_json
+        from labelsieve.core.files import write_json
         from labelsieve.verdicts import AUDIT
 
         try:

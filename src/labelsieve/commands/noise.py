@@ -66,7 +66,7 @@ class Noise(Command):
 
     def run(self, console: Console) -> None:
         """Loads the images, changes labels, and writes the file."""
-        from labelsieve.core.provenance import target_of
+        from labelsieve.core.files import target_of
 
         if self.out.suffix.lower() != ".parquet":
             raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def is_tag_run(folder: Path) -> bool:
     """Returns whether a folder holds a run of `labelsieve scan-tags`; other errors are raised when it is read."""
-    from labelsieve.core.provenance import read_json
+    from labelsieve.core.files import read_json
     from labelsieve.verdicts import RECORD
 
     try:

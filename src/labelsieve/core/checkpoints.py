@@ -15,7 +15,8 @@ from torch import Tensor
 
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import CheckpointError, shown
-from labelsieve.core.provenance import to_json, write_atomically
+from labelsieve.core.files import write_atomically
+from labelsieve.core.provenance import to_json
 
 CHECKPOINT = "state.safetensors"
 # Increased when the same settings train differently: older checkpoints are then rejected.

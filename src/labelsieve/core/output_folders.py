@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import is_utf8, new_temporary, remove_leftovers, target_of, temporaries_of
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import is_main_process
-from labelsieve.core.provenance import fingerprint, is_utf8, new_temporary, remove_leftovers, target_of, temporaries_of
+from labelsieve.core.provenance import fingerprint
 
 # Folders that this process has locked: thread, device, inode.
 _locked_folders: set[tuple[int, int, int]] = set()

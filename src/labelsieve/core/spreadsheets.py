@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelsieve.core.errors import DataError, listed
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
+from labelsieve.core.files import write_atomically
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import write_atomically
 from labelsieve.data.images import Images, LabelledImages, UnreadableImageError
 from labelsieve.data.labels import normalise
 

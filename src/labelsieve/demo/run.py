@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from labelsieve.core.files import write_json, write_text
 from labelsieve.core.output_folders import exclusive_folder
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import write_json, write_text
 from labelsieve.core.validation import DemoSize, Seed, check_value
 from labelsieve.demo import MINI_CLIP
 from labelsieve.metrics import METRIC_TITLES

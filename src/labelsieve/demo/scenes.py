@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import SettingsError, shown
-from labelsieve.core.provenance import write_atomically, write_json, write_parquet
+from labelsieve.core.files import write_atomically, write_json, write_parquet
 from labelsieve.core.validation import Range, SceneCount, Seed, check_value
 from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
 from labelsieve.demo.sketches import (

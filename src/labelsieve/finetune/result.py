@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import write_json, write_text
 from labelsieve.core.output_folders import new_folder
-from labelsieve.core.provenance import write_json, write_text
 from labelsieve.core.quantities import percent, points, thousands
 from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from labelsieve.core.checkpoints import run_identity, seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
+from labelsieve.core.files import read_json
 from labelsieve.core.output_folders import check_no_mount, unknown_files
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, read_json, versions
+from labelsieve.core.provenance import fingerprint, versions
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.test_sets import described, overlap_note
 from labelsieve.finetune import tuning

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import write_text
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, write_text
+from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import check_value
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.report import ImageCount, ThumbnailPixels, common

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, RunError, shown
+from labelsieve.core.files import target_of
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import target_of
 from labelsieve.review.answers import Answer
 
 LOG = "reviews.jsonl"

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line, shown
+from labelsieve.core.files import read_json, remove, target_of, write_json, write_parquet
 from labelsieve.core.output_folders import check_report
-from labelsieve.core.provenance import fingerprint, read_json, remove, target_of, write_json, write_parquet
+from labelsieve.core.provenance import fingerprint
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.tags.scores import TagScores

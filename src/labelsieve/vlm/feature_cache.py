@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.cache import cache_folder
-from labelsieve.core.provenance import read_json
+from labelsieve.core.files import read_json
 from labelsieve.data.images import Images
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from torch import Tensor
 from labelsieve.core.cache import reserve_disk_space
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import RunError, TrainingError
+from labelsieve.core.files import new_temporary, remove_leftovers, write_json
 from labelsieve.core.memory import reuse_allocations
-from labelsieve.core.provenance import new_temporary, remove_leftovers, write_json
 from labelsieve.data.images import Images
 from labelsieve.data.input.batches import Batch, batches, unit
 from labelsieve.data.input.image_cache import CachedImages

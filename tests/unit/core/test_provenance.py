@@ -19,15 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.provenance import (
-    fingerprint,
-    read_json,
-    to_json,
-    versions,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from labelsieve.core.files import read_json, write_atomically, write_json, write_text
+from labelsieve.core.provenance import fingerprint, to_json, versions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -308,7 +308,7 @@ def test_a_folder_that_cannot_be_written_to_loses_nothing(
     def refuse(path: Path, value: object) -> None:
         raise RunError(f"could not write {path}: Read-only file system")
 
-    monkeypatch.setattr("labelsieve.core.provenance.write_json", refuse)
+    monkeypatch.setattr("labelsieve.core.files.write_json", refuse)
     code, out, err = run("audit", str(audited.folder))
     assert code == 0 and "confidence at most" in " ".join(out.split()) and "note: could not write" in out + err
 

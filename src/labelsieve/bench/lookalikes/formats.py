@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.core.provenance import write_atomically, write_parquet
+from labelsieve.core.files import write_atomically, write_parquet
 
 _QUALITY = 95
 

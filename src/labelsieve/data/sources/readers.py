@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.core.provenance import is_utf8
+from labelsieve.core.files import is_utf8
 from labelsieve.data.box_formats.open_images import is_open_images
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.box_formats.voc import is_voc

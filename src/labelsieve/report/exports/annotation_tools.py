@@ -16,8 +16,8 @@ from urllib.parse import quote
 import numpy as np
 
 from labelsieve.core.errors import SettingsError
+from labelsieve.core.files import write_json, write_text
 from labelsieve.core.progress import clean
-from labelsieve.core.provenance import write_json, write_text
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.report.exports.export_request import ExportRequest
 from labelsieve.report.exports.imagefolder import export_folder, write_images, write_marker

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from labelsieve.core.provenance import write_text
+from labelsieve.core.files import write_text
 from labelsieve.core.quantities import counted, percent, plain
 from labelsieve.report.common import escape_markdown
 from labelsieve.report.exports.export_request import ExportRequest

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from labelsieve.core.errors import SettingsError, look_up
+from labelsieve.core.files import write_parquet
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import write_parquet
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelsieve.core.errors import SettingsError
+from labelsieve.core.files import target_of
 from labelsieve.core.output_folders import check_free
-from labelsieve.core.provenance import target_of
 from labelsieve.report.exports.registry import Format
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError, RunError
+from labelsieve.core.files import read_json, write_json
 from labelsieve.core.output_folders import (
     UniqueNames,
     check_free,
@@ -25,7 +26,6 @@ from labelsieve.core.output_folders import (
     safe_name,
 )
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import read_json, write_json
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.exports.export_request import ExportRequest
 from labelsieve.review.row_reviews import (

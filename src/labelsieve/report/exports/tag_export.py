@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.core.provenance import write_parquet
+from labelsieve.core.files import write_parquet
 from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS

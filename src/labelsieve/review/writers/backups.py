@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import write_atomically
 from labelsieve.core.output_folders import check_no_mount, new_folder
-from labelsieve.core.provenance import write_atomically
 
 BACKUP = ".backup"
 """Suffix of the backup of a data set that was corrected in place."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from labelsieve.core.errors import DataError, RunError, listed, shown
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.files import write_atomically
 from labelsieve.core.registry import loaded
 from labelsieve.data.box_formats.edits import BoxEdits, BoxVerdict, Written
 from labelsieve.data.box_formats.registry import BOX_FORMATS, BoxFormat

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from labelsieve.core.provenance import write_atomically
+from labelsieve.core.files import write_atomically
 from labelsieve.core.registry import loaded
 from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES, TableFormat
 from labelsieve.review.writers.label_files import LabelFiles, is_below

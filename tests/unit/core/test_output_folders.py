@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import remove, write_atomically, write_text
 from labelsieve.core.locks import locked
 from labelsieve.core.output_folders import exclusive_folder, new_folder, paths_fingerprint
-from labelsieve.core.provenance import remove, write_atomically, write_text
 
 fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
 
@@ -118,7 +118,7 @@ def test_a_folder_takes_the_place_of_folders_only(special: tuple[str, Path]) -> 
 def process(code: str, *words: object) -> Iterator[subprocess.Popen[str]]:
     """Runs a program that says a line when it has come to its point, and then waits."""
     lines = ["import os, sys, time", "from pathlib import Path", "from labelsieve.core.output_folders import *"]
-    lines += ["from labelsieve.core.provenance import *", code]
+    lines += ["from labelsieve.core.files import *", code]
     command = [sys.executable, "-c", "\n".join(lines), *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stdout.readline()
