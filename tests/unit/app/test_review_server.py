@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from labelsieve.app import serving
 from labelsieve.app.similar_images import SimilarityIndex, project_features
 from labelsieve.core.errors import RunError
-from labelsieve.core.progress import Progress
 from labelsieve.data.annotators import Annotations
 from labelsieve.review import LOG, AnswerLog, load
+from small_log import answer, heard
 from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, Client, served, session_of
 
@@ -455,14 +454,7 @@ def test_images_that_moved_are_said(run: Callable[..., tuple[int, str, str]], tm
     assert code == 1 and "--source says where the images of a run lie now" in said and said.count("\n") == 1
 
 
-def heard() -> tuple[Progress, io.StringIO]:
-    said = io.StringIO()
-    return Progress(Console(file=said, width=300)), said
-
-
 def test_answers_on_other_data_and_a_torn_line_are_said(made: SmallRun, tmp_path: Path) -> None:
-    from test_review_log import answer
-
     AnswerLog(made.folder).append(answer("1", key=12345, kind="none"))
     with (made.folder / LOG).open("ab") as file:
         file.write(b'{"torn')

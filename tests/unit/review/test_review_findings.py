@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_review_log import heard
 
 from labelsieve import app
 from labelsieve.app.other_split import OtherSplit
@@ -28,6 +27,7 @@ from labelsieve.review.changes import changes_of
 from labelsieve.review.finding_queues import FindingQueues
 from labelsieve.review.row_reviews import dropped_by_reviewers, read_reviews
 from labelsieve.verdicts import Verdicts
+from small_log import heard
 from small_reviews import SmallRun, small_run
 from small_server import TOKEN, Client, served, session_of
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import signal
@@ -15,25 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from labelsieve.core.errors import DataError, RunError
-from labelsieve.core.progress import Progress
 from labelsieve.review import LOG, Answer, AnswerLog, key_of
-
-
-def answer(token: object = 1, key: int = 7, kind: str = "label", **changes: Any) -> Answer:
-    """Returns an answer; a label `dog` on an image that has the label `cat` unless something else is asked for."""
-    labels = changes.pop("labels", ("dog",) if kind == "label" else ())
-    usual: Mapping[str, Any] = {
-        "id": f"{key}.png",
-        "given_label": "cat",
-        "reviewer": "ann",
-        "time": "2026-11-28T10:00:00+00:00",
-        "mode": "review",
-        "shown": {"queue": "suspicious", "p_clean": 0.25},
-    }
-    return Answer(token=str(token), key=key_of(key), kind=kind, labels=labels, **{**usual, **changes})
+from small_log import answer, heard
 
 
 def appended(folder: Path, count: int = 3) -> list[Answer]:
@@ -41,11 +25,6 @@ def appended(folder: Path, count: int = 3) -> list[Answer]:
     for each in answers:
         assert AnswerLog(folder).append(each)
     return answers
-
-
-def heard() -> tuple[Progress, io.StringIO]:
-    said = io.StringIO()
-    return Progress(Console(file=said, width=200)), said
 
 
 def test_what_was_appended_is_read_again_in_its_order(tmp_path: Path) -> None:
@@ -217,7 +196,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_review_log import answer
+from small_log import answer
 from labelsieve.review import AnswerLog
 log = AnswerLog(Path({folder!r}))
 for number in range({count}):
@@ -227,7 +206,7 @@ for number in range({count}):
 
 
 def writer(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
-    code = _WRITER.format(tests=str(Path(__file__).parent), folder=str(folder), name=name, count=count)
+    code = _WRITER.format(tests=str(Path(__file__).parents[2] / "fixtures"), folder=str(folder), name=name, count=count)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_review_log import answer
 
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.review import Answer
 from labelsieve.review.finding_queues import FINDING_QUEUES
 from labelsieve.review.queue import LEASE, QUEUES, Filters, ReviewQueue, Spec, is_shared
 from labelsieve.review.sampling import design
+from small_log import answer
 from small_reviews import SmallRun, small_run
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
-from test_review_log import answer
 
 from labelsieve.review import Answer, AnswerLog, Reviews, StandingAnswers, key_of, load, resolve
+from small_log import answer
 
 KEY = key_of(7)
 
