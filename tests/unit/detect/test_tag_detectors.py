@@ -26,7 +26,7 @@ from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.knn import TagKNN
 from labelsieve.detect.tags.noise_model import TagNoise
 from labelsieve.detect.tags.probe import fit_one_against_rest, out_of_fold_pair_probabilities
-from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_input, tag_detector_class
+from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_detector, tag_detector_class
 from labelsieve.detect.tags.scores import MOST_RIGHT, TagScores
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.tag_metrics import evaluate_pairs
@@ -197,12 +197,8 @@ def test_what_does_not_go_with_pairs_is_refused() -> None:
             tag_detector_class(name)
     with pytest.raises(SettingsError, match="joint"):
         tag_detector_class("jiont")
-    points, truth = world(20)
-    with pytest.raises(SettingsError, match=r"label-match needs text features .* use joint, confident-learning, knn"):
-        check_tag_input(tag_detector_class("label-match")(), pairs_of(points, truth, text=False))
     with pytest.raises(SettingsError, match="expected a detector of tags"):
-        check_tag_input(DETECTORS["knn"](), pairs_of(points, truth))
-    check_tag_input(TagJoint(), pairs_of(points, truth, text=False))
+        check_tag_detector(DETECTORS["knn"]())
     assert all(issubclass(TAG_DETECTORS[name], TagDetector) for name in TAG_DETECTORS)
 
 

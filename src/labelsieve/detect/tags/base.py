@@ -14,8 +14,8 @@ class TagDetector(ABC):
     """Base of detectors of pairs: frozen, keyword-only dataclasses of settings.
 
     Attributes:
-        requires: What it cannot do without: `images`, which come with a model, and `text`, a text feature of each
-            class. Image features it always gets.
+        requires: `text` if it goes by a text feature of each class, which then have to differ. It always gets image
+            features and a model.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

@@ -10,7 +10,6 @@ from labelsieve.detect.registry import DETECTORS, check_texts
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
-    from labelsieve.detect.tags.inputs import TagInputs
     from labelsieve.vlm.base import VisionLanguageModel
 
 _HERE = "labelsieve.detect.tags."
@@ -55,22 +54,6 @@ def check_tag_detector(detector: object) -> None:
         raise SettingsError(f"expected a detector of tags, found {shown(detector)}; use {', '.join(TAG_DETECTORS)}")
 
 
-def check_tag_input(detector: TagDetector, pairs: TagInputs) -> None:
-    """Checks that a detector can do with what there is.
-
-    Raises:
-        SettingsError: It is no detector of tags, or needs images, a model or class texts that are not there.
-    """
-    check_tag_detector(detector)
-    name, text = tag_detector_name(detector), pairs.images.text is not None
-    if "images" in detector.requires and (pairs.source is None or pairs.images.vlm is None):
-        others = ", ".join(_needing_no(*({"images"} if text else {"images", "text"})))
-        raise SettingsError(f"--detector {name} needs the images and a model; with features alone use {others}")
-    if "text" in detector.requires and not text:
-        others = ", ".join(_needing_no("text"))
-        raise SettingsError(f"--detector {name} needs text features of the classes, which are not there; use {others}")
-
-
 def check_tag_model(detector: TagDetector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
     """Checks that a detector can do with a model, before all images are read.
 
@@ -83,9 +66,5 @@ def check_tag_model(detector: TagDetector, class_names: tuple[str, ...], vlm: Vi
         SettingsError: It goes by the class names, and they are one text to the model.
     """
     if "text" in detector.requires:
-        check_texts(tag_detector_name(detector), class_names, vlm, others=_needing_no("text"))
-
-
-def _needing_no(*needs: str) -> list[str]:
-    """Returns the names of those that do without some of what detectors require."""
-    return [name for name in TAG_DETECTORS if not tag_detector_class(name).requires & set(needs)]
+        others = [name for name in TAG_DETECTORS if "text" not in tag_detector_class(name).requires]
+        check_texts(tag_detector_name(detector), class_names, vlm, others=others)
