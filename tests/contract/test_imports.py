@@ -139,6 +139,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert "pyarrow" in loaded_after("import labelsieve; labelsieve.Verdicts"), "names are loaded when they are used"
 
 
+def test_a_review_begins_without_torch() -> None:
+    code = "import labelsieve.app.serving, labelsieve.app.session, labelsieve.app.server"
+    assert loaded_after(code, among=("torch", "transformers")) == []
+
+
 def test_help_loads_nothing_heavy() -> None:
     assert loaded_after("from labelsieve.cli import main; assert main(['--help']) == 0") == []
     helps = [[verb, "--help"] for verb in VERBS] + [["scan", "--detector", "gmm", "--help"]]

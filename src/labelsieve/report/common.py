@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +16,8 @@ from labelsieve.curation.findings import KINDS, FindingKind
 from labelsieve.metrics import Interval
 from labelsieve.records import RunRecord
 from labelsieve.report import MAX_IMAGES_LIMIT
+from labelsieve.tags.verdicts import MISSING, WRONG, TagVerdicts
 from labelsieve.verdicts import Verdicts
-
-if TYPE_CHECKING:  # loads torch, for which a review would have to wait
-    from labelsieve.tags.verdicts import TagVerdicts
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
 
@@ -59,7 +56,7 @@ def estimate_of_tags(verdicts: TagVerdicts) -> str:
     counts = verdicts.estimated()
     if counts is None:
         return ""
-    wrong, missing = (f"{round(counts[kind]):,}" for kind in ("wrong", "missing"))
+    wrong, missing = (f"{round(counts[kind]):,}" for kind in (WRONG, MISSING))
     return f"about {wrong} tags are wrong and {missing} are missing (estimate)"
 
 

@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,10 +20,8 @@ from labelsieve.core import quantities
 from labelsieve.core.provenance import to_json
 from labelsieve.data.images import Images
 from labelsieve.report import common
+from labelsieve.tags.verdicts import TagVerdicts
 from labelsieve.verdicts import Verdicts
-
-if TYPE_CHECKING:  # loads torch, for which a review would have to wait
-    from labelsieve.tags.verdicts import TagVerdicts
 
 # Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
 THUMBNAIL_BUDGET = 24_000_000

@@ -40,8 +40,8 @@ from labelsieve.detect.evidence.noise_rate import (
     reliability_rate,
     surest_images,
 )
-from labelsieve.detect.evidence.posterior import MOST_CLEAN, best_threshold
 from labelsieve.detect.zero_shot import fitting_factor
+from labelsieve.flagging import MOST_CLEAN, best_threshold
 from labelsieve.metrics import Interval
 from slow_cases import mostly_slow
 

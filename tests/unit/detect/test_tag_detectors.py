@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.data.noise import inject_tags
-from labelsieve.detect.evidence.posterior import best_threshold
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.detect.tags.base import TagDetector
@@ -28,6 +27,7 @@ from labelsieve.detect.tags.noise_model import TagNoise
 from labelsieve.detect.tags.probe import fit_one_against_rest, out_of_fold_pair_probabilities
 from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_detector, tag_detector_class
 from labelsieve.detect.tags.scores import MOST_RIGHT, TagScores
+from labelsieve.flagging import best_threshold
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.tag_metrics import evaluate_pairs
 from slow_cases import mostly_slow

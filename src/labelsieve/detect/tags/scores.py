@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.detect.evidence.posterior import best_threshold
+from labelsieve.flagging import best_threshold
 
 if TYPE_CHECKING:
     from labelsieve.detect.tags.inputs import TagInputs
