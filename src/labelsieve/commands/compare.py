@@ -13,7 +13,7 @@ from labelsieve.commands.base import Command, Flag, OptionalText
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.run_data import data_of
 from labelsieve.core.errors import LabelsieveError
-from labelsieve.core.output_folders import check_free
+from labelsieve.core.output_folders import check_file
 from labelsieve.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Compare(Command):
             return
         for run in (self.run_folder, self.other_run):
             check_not_input(self.out, run=run)
-        check_free(self.out, overwrite=self.overwrite)
+        check_file(self.out, overwrite=self.overwrite)
 
     def _contents(self, first: Verdicts, second: Verdicts, progress: Progress) -> Any:
         """Returns the hashes of the images of both runs; None, with a note, if they cannot be read any more."""

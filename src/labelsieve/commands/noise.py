@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes, arg
 from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource, source_of_options
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.core.errors import SettingsError, UsageError, shown
-from labelsieve.core.output_folders import check_free
+from labelsieve.core.output_folders import check_file
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
 from labelsieve.data.noise_kinds import NOISE, kinds_for
@@ -66,13 +66,10 @@ class Noise(Command):
 
     def run(self, console: Console) -> None:
         """Loads the images, changes labels, and writes the file."""
-        from labelsieve.core.files import target_of
-
         if self.out.suffix.lower() != ".parquet":
             raise SettingsError(f"expected --out to end in .parquet, got {shown(self.out.name)}")
         check_not_input(self.out, source=self.data.source)
-        target_of(self.out)
-        check_free(self.out, overwrite=self.overwrite)
+        check_file(self.out, overwrite=self.overwrite)
         self._refuse_others()
         write = self._write_tags if NOISE.entries[self.kind].for_tags else self._write_labels
         progress = Progress(console)

@@ -57,12 +57,23 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
 
 
+def check_file(out: Path, *, overwrite: bool) -> None:
+    """Checks that a file may be written to a path, before anything expensive starts; a link leads to its target.
+
+    Raises:
+        RunError: The path cannot be a file or, without `overwrite`, a file exists.
+    """
+    if target_of(out).exists():
+        check_free(out, overwrite=overwrite)
+
+
 def check_report(path: Path, *, overwrite: bool | None = None) -> None:
     """Checks that a report may be written to a path: the path is free, or holds an earlier report.
 
     Args:
         path: The file.
-        overwrite: Whether any file may be replaced; None if the user has no such option.
+        overwrite: Whether any file may be replaced; None in the folder of a run, where an option to overwrite does not
+            cover files of others.
 
     Raises:
         RunError: Another file is there, which may be the work of others, or the path is no file.

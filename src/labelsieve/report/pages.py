@@ -103,13 +103,13 @@ def file_link(images: Images, row: int, page: Path) -> str:
         row: The row of the image.
         page: The HTML file that links to it.
     """
-    cell = images.dataset[row]["image"]
-    if cell is None or cell["bytes"] is not None or not cell["path"] or not os.path.isfile(cell["path"]):
+    data, path = images.cell(row)
+    if data is not None or not path or not os.path.isfile(path):
         return ""
     try:
-        relative = os.path.relpath(cell["path"], page.absolute().parent)
+        relative = os.path.relpath(path, page.absolute().parent)
     except ValueError:  # on another drive of Windows
-        return Path(cell["path"]).absolute().as_uri()
+        return Path(path).absolute().as_uri()
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 

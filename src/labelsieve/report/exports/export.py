@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from labelsieve.core.errors import SettingsError, look_up
 from labelsieve.core.files import write_parquet
+from labelsieve.core.output_folders import check_file
 from labelsieve.core.progress import Progress
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.exports.export_request import ExportRequest, check_file, refuse_suffix
+from labelsieve.report.exports.export_request import ExportRequest, refuse_suffix
 from labelsieve.report.exports.registry import FORMATS, FormatKind, formats_with
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.core.files import target_of
-from labelsieve.core.output_folders import check_free
 from labelsieve.report.exports.registry import Format
 
 if TYPE_CHECKING:
@@ -54,16 +52,6 @@ class ExportRequest:
         if self.images_or_none is None:
             raise SettingsError(f"format {self.format.name} needs the images; pass those that the run scanned")
         return self.images_or_none
-
-
-def check_file(out: Path, *, overwrite: bool) -> None:
-    """Checks that a file may be written to a path.
-
-    Raises:
-        RunError: The path cannot be a file or, without `overwrite`, it exists.
-    """
-    target_of(out)
-    check_free(out, overwrite=overwrite)
 
 
 def refuse_suffix(out: Path, suffix: str, *, format: str) -> None:

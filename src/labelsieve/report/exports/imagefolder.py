@@ -169,10 +169,10 @@ def _source(images: LabelledImages, row: int, out: Path) -> bytes | Path:
     """Returns the encoded image: its bytes if the data contain them, or are a crop; otherwise its file."""
     if images.boxes is not None:
         return images.cut_out(row)
-    cell = images.dataset[row]["image"]
-    if cell["bytes"] is not None:
-        return bytes(cell["bytes"])
-    path = Path(cell["path"]).absolute()
+    data, name = images.cell(row)
+    if data is not None:
+        return data
+    path = Path(name or "").absolute()
     if not path.is_file():
         raise DataError(f"{images.ids[row]}: the image file does not exist any more; scan the data again")
     if os.path.realpath(path).startswith(os.path.realpath(out) + os.sep):

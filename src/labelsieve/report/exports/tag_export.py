@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.files import write_parquet
+from labelsieve.core.output_folders import check_file
 from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS
-from labelsieve.report.exports.export_request import check_file, refuse_suffix
+from labelsieve.report.exports.export_request import refuse_suffix
 from labelsieve.report.exports.registry import FORMATS, formats_with
 from labelsieve.tags.verdicts import TagVerdicts
 

@@ -13,8 +13,11 @@ Transfer = Callable[[Path, Path], None]
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies a file with its times; a link is resolved, unless it is broken."""
-    shutil.copy2(source, target, follow_symlinks=source.exists())
+    """Copies a file, with its times and mode where the disk allows it; a link is resolved, unless it is broken."""
+    resolves = source.exists()
+    shutil.copyfile(source, target, follow_symlinks=resolves)
+    with suppress(OSError):  # some network drives
+        shutil.copystat(source, target, follow_symlinks=resolves)
 
 
 def link_file(source: Path, target: Path) -> None:
