@@ -7,8 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +34,7 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-@cache
-def versions() -> Mapping[str, str]:
+def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that a result depends on."""
     versions_by_name = {"python": platform.python_version()}
     for name in _PACKAGES:

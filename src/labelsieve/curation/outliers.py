@@ -69,12 +69,12 @@ def outlier_scores(
     distance = np.empty(len(rows))
     for fold in range(FOLDS):
         means, whitening = _whitened_means(statistics, fold)
-        half_squares = -means.square().sum(dim=1).float() / 2
+        offsets = -means.square().sum(dim=1).float() / 2  # of the nearest mean m, white · m - |m|² / 2 is the largest
         for part in chunks(np.flatnonzero(folds == fold)):
             values = (torch.from_numpy(features[rows[part]]).double() - statistics.mean) / statistics.scale
             white = values @ whitening
             # the nearest class in single precision, which is twice as fast, and the distance to it in double precision
-            nearest = torch.addmm(half_squares, white.float(), means.T.float()).argmax(dim=1)
+            nearest = torch.addmm(offsets, white.float(), means.T.float()).argmax(dim=1)
             distance[part] = (white - means[nearest]).square().sum(dim=1).numpy()
     reference = np.sort(distance[trusted])
     below = np.searchsorted(reference, distance, side="left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -306,7 +307,8 @@ def _groups(
 
 def _encoded(images: Images, row: int) -> dict[str, Any]:
     """Returns the encoded image with its file name only: its folder on this machine stays private."""
-    is_box, data = images.boxes is not None, b""
-    with suppress(UnreadableImageError):
-        data = images.cut_out(row) if is_box else images.encoded(row)
-    return {"bytes": data, "path": None if is_box else images.file_name(row) or None}
+    data, path = (None, None) if images.boxes is not None else images.cell(row)
+    if data is None:
+        with suppress(UnreadableImageError):
+            data = images.encoded(row) if images.boxes is None else images.cut_out(row)
+    return {"bytes": data or b"", "path": os.path.basename(path or "") or None}

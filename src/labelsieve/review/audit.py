@@ -36,7 +36,6 @@ def statement(
     contents: NDArray[np.uint64] | None = None,
     at_most: float | None = None,
     false_flags: float | None = None,
-    seed: int = 0,
 ) -> Statement:
     """Computes what the answers of reviewers guarantee about the labels of a run.
 
@@ -48,7 +47,6 @@ def statement(
             None: answers are matched by the ids that the images had.
         at_most: A share of wrong labels, to estimate how many more images to review to get below it.
         false_flags: A share of false flags, to compute the threshold for it.
-        seed: Seed of the audit.
 
     Raises:
         SettingsError: A number is out of range.
@@ -67,7 +65,7 @@ def statement(
     check_value("confidence", confidence, Confidence)
     check_value("at_most", at_most, Share | None)
     check_value("false_flags", false_flags, FalseFlags | None)
-    plan = design(verdicts, seed=seed)
+    plan = design(verdicts)
     known = known_labels(verdicts, reviews, contents=contents)
     if len(reviews) and not known.has_answer.any():
         raise RunError("expected answers on the images of the run, found answers on other images only; pass their run")

@@ -93,7 +93,6 @@ class ReviewQueue:
         verdicts: Of N images.
         contents: Shape (N,), uint64: a hash of each image.
         overlap: Share of the images that two reviewers see.
-        seed: Seed of the audit.
         clock: A monotonic clock, in seconds.
 
     Raises:
@@ -106,13 +105,12 @@ class ReviewQueue:
         contents: NDArray[np.uint64],
         *,
         overlap: float = 0.0,
-        seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_value("overlap", overlap, Share)
         self.verdicts, self.standing, self._clock = verdicts, StandingAnswers(), clock
         self.contents, self.group = np.unique(contents, return_inverse=True)
-        self.design: AuditDesign = design(verdicts, seed=seed)
+        self.design: AuditDesign = design(verdicts)
         self.findings = FindingQueues(verdicts)
         groups = len(self.contents)
         self._is_shared = is_shared(self.contents, overlap)

@@ -175,7 +175,14 @@ def test_links_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     source = tmp_path / "x.png"
     source.write_bytes(plain("red"))
     verdicts, images = make(["x.png"], [0], [0.9], cells=[{"bytes": None, "path": str(source)}])
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "link.png").symlink_to("../x.png")
+    linked, linked_images = make(
+        ["y.png"], [0], [0.9], cells=[{"bytes": None, "path": str(tmp_path / "deep" / "link.png")}]
+    )
     monkeypatch.setattr(os, "symlink", refuse)
+    target = export(linked, linked_images, format="imagefolder", out=tmp_path / "relative") / "cat" / "y.png"
+    assert not target.is_symlink() and target.samefile(source)
     hard = export(verdicts, images, format="imagefolder", out=tmp_path / "hard") / "cat" / "x.png"
     assert not hard.is_symlink() and hard.samefile(source)
     monkeypatch.setattr(os, "link", refuse)

@@ -22,10 +22,12 @@ def copy_file(source: Path, target: Path) -> None:
 
 def link_file(source: Path, target: Path) -> None:
     """Links to a file, or copies it if the system allows no links (Windows without the right, some network drives)."""
-    for link in (os.symlink, os.link):
-        with suppress(OSError):
-            link(os.path.abspath(source), target)
-            return
+    with suppress(OSError):
+        os.symlink(os.path.abspath(source), target)
+        return
+    with suppress(OSError):
+        os.link(os.path.realpath(source), target)  # of a link its target, for a relative link leads elsewhere here
+        return
     copy_file(source, target)
 
 
