@@ -129,6 +129,9 @@ def _of_vit(weights: Weights, depth: int, *, norm: str) -> RenamedWeights:
 
 def _resnet(visual: Any, settings: dict[str, Any], name: str) -> TimmParts:
     """A ResNet of CLIP. The last layer of its attention pooling is the projection."""
+    import timm
+    from timm.models.byobnet import checkpoint_filter_fn
+
     del settings
     blocks = tuple(len(getattr(visual, f"layer{stage}")) for stage in (1, 2, 3, 4))
     if blocks not in _RESNETS:
@@ -139,8 +142,10 @@ def _resnet(visual: Any, settings: dict[str, Any], name: str) -> TimmParts:
         nn.init.eye_(unprojected.weight), nn.init.zeros_(unprojected.bias)
     visual.attnpool.c_proj = unprojected
     options = {"img_size": visual.image_size, "width_factor": visual.conv3.out_channels / 64}
-    weights = {f"visual.{key}": value for key, value in visual.state_dict().items()}  # timm renames those of CLIP
-    return _RESNETS[blocks], options, weights, visual
+    with torch.device("meta"):  # timm asks the model which layers it has
+        model: Any = timm.create_model(_RESNETS[blocks], **options)
+    weights = {f"visual.{key}": value for key, value in visual.state_dict().items()}
+    return _RESNETS[blocks], options, checkpoint_filter_fn(weights, model), visual
 
 
 _KINDS: dict[str, Callable[[Any, dict[str, Any], str], TimmParts]] = {

@@ -25,7 +25,7 @@ class TimmEncoder:
     Attributes:
         architecture: Name of the `timm` model.
         options: Other arguments of the model; JSON values only, since they are saved.
-        weights: Its weights with the names of `timm`, a ResNet with those of CLIP; the head is not read.
+        weights: Its weights with the names of `timm`; the head is not read.
         feature: The original encoder: pixels (B, 3, S, S) to the image feature before the projection (B, D).
         size: Side of the images in pixels.
         processor: A standard image processor of `transformers` with this output.
@@ -88,9 +88,6 @@ def make_classifier(encoder: TimmEncoder, class_names: Sequence[str], name: str)
 
 
 def _load_weights(timm_model: Any, weights: Weights) -> None:
-    from timm.models.byobnet import checkpoint_filter_fn
-
-    weights = checkpoint_filter_fn(dict(weights), timm_model)  # renames those of a ResNet of CLIP alone
     head_ids = {id(value) for value in timm_model.get_classifier().parameters()}
     head_weights = {key: value for key, value in timm_model.state_dict(keep_vars=True).items() if id(value) in head_ids}
     timm_model.load_state_dict({**weights, **head_weights})
