@@ -253,7 +253,7 @@ def _mistakes(
     drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
     often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it.
     """
-    # a class that no image is given is not a confusion
+    # classes that are never given are left out: they would look like a confusion
     given, labels = joined.labels.unique(return_inverse=True)
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:

@@ -72,7 +72,7 @@ def noise_rate(joined: Joined, surest: Surest, mistakes: Mistakes, *, reliable: 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
     what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
     alike. Other mistakes are more often made on the other images. How much more tells the reliability curve of the
-    zero-shot model where it knows the names; else `RISE` and `FLOOR` are assumed, the maximum in any case. The curve
+    zero-shot model where it knows the names; else `RISE` and `FLOOR` are assumed, which bound it in any case. The curve
     reads mistakes between similar classes as its own doubt, so there `ALIKE_RISE` is assumed. No more labels are
     considered wrong than disagree with the evidence.
 
@@ -90,12 +90,15 @@ def noise_rate(joined: Joined, surest: Surest, mistakes: Mistakes, *, reliable: 
         return _without_doubt(joined, surest)
     if mistakes is Mistakes.EXCHANGED:
         return shares
-    rise, maximum = RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE, float(_disagreeing(joined).float().mean())
-    value = max(shares.value, min(rise * shares.value + FLOOR, maximum))
+    rise, disagreeing = (
+        RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE,
+        float(_disagreeing(joined).float().mean()),
+    )
+    value = max(shares.value, min(rise * shares.value + FLOOR, disagreeing))
     if mistakes is Mistakes.BY_CLASS and reliable is not None:
         value = min(max(reliable, shares.value), value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
-    return Interval(value, shares.low, max(value, shares.high, min(rise * shares.high, maximum) + FLOOR))
+    return Interval(value, shares.low, max(value, shares.high, min(rise * shares.high, disagreeing) + FLOOR))
 
 
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:

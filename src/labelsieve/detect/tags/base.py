@@ -14,8 +14,8 @@ class TagDetector(ABC):
     """Base of detectors of pairs: frozen, keyword-only dataclasses of settings.
 
     Attributes:
-        requires: `text` if it goes by a text feature of each class, which then have to differ. It always gets image
-            features and a model.
+        requires: `text` if it goes by a text feature of each class, which `scan_tags` then checks to differ. It always
+            gets image features; one that needs images or a model checks that they are there.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

@@ -50,7 +50,7 @@ def centred_kind(pairs: TagInputs, logits: Callable[[NDArray[np.int64]], Tensor]
     for part in chunks(rows):
         total += logits(part).sum(dim=0).double().cpu()
     mean = (total / len(rows)).float()
-    return lambda index: logits(rows[index]).float().cpu() - mean
+    return lambda positions: logits(rows[positions]).float().cpu() - mean
 
 
 def neighbour_kind(pairs: TagInputs, weights: Tensor, neighbours: Neighbours) -> Kind:
@@ -67,12 +67,12 @@ def neighbour_kind(pairs: TagInputs, weights: Tensor, neighbours: Neighbours) ->
     near = (near / near.abs().mean().clamp(min=1e-6)).exp()
     near = near * k / near.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
-    def logits(index: NDArray[np.int64]) -> Tensor:
-        rows = torch.from_numpy(index)
+    def logits(positions: NDArray[np.int64]) -> Tensor:
+        rows = torch.from_numpy(positions)
         total = (
             embedding_bag(neighbours.rows[rows], weights, mode="sum", per_sample_weights=near[rows])
             if k
-            else torch.zeros(len(index), weights.shape[1])
+            else torch.zeros(len(positions), weights.shape[1])
         )
         share = (total + PSEUDO_NEIGHBOURS * level) / (k + PSEUDO_NEIGHBOURS)
         return share.clamp(1e-6, 1 - 1e-6).logit() - level.logit()
@@ -108,7 +108,7 @@ def discriminant_kinds(
 
 
 def _discriminant_kind(features: NDArray[np.float32], discriminant: Discriminant) -> Kind:
-    return lambda index: discriminant.logits(index, torch.from_numpy(features[index]))
+    return lambda positions: discriminant.logits(positions, torch.from_numpy(features[positions]))
 
 
 def fit_against_rest(
@@ -178,15 +178,15 @@ def _solve(parts: Sequence[Tensor], shrinkages: Sequence[float]) -> list[tuple[T
     count, total, second_moments, counts, sums = parts
     mean = total / count.clamp(min=1)
     class_mean = (sums + PSEUDO_IMAGES * mean) / (counts + PSEUDO_IMAGES)[:, None]
-    theirs = count - counts
-    rest_mean = (total - sums + PSEUDO_IMAGES * mean) / (theirs + PSEUDO_IMAGES)[:, None]
+    rest_counts = count - counts
+    rest_mean = (total - sums + PSEUDO_IMAGES * mean) / (rest_counts + PSEUDO_IMAGES)[:, None]
     difference, middle = class_mean - rest_mean, (class_mean + rest_mean) / 2
     spread = second_moments / count.clamp(min=1) - torch.outer(mean, mean)
     solutions = []
-    for minimum in shrinkages:
-        covariance, weight = shrunk(spread, count, min_weight=minimum)
+    for shrinkage in shrinkages:
+        covariance, weight = shrunk(spread, count, min_weight=shrinkage)
         slopes = torch.linalg.solve(covariance, difference.T)
-        between = (1 - weight) * counts * theirs / count.clamp(min=1).square()
+        between = (1 - weight) * counts * rest_counts / count.clamp(min=1).square()
         slopes = slopes / (1 - between * (difference * slopes.T).sum(dim=1)).clamp(min=0.05)
         solutions.append((slopes, -(middle * slopes.T).sum(dim=1)))
     return solutions

@@ -107,12 +107,12 @@ class TagNoiseModel:
         return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
-    def probability(self, index: NDArray[np.int64]) -> Tensor:
+    def probability(self, positions: NDArray[np.int64]) -> Tensor:
         """Returns how likely classes are in images by the evidence alone, (m, K), at positions (m,)."""
-        logits = torch.zeros(len(index), len(self.bias))
+        logits = torch.zeros(len(positions), len(self.bias))
         for weight, kind in zip(self.weights.tolist(), self.kinds, strict=True):
             if weight:  # many get none, and each takes time
-                logits += weight * kind(index)
+                logits += weight * kind(positions)
         return torch.sigmoid(logits * self.slope + self.bias + self.noise.prior.logit())
 
     def all_probabilities(self, given: NDArray[np.bool_], *, posterior: bool) -> NDArray[np.float32]:
