@@ -85,7 +85,7 @@ def adapt(
         out: A folder for the model and, while running, checkpoints; None writes nothing to disk.
         resume: Resume from the checkpoint in `out`; start from scratch if there is none.
         overwrite: Replace a model in `out` when the new one is complete; with `resume` a checkpoint is kept.
-        progress: Where to show progress.
+        progress: Receives progress.
 
     Returns:
         The classifier, saved if there is an `out`.

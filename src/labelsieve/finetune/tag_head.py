@@ -37,7 +37,7 @@ def fit_tag_head(
         rows: The n rows to use, at least one.
         generator: Draws the folds.
         device: Device of the computation.
-        progress: Where to show progress.
+        progress: Receives progress.
 
     Returns:
         Weights (K, D), biases (K,), and out-of-fold logits of the used rows, (n, K), float32.

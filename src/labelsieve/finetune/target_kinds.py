@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -49,10 +50,8 @@ class InitialHead(NamedTuple):
     threshold: float | None = None
 
 
-class TargetKind:
-    """A kind of classification: single-label, with indices of classes (N,), int64, as targets and answers.
-
-    :class:`MultiLabel` overrides what differs.
+class TargetKind(ABC):
+    """A kind of classification: single-label or multi-label.
 
     Attributes:
         problem_type: Entry of `config.json`, which `pipeline()` uses.
@@ -63,15 +62,16 @@ class TargetKind:
         record: Its entries in `adapt.json`.
     """
 
-    problem_type: ClassVar[str] = "single_label_classification"
-    score_name: ClassVar[str] = "accuracy"
-    unreadable_value: ClassVar[float] = -1
+    problem_type: ClassVar[str]
+    score_name: ClassVar[str]
+    unreadable_value: ClassVar[float]
     has_threshold: ClassVar[bool] = False
     defaults: ClassVar[Adaptation] = Adaptation()
     record: ClassVar[Mapping[str, str]] = {}
 
+    @abstractmethod
     def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
-        """Checks that row i of the verdicts is for image i and its labels, and that the settings are of this kind.
+        """Checks that verdicts and settings go with the images.
 
         Args:
             images: N images of this kind.
@@ -82,6 +82,101 @@ class TargetKind:
             RunError: The verdicts are for other data.
             SettingsError: The verdicts or a setting are for the other kind.
         """
+
+    @abstractmethod
+    def choose(
+        self,
+        images: Any,
+        verdicts: Any,
+        settings: Adaptation,
+        marks: ReviewFiles | None,
+        progress: Progress | None,
+    ) -> Selection:
+        """Chooses rows and targets; see :func:`choose` and :func:`choose_tags`.
+
+        Args:
+            images: N images of this kind.
+            verdicts: Their verdicts, after :meth:`check`.
+            settings: The settings that the selection depends on.
+            marks: Files of reviews, which override the verdicts; None without reviews.
+            progress: Receives progress.
+        """
+
+    @abstractmethod
+    def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
+        """Returns test images with the class names of the training images.
+
+        Raises:
+            SettingsError: They are of the other kind.
+            DataError: A class of the test set does not exist in the training images.
+        """
+
+    @abstractmethod
+    def targets(self, test: Any) -> NDArray[Any]:
+        """Returns the true targets of test images."""
+
+    @abstractmethod
+    def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
+        """Makes the loss.
+
+        Args:
+            settings: Has the name of the loss.
+            images: N, the number of images of the data.
+            classes: K.
+        """
+
+    @abstractmethod
+    def initial_head(
+        self,
+        features: NDArray[np.float32],
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        classes: int,
+        engine: Engine,
+    ) -> InitialHead:
+        """Fits a head to frozen features.
+
+        Args:
+            features: Shape (N, D), may be memory-mapped.
+            targets: The `labels` of a :class:`labelsieve.finetune.selection.Selection`: (N,), or (N, K) for tags.
+            rows: The rows to fit to, at least one.
+            classes: K.
+            engine: Seed, device and progress.
+        """
+
+    @abstractmethod
+    def answers(self, logits: Tensor) -> Tensor:
+        """Converts logits (B, K) to answers: (B,) or (B, K)."""
+
+    @abstractmethod
+    def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        """Returns the metric `score_name` of answers."""
+
+    @abstractmethod
+    def measure(
+        self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
+    ) -> dict[str, Any]:
+        """Returns all metrics of answers.
+
+        Args:
+            answers: Of N images, with `unreadable_value` for unreadable ones: (N,), or logits (N, K) for tags.
+            targets: From :meth:`targets`.
+            class_names: The K names.
+            threshold: For tags, the probability from which on a class counts as predicted; None stands for 0.5.
+        """
+
+    def threshold(self, _answers: NDArray[Any], _targets: NDArray[Any]) -> float | None:
+        """Returns the probability threshold with the highest micro F1 on these images."""
+        return None
+
+
+class SingleLabel(TargetKind):
+    """Single-label classification; answers are indices of classes (N,), int64."""
+
+    problem_type, score_name, unreadable_value = "single_label_classification", "accuracy", -1
+
+    def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
+        """Checks that row i of the verdicts is for image i and its label."""
         if not isinstance(verdicts, Verdicts):
             raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
         require_same_images(verdicts, images)
@@ -95,41 +190,22 @@ class TargetKind:
         marks: ReviewFiles | None,
         progress: Progress | None,
     ) -> Selection:
-        """Selects the images, or tags, whose labels are considered right; see :func:`choose` and :func:`choose_tags`.
-
-        Args:
-            images: N images of this kind.
-            verdicts: Their verdicts, after :meth:`check`.
-            settings: The settings that the selection depends on.
-            marks: Files of reviews, which override the verdicts; None without reviews.
-            progress: Where to show progress.
-        """
+        """Selects the images whose labels are considered right."""
         reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
         return choose(verdicts, settings, reviews=reviews)
 
     def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
-        """Returns test images with the class names of the training images.
-
-        Raises:
-            SettingsError: They are of the other kind.
-            DataError: A class of the test set does not exist in the training images.
-        """
+        """Returns test images with the class names of the training images."""
         if not isinstance(test, LabelledImages):
             raise SettingsError("expected test images with one label each, as the run has them; use load_images()")
         return with_class_names(test, class_names)
 
     def targets(self, test: Any) -> NDArray[Any]:
-        """Returns the true targets of test images."""
+        """Returns the labels, (N,)."""
         return test.labels  # type: ignore[no-any-return]
 
     def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
-        """Makes the loss.
-
-        Args:
-            settings: Has the name of the loss.
-            images: N, the number of images of the data.
-            classes: K.
-        """
+        """Makes the loss that the settings name."""
         return make_loss(settings.loss, images=images, classes=classes)
 
     def initial_head(
@@ -140,44 +216,25 @@ class TargetKind:
         classes: int,
         engine: Engine,
     ) -> InitialHead:
-        """Fits a head to frozen features: a linear discriminant.
-
-        Args:
-            features: Shape (N, D), may be memory-mapped.
-            targets: The `labels` of a :class:`labelsieve.finetune.selection.Selection`: (N,), or (N, K) for tags.
-            rows: The rows to fit to, at least one.
-            classes: K.
-            engine: Seed, device and progress.
-        """
+        """Fits a linear discriminant."""
         generator = engine.generator(Purpose.HEAD_FOLDS)
         return InitialHead(
             *fit_linear(features, targets, rows=rows, classes=classes, generator=generator, progress=engine.progress)
         )
 
     def answers(self, logits: Tensor) -> Tensor:
-        """Converts logits (B, K) to answers: to the most likely classes (B,)."""
+        """Returns the most likely class, (B,)."""
         return logits.argmax(dim=1)
 
     def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Returns the metric `score_name` of answers."""
+        """Returns the accuracy."""
         return accuracy(answers, targets)
 
     def measure(
         self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
     ) -> dict[str, Any]:
-        """Returns all metrics of answers.
-
-        Args:
-            answers: Of N images, with `unreadable_value` for unreadable ones: (N,), or logits (N, K) for tags.
-            targets: From :meth:`targets`.
-            class_names: The K names.
-            threshold: For tags, the probability from which on a class counts as predicted; None stands for 0.5.
-        """
+        """Returns accuracies."""
         return measure(answers, targets, class_names)
-
-    def threshold(self, _answers: NDArray[Any], _targets: NDArray[Any]) -> float | None:
-        """Returns the probability threshold with the highest micro F1 on these images; None without thresholds."""
-        return None
 
 
 class MultiLabel(TargetKind):
@@ -263,7 +320,7 @@ class MultiLabel(TargetKind):
 
 def kind_of(images: AnyImages) -> TargetKind:
     """Returns the kind of classification of images."""
-    return MultiLabel() if isinstance(images, TaggedImages) else TargetKind()
+    return MultiLabel() if isinstance(images, TaggedImages) else SingleLabel()
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
