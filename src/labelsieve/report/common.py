@@ -168,8 +168,8 @@ def score(value: float | None) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Escapes a text for one line of Markdown: its signs, HTML and control characters; line breaks become spaces."""
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in clean(" ".join(str(text).split())))
+    """Escapes a text for one line of Markdown: its signs, HTML and control characters."""
+    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in clean(str(text)))
 
 
 def moment(text: str | None) -> str:
