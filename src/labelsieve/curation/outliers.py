@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.evidence.discriminants import FoldStatistics, chunks, fold_statistics, means_and_covariance
+from labelsieve.detect.chunks import chunks
+from labelsieve.detect.evidence.discriminants import FoldStatistics, fold_statistics, means_and_covariance
 
 FOLDS = 5
 # Significance level of the one-sided test: the share of inliers above it, by construction.

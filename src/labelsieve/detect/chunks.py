@@ -1,11 +1,8 @@
-"""Some rows at a time: the home of how many, and of the loop over them.
-
-`evidence/discriminants.py` and `neighbours.py` have sizes of their own.
-"""
+"""Some rows at a time: how many, and the loops over them. Only `neighbours.py` has a size of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,14 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 
-CHUNK = 4096
+# Rows that are scored at a time, and rows that are summed at a time, on which sums depend in their last digits.
+CHUNK, SUM_CHUNK = 4096, 8192
+
+
+def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yields rows in parts of at most `SUM_CHUNK`, in order."""
+    for start in range(0, len(rows), SUM_CHUNK):
+        yield rows[start : start + SUM_CHUNK]
 
 
 def in_chunks(

@@ -8,7 +8,7 @@ its own label.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.core.progress import Progress
+from labelsieve.detect.chunks import SUM_CHUNK, chunks
 from labelsieve.detect.folds import stratified_folds
 
-CHUNK = 8192
 # Out of so many folds the temperature of a linear head is found.
 TEMPERATURE_FOLDS = 5
 # The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.
@@ -229,7 +229,7 @@ def _calibrate(
     """Returns the temperature that suits the out-of-fold logits of a part of the rows best, and their loss at it."""
     from scipy.optimize import minimize_scalar
 
-    sample = rows[:: -(-len(rows) // CHUNK)]
+    sample = rows[:: -(-len(rows) // SUM_CHUNK)]
     logits = crossed.logits(sample, torch.from_numpy(features[sample])).masked_fill(~present, -torch.inf)
     target = torch.from_numpy(labels[sample])
 
@@ -239,12 +239,6 @@ def _calibrate(
 
     optimum = minimize_scalar(loss, bounds=(0.0, math.log(1000)), method="bounded")
     return math.exp(optimum.x), float(optimum.fun)
-
-
-def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yields rows in parts of at most `CHUNK`, in order."""
-    for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]
 
 
 class Rows(Protocol):

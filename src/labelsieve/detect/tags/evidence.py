@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.detect.evidence.discriminants import Discriminant, Rows, chunks, moments, shrunk
+from labelsieve.detect.chunks import chunks
+from labelsieve.detect.evidence.discriminants import Discriminant, Rows, moments, shrunk
 from labelsieve.detect.neighbours import Neighbours, nearest
 from labelsieve.detect.tags.inputs import TagInputs
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.core.progress import Progress
-from labelsieve.detect.evidence.discriminants import chunks
+from labelsieve.detect.chunks import chunks
 from labelsieve.detect.tags.commission import allowed
 from labelsieve.detect.tags.evidence import Kind
 

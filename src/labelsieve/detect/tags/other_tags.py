@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelsieve.detect.evidence.discriminants import Discriminant, chunks
+from labelsieve.detect.chunks import chunks
+from labelsieve.detect.evidence.discriminants import Discriminant
 from labelsieve.detect.tags.evidence import Kind
 
 

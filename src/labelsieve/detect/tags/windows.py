@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from labelsieve.data.boxes import Boxes
 from labelsieve.data.images import Images
-from labelsieve.detect.evidence.discriminants import CHUNK
+from labelsieve.detect.chunks import SUM_CHUNK
 from labelsieve.detect.tags.evidence import Kind, fit_against_rest
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.vlm.features import image_features
@@ -88,7 +88,7 @@ class Views:
 
     def joined(self, logits: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
         """Returns of all images the log of the sum over the views, (n, K), of odds whose logs are (m, T, K)."""
-        every, step = np.arange(len(self.pairs.given)), max(1, CHUNK // self.count)
+        every, step = np.arange(len(self.pairs.given)), max(1, SUM_CHUNK // self.count)
         return torch.cat([logits(every[at : at + step]).logsumexp(dim=1) for at in range(0, len(every), step)])
 
 

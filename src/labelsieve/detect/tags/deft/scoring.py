@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelsieve.core.errors import SettingsError
+from labelsieve.detect.chunks import chunks
 from labelsieve.detect.deft.scoring import LEARNED
-from labelsieve.detect.evidence.discriminants import chunks
 from labelsieve.detect.inputs import NO_MODEL
 from labelsieve.detect.losses import clean_probability
 from labelsieve.detect.tags.deft.objective import TagObjective
