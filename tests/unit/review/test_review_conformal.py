@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_review_sampling import made
 
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold, p_values_of
 from labelsieve.review.sampling import design
+from small_verdicts import made
 
 IMAGES, LOOKS = 2000, 300
 # The means over them are at least 3.8 standard errors from what they are compared with: chance alone passes that in one

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom, binomtest, hypergeom
-from test_review_sampling import made
 
 from labelsieve.metrics import Interval
 from labelsieve.review.audit import sides_of
@@ -23,6 +22,7 @@ from labelsieve.review.guarantees import (
 )
 from labelsieve.review.known_labels import Known
 from labelsieve.review.sampling import AuditDesign, design
+from small_verdicts import made
 
 Draw = Callable[[np.random.Generator, NDArray[np.float64]], NDArray[np.bool_]]
 IMAGES, CONFIDENCE = 160, 0.9

@@ -5,30 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
 from labelsieve.core.errors import SettingsError
 from labelsieve.review.sampling import design, flagged_share, strata
-from labelsieve.verdicts import _SCHEMA, Verdicts, ranks
-
-
-def made(quality: NDArray[np.float64], flagged: NDArray[np.bool_]) -> Verdicts:
-    """Returns verdicts with the qualities given, NaN where an image could not be read."""
-    count, unreadable = len(quality), np.isnan(quality)
-    as_floats = quality.astype(np.float32)
-    columns = [
-        pa.array([f"{row:05}" for row in range(count)]),
-        pa.array(["a"] * count),
-        pa.array(["b"] * count, mask=unreadable),
-        pa.array(as_floats, mask=unreadable),
-        pa.array(flagged, mask=unreadable),
-        pa.array(ranks(as_floats, flagged & ~unreadable), mask=unreadable),
-        pa.array(as_floats, mask=unreadable),
-        pa.array([("broken" if each else None) for each in unreadable], pa.string()),
-    ]
-    return Verdicts(table=pa.table(columns, schema=_SCHEMA), class_names=("a", "b"), record={})
+from labelsieve.verdicts import Verdicts
+from small_verdicts import made
 
 
 def skewed(count: int = 1000, *, unreadable: int = 0) -> Verdicts:

@@ -77,7 +77,7 @@ def test_facts_are_what_is_known() -> None:
 
 def test_a_class_is_the_same_however_it_is_spelled() -> None:
     found = resolve([by("a", "label", "T-Shirt"), by("b", "label", "t_shirt")]).by_key[KEY]
-    assert found.is_right("t shirt") and found.is_right("shirt") is False
+    assert found.is_right("t shirt") and found.is_right("shirt") is False and not found.disputed
     wrong = resolve([by("a", "wrong")]).by_key[KEY]
     assert wrong.is_right("Cat") is False and wrong.is_right("dog") is None, "it was said of cat alone"
 
