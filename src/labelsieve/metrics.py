@@ -216,7 +216,7 @@ def precision_recall_f1(side: str, actual: NDArray[np.bool_], predicted: NDArray
 
 
 def f1(actual: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    """Returns the F1 of some items, given as two arrays of one shape: which are positive and which are predicted."""
+    """Returns the F1, 0 to 1, of two arrays of one shape, any: which items are positive and which are predicted."""
     both = float(actual.sum() + predicted.sum())
     return 2 * float((actual & predicted).sum()) / both if both else 0.0
 

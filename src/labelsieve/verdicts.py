@@ -179,9 +179,9 @@ class Verdicts:
     def suggestions(
         self, rows: Sequence[int] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Returns given label, other suggested label and count of each pair that occurs among the flagged images.
+        """Returns given labels, other suggested labels and counts of the P pairs that occur among the flagged images.
 
-        In ascending order; a K x K matrix may not fit into memory. With `rows`, only these rows are counted.
+        Three arrays (P,), int64, in ascending order. A K x K matrix may not fit into memory; None counts all `rows`.
         """
         chosen = self.is_issue & (self.predicted != self.given)
         if rows is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.bench.tasks import Task, cost_of
+from labelsieve.bench.tasks import Task, cost_of, last_note
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.provenance import fingerprint
 from labelsieve.metrics import COST, TAG_DETECTION, TAG_RATES
@@ -57,6 +57,7 @@ class Tags(Task):
             **_flagged(verdicts),
             **_rates(inputs.tagged, verdicts),
             **cost_of(verdicts.record, peak, is_new=is_new),
+            "note": last_note(verdicts.record),
         }
 
 

@@ -58,7 +58,7 @@ class Task:
 
 
 def cost_of(record: Mapping[str, Any], peak: PeakMemory, *, is_new: bool = True) -> dict[str, Any]:
-    """Returns seconds and memory of a scan or a training, and its last note.
+    """Returns seconds and memory of a scan or a training.
 
     Args:
         record: The record of the run.
@@ -69,8 +69,12 @@ def cost_of(record: Mapping[str, Any], peak: PeakMemory, *, is_new: bool = True)
         "seconds": record["seconds"],
         "memory": peak.gigabytes if is_new else None,
         "device_memory": peak.on_device if is_new else None,
-        "note": record["notes"][-1] if record["notes"] else "",
     }
+
+
+def last_note(record: Mapping[str, Any]) -> str:
+    """Returns the last note of a run; empty without notes."""
+    return record["notes"][-1] if record["notes"] else ""
 
 
 class Detect(Task):
@@ -127,6 +131,7 @@ class Detect(Task):
             **calibration(verdicts.label_quality[readable], (inputs.labelled.labels == inputs.truth)[readable]),
             **_test_metrics(verdicts.record.get("test") or {}),
             **cost_of(verdicts.record, peak, is_new=is_new),
+            "note": last_note(verdicts.record),
         }
 
 

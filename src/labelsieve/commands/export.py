@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,10 +134,11 @@ class Export(Command):
 
 
 def _folder_summary(verdicts: Verdicts, folder: Path) -> str:
-    """Returns a text on the number of images in an image folder and on classes without images (no folder)."""
+    """Returns a text on the number of images in an image folder, and the classes of which no image is left."""
+    from labelsieve.core.files import read_json
     from labelsieve.report.exports.imagefolder import MARKER
 
-    content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    content = read_json(folder / MARKER)
     text = f": {content['images']:,} of {len(verdicts):,} images"
     empty = [name for folder_name, name in content["class_of_folder"].items() if not (folder / folder_name).exists()]
     if not empty:

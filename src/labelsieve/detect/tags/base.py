@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TagDetector(ABC):
-    """Base of detectors of pairs: frozen, keyword-only dataclasses of settings.
+    """Base of detectors of tags: frozen, keyword-only dataclasses of settings.
 
     Attributes:
         requires: `text` if it goes by a text feature of each class, which `scan_tags` then checks to differ. It always

@@ -1,4 +1,4 @@
-"""Confident learning of pairs, by `cleanlab`, on out-of-fold probabilities of each class against the rest."""
+"""Confident learning of tags, by `cleanlab`, on out-of-fold probabilities of each class against the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What detectors of pairs get: the features and class texts of all other detectors, and a table of tags."""
+"""What detectors of tags get: the features and class texts of all other detectors, and a table of tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several kinds of evidence of pairs in one posterior."""
+"""Several kinds of evidence of tags in one posterior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joint evidence of pairs: the zero-shot model, discriminants, neighbours and other tags in one posterior."""
+"""Joint evidence of tags: the zero-shot model, discriminants, neighbours and other tags in one posterior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kNN vote of pairs: a tag that few of the nearest images have is wrong, and one that most of them have is missing."""
+"""kNN vote of tags: a tag that few of the nearest images have is wrong, and one that most of them have is missing."""
 
 from __future__ import annotations
 

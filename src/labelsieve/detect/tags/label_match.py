@@ -1,4 +1,4 @@
-"""Label-match of pairs: what the zero-shot model alone says, at a slope and a bias of each class that fit the tags."""
+"""Label-match of tags: what the zero-shot model alone says, at a slope and a bias of each class that fit the tags."""
 
 from __future__ import annotations
 

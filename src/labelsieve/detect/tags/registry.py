@@ -1,4 +1,4 @@
-"""The table of detectors of pairs, and whether one goes with what there is. Nothing here loads torch."""
+"""The table of detectors of tags, and whether one goes with what there is. Nothing here loads torch."""
 
 from __future__ import annotations
 

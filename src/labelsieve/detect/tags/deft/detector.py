@@ -1,4 +1,4 @@
-"""DeFT of pairs: dual prompts (Wei et al., NeurIPS 2024) as one classifier for each class."""
+"""DeFT of tags: dual prompts (Wei et al., NeurIPS 2024) as one classifier for each class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of DeFT of pairs on one batch: binary cross-entropy of p_clean (Eq. 6) with the tags.
+"""The loss of DeFT of tags on one batch: binary cross-entropy of p_clean (Eq. 6) with the tags.
 
 Eq. 7 asks p_clean to be 1 for the label and 0 for one other class. Where an image has any number of labels it is asked
 of every pair: 1 where the tag is given, 0 where it is absent. Absent ones are many, so each image's given and absent

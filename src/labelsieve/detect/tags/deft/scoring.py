@@ -1,4 +1,4 @@
-"""The work of DeFT of pairs: train the dual prompts, then score every pair with them."""
+"""The work of DeFT of tags: train the dual prompts, then score every pair with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of DeFT of pairs: how the prompts are trained, and what scores the pairs."""
+"""Settings of DeFT of tags: how the prompts are trained, and what scores the pairs."""
 
 from __future__ import annotations
 
