@@ -14,8 +14,8 @@ class TagDetector(ABC):
     """Base of detectors of tags: frozen, keyword-only dataclasses of settings.
 
     Attributes:
-        requires: `text` if it goes by a text feature of each class, which `scan_tags` then checks to differ. It always
-            gets image features; one that needs images or a model checks that they are there.
+        requires: `images`, if image features alone are not enough and it needs images and a model; `text`, if it goes
+            by a text feature of each class, which `scan_tags` then checks to differ.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

@@ -33,7 +33,7 @@ class TagDeFT(TagDeFTSettings, TagDetector):
         ('missing', '0000003')
     """
 
-    requires = frozenset({"text"})
+    requires = frozenset({"images", "text"})
 
     def score(self, pairs: TagInputs) -> TagScores:
         """Trains the prompts and scores every pair; see :class:`labelsieve.detect.tags.base.TagDetector`."""
