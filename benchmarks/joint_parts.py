@@ -63,7 +63,7 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
     "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
     "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))), (_RATE + "MORE", 1e9)),
-    "even noise alone": ((_FIT + "_mistakes", lambda *_: Mistakes.EVEN),),
+    "even noise alone": ((_FIT + "_mistakes", lambda *_: (Mistakes.EVEN, 0.0)),),
     "no exchange of classes": ((_FIT + "EXCHANGED", math.inf),),
     "no look-alikes": ((_FIT + "ALIKE", math.inf),),
     "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),

@@ -183,9 +183,16 @@ def test_noise_is_recovered(kind: str, rate: float) -> None:
         assert noise.confusion is None, "a confusion of its own tells nothing that is not chance"
 
 
+def joined_of(data: Known) -> Joined:
+    return Joined(data.logits, torch.from_numpy(data.labels))
+
+
 @cache
-def mistaken(by: str) -> Known:
-    """Wrong labels above all where the model is unsure: some class above others, or what the image looks like."""
+def mistaken(by: str, *, partner: float = 0.3) -> Known:
+    """Wrong labels above all where the model is unsure: some class above others, or what the image looks like.
+
+    Of mistakes by class the share `partner` goes to one class each, the rest to any other.
+    """
     rng = np.random.default_rng(1)
     apart = rng.normal(size=(3000, CLASSES)).astype(np.float32)
     logits = torch.from_numpy(4 * (apart + 0.8 * np.roll(apart, 1, axis=1)) / 1.3)
@@ -194,21 +201,29 @@ def mistaken(by: str) -> Known:
     probability = chances.numpy()
     other = np.where(np.eye(CLASSES, dtype=bool)[truth], 0, probability).argmax(axis=1)
     if by == "class":
-        other = (truth + np.where(rng.random(len(other)) < 0.3, 2, rng.integers(1, CLASSES, len(other)))) % CLASSES
+        other = (truth + np.where(rng.random(len(other)) < partner, 2, rng.integers(1, CLASSES, len(other)))) % CLASSES
     unsure = 1 - probability.max(axis=1).argsort().argsort() / len(other)
     wrong = rng.random(len(other)) < 0.2 + 0.3 * unsure
     return Known(logits, truth, np.where(wrong, other, truth))
 
 
-def rate_of(joined: Joined, mistakes: Mistakes, *, reliable: float | None = None) -> Interval:
+def rate_of(joined: Joined, mistakes: Mistakes, *, exchanged: float = 0.0, reliable: float | None = None) -> Interval:
     surest = surest_images(joined)
     assert surest is not None
-    return noise_rate(joined, surest, mistakes, reliable=reliable)
+    return noise_rate(joined, surest, mistakes, exchanged=exchanged, reliable=reliable)
+
+
+def mistakes_of(joined: Joined) -> tuple[Mistakes, float]:
+    surest = surest_images(joined)
+    return _mistakes(joined, surest and surest.shares.value, generator(), lambda _count: None)
 
 
 def kind_of(joined: Joined) -> Mistakes:
-    surest = surest_images(joined)
-    return _mistakes(joined, surest and surest.shares.value, generator(), lambda _count: None)
+    return mistakes_of(joined)[0]
+
+
+def disagreeing(joined: Joined) -> float:
+    return float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
 
 
 @pytest.mark.parametrize(("by", "rise"), mostly_slow([("class", RISE), ("looks", ALIKE_RISE)], quick=[("class", RISE)]))
@@ -218,10 +233,9 @@ def test_mistakes_are_more_frequent_than_the_surest_images_show(by: str, rise: f
     joined = Joined(data.logits, torch.from_numpy(data.labels))
     kind = kind_of(joined)
     assert kind is (Mistakes.BY_CLASS if by == "class" else Mistakes.ALIKE)
-    surest, rate = rate_of(joined, Mistakes.EXCHANGED), rate_of(joined, kind)
+    surest, rate = rate_of(joined, Mistakes.EVEN if by == "class" else Mistakes.EXCHANGED), rate_of(joined, kind)
     assert surest.value < true - 0.04
-    disagree = float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
-    assert rate.value == pytest.approx(min(rise * surest.value + FLOOR, disagree))
+    assert rate.value == pytest.approx(min(rise * surest.value + FLOOR, disagreeing(joined)))
     assert rate.low < rate.value <= rate.high
     if by == "looks":
         model = data.fit()
@@ -253,8 +267,7 @@ def test_classes_that_the_evidence_knows_little_do_not_differ() -> None:
 def test_no_more_labels_are_wrong_than_disagree() -> None:
     data = known("symmetric", 0.3, sharpness=12.0)
     joined = Joined(data.logits, torch.from_numpy(data.labels))
-    disagree = float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
-    rate = rate_of(joined, Mistakes.ALIKE)
+    disagree, rate = disagreeing(joined), rate_of(joined, Mistakes.ALIKE)
     assert rate.value == pytest.approx(disagree) and rate.high == pytest.approx(disagree + FLOOR, abs=0.03)
 
 
@@ -268,15 +281,36 @@ def test_the_reliability_curve_of_a_calibrated_model_holds_the_noise(kind: str, 
     assert near == reliability_rate(data.logits, labels), "a factor that is not far off is the data's own"
 
 
+def test_mistakes_rise_the_less_the_closer_they_come_to_an_exchange() -> None:
+    joined = joined_of(mistaken("class"))
+    surest = rate_of(joined, Mistakes.EVEN).value
+    rates = [rate_of(joined, Mistakes.BY_CLASS, exchanged=each).value for each in (0.0, 0.5, 1.0)]
+    assert rates == pytest.approx([(1 + each) * surest + FLOOR for each in (RISE - 1, (RISE - 1) / 2, 0.0)])
+    some, more = (mistakes_of(joined_of(mistaken("class", partner=each))) for each in (0.2, 0.3))
+    assert some[0] is more[0] is Mistakes.BY_CLASS and 0 < some[1] < more[1] < 1
+    assert mistakes_of(joined_of(known("symmetric", 0.3))) == (Mistakes.EVEN, 0.0)
+
+
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
-    data = mistaken("class")
-    joined = Joined(data.logits, torch.from_numpy(data.labels))
-    alone, low, high = (rate_of(joined, Mistakes.BY_CLASS, reliable=each) for each in (None, 0.0, 1.0))
-    surest = rate_of(joined, Mistakes.EXCHANGED)
-    assert high.value == pytest.approx(alone.value), "it is held between the surest images and what is assumed"
-    assert low.value == pytest.approx(surest.value) and low.low < low.value < alone.value <= low.high
+    joined = joined_of(mistaken("class"))
+    alone = rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8)
+    most = rate_of(joined, Mistakes.BY_CLASS)
+    of_curve = {each: rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each) for each in (0.0, 0.1, 1.0)}
+    assert of_curve[1.0].value == most.value > alone.value, "so many are wrong at least, within what is assumed"
+    assert of_curve[0.1].value == pytest.approx(RISE * 0.1 + FLOOR) and of_curve[0.1].value < alone.value, "no more"
+    assert of_curve[0.0].low <= of_curve[0.0].value == pytest.approx(FLOOR) and of_curve[0.0].high == alone.high
     for kind in (Mistakes.EVEN, Mistakes.EXCHANGED, Mistakes.ALIKE):
         assert rate_of(joined, kind, reliable=1.0) == rate_of(joined, kind), "it is not asked about others"
+
+
+@pytest.mark.parametrize("kind", [Mistakes.EVEN, Mistakes.BY_CLASS])
+def test_what_weak_evidence_errs_on_among_the_surest_is_no_noise(kind: Mistakes) -> None:
+    """Two in ten labels are wrong. Of the surest images more disagree, as weak evidence errs on some of them."""
+    data = known("symmetric", 0.2, sharpness=1.2)
+    joined = Joined(3 * data.logits, torch.from_numpy(data.labels))
+    errs = rate_of(joined, Mistakes.EXCHANGED).value
+    rate = rate_of(joined, kind, exchanged=1.0).value - (FLOOR if kind is Mistakes.BY_CLASS else 0.0)
+    assert abs(rate - 0.2) < abs(errs - 0.2) / 2 and errs > 0.24
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])

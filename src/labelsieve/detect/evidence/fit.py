@@ -116,7 +116,7 @@ def fit_joint(
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
         zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
         unbiased = _if_classes_differ(sample, start)
-        model, mistakes, factor, reliable = start, Mistakes.EVEN, None, None
+        model, mistakes, exchanged, factor, reliable = start, Mistakes.EVEN, 0.0, None, None
         for number in range(ROUNDS):
             # what looks alike would explain whatever the evidence says, and what it does not
             noise = ClassNoise.even(classes, model.noise.rate) if mistakes is Mistakes.ALIKE else model.noise
@@ -131,8 +131,8 @@ def fit_joint(
                 if zero_shot and surest:
                     factor = fitting_factor(*zero_shot, noise_rate=surest.shares.value)
                     reliable = reliability_rate(*zero_shot, factor=factor)
-                mistakes = _mistakes(joined, surest and surest.shares.value, generator, advance)
-            rate = surest and noise_rate(joined, surest, mistakes, reliable=reliable)
+                mistakes, exchanged = _mistakes(joined, surest and surest.shares.value, generator, advance)
+            rate = surest and noise_rate(joined, surest, mistakes, exchanged=exchanged, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
         ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
@@ -246,8 +246,10 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
 
 def _mistakes(
     joined: Joined, rate: float | None, generator: torch.Generator, advance: Callable[[int], None]
-) -> Mistakes:
-    """Tells what the wrong labels are, by how likely they make labels that were not learned from.
+) -> tuple[Mistakes, float]:
+    """Tells what the wrong labels are, and how close to an exchange of classes (1) they come.
+
+    What they are shows in how likely they make labels that were not learned from.
 
     An exchange of classes is separated from other mistakes of classes by how much a confusion would say of one. That is
     drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
@@ -257,7 +259,7 @@ def _mistakes(
     given, labels = joined.labels.unique(return_inverse=True)
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
-        return Mistakes.EVEN
+        return Mistakes.EVEN, 0.0
     scale, noise = _match(joined, ClassNoise.even(classes, start_rate(rate), confused=True), rate, advance)
     sharp = joined.sharpened(scale)
 
@@ -267,13 +269,15 @@ def _mistakes(
     by_class = likelihood(sharp, Mistakes.EXCHANGED)
     gain = by_class - likelihood(sharp, Mistakes.EVEN)
     if gain <= LEAST_GAIN:
-        return Mistakes.EVEN
+        return Mistakes.EVEN, 0.0
     drawn = _exchanged(sharp, noise, generator)
-    if gain >= EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN)):
-        return Mistakes.EXCHANGED
+    gain_of_exchange = EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN))
+    if gain >= gain_of_exchange:
+        return Mistakes.EXCHANGED, 1.0
     scale, _ = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
     by_looks = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
-    return Mistakes.ALIKE if by_looks - by_class > ALIKE * noise.rate * len(labels) else Mistakes.BY_CLASS
+    follow_looks = by_looks - by_class > ALIKE * noise.rate * len(labels)
+    return Mistakes.ALIKE if follow_looks else Mistakes.BY_CLASS, gain / gain_of_exchange
 
 
 def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:

@@ -66,47 +66,57 @@ def surest_images(joined: Joined, *, by_class: bool = False) -> Surest | None:
 
 
 @torch.no_grad()
-def noise_rate(joined: Joined, surest: Surest, mistakes: Mistakes, *, reliable: float | None = None) -> Interval:
+def noise_rate(
+    joined: Joined, surest: Surest, mistakes: Mistakes, *, exchanged: float = 0.0, reliable: float | None = None
+) -> Interval:
     """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
     what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
-    alike. Other mistakes are more often made on the other images. How much more tells the reliability curve of the
-    zero-shot model where it knows the names; else `RISE` and `FLOOR` are assumed, which bound it in any case. The curve
-    reads mistakes between similar classes as its own doubt, so there `ALIKE_RISE` is assumed. No more labels are
-    considered wrong than disagree with the evidence.
+    alike. Other mistakes are more often made on the other images: by `RISE` and `FLOOR`, and by the less the closer
+    they come to an exchange; by `ALIKE_RISE` where they follow looks. The reliability curve of a zero-shot model takes
+    some mistakes for its own doubt, so of mistakes by class at least so many are wrong as it reads, and by the same
+    rise no more. No more labels are considered wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
         surest: What :func:`surest_images` found.
         mistakes: What the wrong labels are.
+        exchanged: How close mistakes by class come to an exchange of classes, between 0 and 1.
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
         Between 0 and 1, the ends by the number of the surest images.
     """
-    shares = surest.shares
+    if mistakes is Mistakes.EXCHANGED:
+        return surest.shares
     if mistakes is Mistakes.EVEN:
         return _without_doubt(joined, surest)
-    if mistakes is Mistakes.EXCHANGED:
-        return shares
-    rise, disagreeing = (
-        RISE if mistakes is Mistakes.BY_CLASS else ALIKE_RISE,
-        float(_disagreeing(joined).float().mean()),
-    )
-    value = max(shares.value, min(rise * shares.value + FLOOR, disagreeing))
-    if mistakes is Mistakes.BY_CLASS and reliable is not None:
-        value = min(max(reliable, shares.value), value)
+    disagreeing = float(_disagreeing(joined).float().mean())
+
+    def raised(share: float, rise: float) -> float:
+        return max(share, min(rise * share + FLOOR, disagreeing))
+
+    if mistakes is Mistakes.ALIKE:  # such noise blurs the evidence, which would be taken for doubt
+        (share, low, _), rise = surest.shares, ALIKE_RISE
+        value = raised(share, rise)
+    else:
+        (share, low, _), rise = _without_doubt(joined, surest), RISE
+        value = raised(share, 1 + (rise - 1) * (1 - exchanged))
+        if reliable is not None:
+            value = min(max(value, min(reliable, raised(share, rise))), rise * reliable + FLOOR)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
-    return Interval(value, shares.low, max(value, shares.high, min(rise * shares.high, disagreeing) + FLOOR))
+    high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
+    return Interval(value, min(low, value), max(high, value))
 
 
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:
     """Returns the share of wrong labels among the surest images: what disagrees less what the evidence doubts there.
 
-    With few images a class it errs on its surest images, too, and knows that at the temperature that fits the labels.
-    Even noise lets that temperature be found, if its rate is known. The value takes the upper end for it, which
-    credits the evidence with the most it may know; the lower end takes itself.
+    Weak evidence, and any with few images a class, errs on its surest images, too, and knows that at the temperature
+    that fits the labels. Even noise lets that temperature be found, if its rate is known. The value starts from the
+    upper end, which credits the evidence with the most it may know, and is found again at the rate that this gives;
+    the lower end takes itself.
     """
 
     def wrong(share: float, images: int, rate: float) -> float:
@@ -115,8 +125,9 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
         return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
 
     value, low, high = surest.shares
-    value, low = wrong(value, surest.images, high), wrong(low, surest.images_of_ends, low)
-    return Interval(value, min(low, value), high)
+    # no more often: of very weak evidence the rate sinks to 0, where all is doubt
+    value = wrong(value, surest.images, wrong(value, surest.images, high))
+    return Interval(value, min(wrong(low, surest.images_of_ends, low), value), high)
 
 
 def shows_classes(images: int, classes: int) -> bool:
@@ -128,11 +139,11 @@ def shows_classes(images: int, classes: int) -> bool:
 def classes_differ(joined: Joined) -> bool:
     """Returns whether some classes have many more wrong labels than others.
 
-    They do where the surest images of each predicted class disagree more often than the surest of all by more than
-    chance, and more often than the evidence doubts them. Evidence that knows a class little is as unsure of its surest
-    images as it errs on them, and right labels show no more than that. Wrong labels of a class strike what the evidence
-    knows well as often as the rest, which no class probability follows that rises with how much an image looks like its
-    class: at the temperature that fits the labels best it is too sure of them.
+    They do where the surest images of each predicted class disagree more often than the surest of all, by more than
+    chance and `FLOOR`, and more often than the evidence doubts them. Evidence that knows a class little is as unsure of
+    its surest images as it errs on them, and right labels show no more than that. Wrong labels of a class strike what
+    the evidence knows well as often as the rest, which no class probability follows that rises with how much an image
+    looks like its class: at the temperature that fits the labels best it is too sure of them.
 
     Args:
         joined: Logits that were joined under even noise and have no biases, which would explain such labels; of as many
@@ -143,7 +154,7 @@ def classes_differ(joined: Joined) -> bool:
     of_all, _, _ = _among_surest(disagrees[_surest_first(joined, by_class=False)])
     calibrated = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
     doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in calibrated.chunks()])
-    return of_each.low > max(of_all.high, float(doubt[order[: _minimum_count(len(order))]].mean()))
+    return of_each.low > max(of_all.high + FLOOR, float(doubt[order[: _minimum_count(len(order))]].mean()))
 
 
 def far_off(factor: float) -> bool:
