@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -25,6 +26,8 @@ from labelsieve.verdicts import Verdicts
 
 # Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
 THUMBNAIL_BUDGET = 24_000_000
+# So many images that could not be read are listed, each with so many characters of the reason.
+MAX_UNREADABLE, MAX_REASON = 200, 300
 
 
 @functools.cache  # compiling a page takes longer than rendering it
@@ -84,6 +87,25 @@ def page_context(
         "images": len(verdicts),
         "unreadable_count": int((~verdicts.is_readable).sum()),
     }
+
+
+def unreadable_rows(ids: pa.ChunkedArray, given: pa.ChunkedArray, errors: pa.ChunkedArray) -> list[dict[str, str]]:
+    """Returns the first images that could not be read, for the table on a page.
+
+    Args:
+        ids: Their ids, (n,).
+        given: The given label of each, or its tags.
+        errors: Why; the id that an error begins with is left out.
+    """
+    columns = (column.slice(0, MAX_UNREADABLE).to_pylist() for column in (ids, given, errors))
+    return [
+        {
+            "id": image,
+            "given": label if isinstance(label, str) else ", ".join(label),
+            "error": error.removeprefix(f"{image}: ")[:MAX_REASON],
+        }
+        for image, label, error in zip(*columns, strict=True)
+    ]
 
 
 def _assets(script_file: str) -> dict[str, Any]:

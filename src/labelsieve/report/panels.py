@@ -20,11 +20,10 @@ from labelsieve.metrics import OTHER_METRICS
 from labelsieve.report import common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
 from labelsieve.report.image_sections import image_sections
+from labelsieve.report.pages import unreadable_rows
 from labelsieve.verdicts import Verdicts
 
 MAX_CLASS_ROWS = 300
-MAX_UNREADABLE = 200
-_MAX_REASON = 300
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,17 +110,9 @@ def metrics(page: Page) -> dict[str, Any] | None:
 def unreadable(page: Page) -> dict[str, Any] | None:
     """Returns the images that could not be read, and why."""
     verdicts = page.verdicts
-    rows = np.flatnonzero(~verdicts.is_readable)[:MAX_UNREADABLE]
-    records = verdicts.table.select(["id", "given_label", "error"]).take(rows).to_pylist()
-    rows_on_page = [
-        {
-            "id": row["id"],
-            "given": row["given_label"],
-            "error": row["error"].removeprefix(f"{row['id']}: ")[:_MAX_REASON],
-        }
-        for row in records
-    ]
-    return {"unreadable": rows_on_page} if rows_on_page else None
+    table = verdicts.table.filter(~verdicts.is_readable)
+    rows = unreadable_rows(table["id"], table["given_label"], table["error"])
+    return {"unreadable": rows} if rows else None
 
 
 _HERE = "labelsieve.report.panels:"

@@ -15,8 +15,8 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import check_value
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.report import ImageCount, ThumbnailPixels, common
-from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, page_context, shortest
-from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
+from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, page_context, shortest, unreadable_rows
+from labelsieve.report.panels import MAX_CLASS_ROWS
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
 
@@ -119,9 +119,7 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
         "metrics": verdicts.metrics,
         "measures": MEASURES,
         "kinds": KINDS,
-        "unreadable": [
-            {**row, "given": ", ".join(row["tags"])} for row in verdicts.unreadable.slice(0, MAX_UNREADABLE).to_pylist()
-        ],
+        "unreadable": unreadable_rows(*(verdicts.unreadable[name] for name in ("id", "tags", "error"))),
     }
 
 

@@ -23,8 +23,8 @@ from labelsieve.report import MAX_IMAGES, html
 from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
 from labelsieve.report.html import NEAR_MISSES, gallery_rows, write_report
-from labelsieve.report.pages import THUMBNAIL_BUDGET
-from labelsieve.report.panels import MAX_CLASS_ROWS, MAX_UNREADABLE
+from labelsieve.report.pages import MAX_UNREADABLE, THUMBNAIL_BUDGET
+from labelsieve.report.panels import MAX_CLASS_ROWS
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import encoded, plain
