@@ -17,8 +17,6 @@ from docstring_parser import Docstring, DocstringStyle, parse
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-MAX_SHOWN = 25
-"""Maximum number of options in a short help."""
 
 # By verb: the title of each group and its fields. An empty title is the first group, which has --help. A verb that is
 # missing here shows all its options. Fields that the chosen detector lacks are left out.

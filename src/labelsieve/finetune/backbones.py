@@ -24,8 +24,8 @@ from labelsieve.vlm.pretrained import (
     PROCESSOR,
     check_weights,
     concise_weight_errors,
+    error_summary,
     loader_options,
-    loading_error,
     quiet_loading,
     raw_configuration,
     read_part,
@@ -249,7 +249,7 @@ def _check_forward(model: Any, head: nn.Linear, size: int, name: str) -> frozens
         logits = model(pixel_values=torch.zeros(2, 3, size, size)).logits
     except Exception as error:  # each architecture has its own
         raise ModelError(
-            f"{name} does not take the {size} x {size} images that its image processor makes: {loading_error(error)}; "
+            f"{name} does not take the {size} x {size} images that its image processor makes: {error_summary(error)}; "
             "copy the preprocessor_config.json of the model, or choose another --backbone"
         ) from error
     finally:

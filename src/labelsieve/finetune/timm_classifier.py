@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.vlm.pretrained import loading_error, quiet_loading
+from labelsieve.vlm.pretrained import error_summary, quiet_loading
 
 Weights = Mapping[str, Tensor]
 RenamedWeights = Iterator[tuple[str, Tensor]]
@@ -81,7 +81,7 @@ def make_classifier(encoder: TimmEncoder, class_names: Sequence[str], name: str)
         _load_weights(model.timm_model, encoder.weights)
     except Exception as error:  # each architecture has its own, and transformers one for a timm that is too old
         raise unsupported_encoder(
-            name, f"is not quite timm's {encoder.architecture} ({loading_error(error)})"
+            name, f"is not quite timm's {encoder.architecture} ({error_summary(error)})"
         ) from error
     _check_same(encoder, model.timm_model, name)
     return model

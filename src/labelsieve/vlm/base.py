@@ -17,7 +17,7 @@ from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
-    loading_error,
+    error_summary,
     model_fingerprint,
     read_part,
     read_weights,
@@ -125,7 +125,7 @@ class VisionLanguageModel:
         try:
             actual: Any = tuple(self.pixels([Image.new("RGB", (40, 30))]).shape)
         except Exception as error:  # any error of a processor with unusual settings
-            actual = loading_error(error)
+            actual = error_summary(error)
         if actual != expected:
             raise ModelError(
                 f"expected the image processor of {self.name} to give pixels of shape {expected}, got {actual}; "

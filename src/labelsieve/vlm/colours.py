@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from labelsieve.core.errors import ModelError, shown
-from labelsieve.vlm.pretrained import loading_error
+from labelsieve.vlm.pretrained import error_summary
 
 _COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 
@@ -50,7 +50,7 @@ def read_colours(processor: Any, name: str) -> ColourTransform:
         pixels: Any = processor(images=images, return_tensors="pt")["pixel_values"]
         shape: Any = tuple(pixels.shape)
     except Exception as error:  # any error of a processor with unusual settings
-        pixels, shape = None, loading_error(error)
+        pixels, shape = None, error_summary(error)
     if pixels is None or len(shape) != 4 or shape[:2] != (4, 3) or shape[2] != shape[3]:
         raise ModelError(
             f"expected the image processor of {shown(name)} to give square images of shape (4, 3, S, S), got {shape}; "

@@ -72,14 +72,14 @@ def read_part(what: str, name: str, load: Callable[..., Any], options: dict[str,
     except Exception as error:  # the loaders pass on any error of their parsers
         if Path(name).is_dir():
             check_no_lfs_pointers(name)
-            raise ModelError(f"{name} has no usable {what}: {loading_error(error)}") from error
+            raise ModelError(f"{name} has no usable {what}: {error_summary(error)}") from error
         if options["local_files_only"]:
             raise ModelError(
                 f"the Hub cannot be reached, and this machine has no {what} of {name}; "
                 "check the network and the id, or give a local folder"
             ) from error
         raise ModelError(
-            f"could not get the {what} of {name} from the Hub: {loading_error(error)}; "
+            f"could not get the {what} of {name} from the Hub: {error_summary(error)}; "
             "check the id and the network, or give a local folder"
         ) from error
 
@@ -150,7 +150,7 @@ def concise_weight_errors(name: str, *, folder: Path | None = None) -> Iterator[
         check_no_lfs_pointers(folder or name)
         # its messages are about headers and metadata
         is_damaged = type(error).__name__ == "SafetensorError"
-        reason = "a file of them is cut short or damaged" if is_damaged else loading_error(error)
+        reason = "a file of them is cut short or damaged" if is_damaged else error_summary(error)
         raise ModelError(f"the weights of {name} cannot be loaded: {reason}; get them again") from error
 
 
@@ -215,7 +215,7 @@ def check_weights(
         raise ModelError(f"the weights of {name} hold values that are not finite; get them again")
 
 
-def loading_error(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Returns the first sentence of a message: the rest is usually advice on calling the loaders.
 
     Common messages are replaced by explanations.

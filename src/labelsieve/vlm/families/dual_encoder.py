@@ -16,7 +16,7 @@ from labelsieve.vlm.peft.sequence import patch_size_of, sequence_blocks
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
-    loading_error,
+    error_summary,
     model_fingerprint,
     quiet_loading,
     read_part,
@@ -101,7 +101,7 @@ class DualEncoder(VisionLanguageModel):
             actual = None if pooled is None else self.encode_text(_SHORT_AND_LONG)
         except Exception as error:  # each architecture has its own
             raise ModelError(
-                f"the text encoder of {shown(self.name)} ({kind}) cannot encode a text: {loading_error(error)}; "
+                f"the text encoder of {shown(self.name)} ({kind}) cannot encode a text: {error_summary(error)}; "
                 "choose another --model"
             ) from error
         if expected is None or actual is None:
@@ -194,7 +194,7 @@ def check_images(model: Any, side: int, name: str) -> None:
     except Exception as error:  # each architecture has its own
         raise ModelError(
             f"the image encoder of {shown(name)} ({kind}) does not take the {side} x {side} images that its image "
-            f"processor makes: {loading_error(error)}; copy the preprocessor_config.json of the model"
+            f"processor makes: {error_summary(error)}; copy the preprocessor_config.json of the model"
         ) from error
     if pooled is None:
         raise _no_pooler(f"image encoder of {shown(name)} ({kind})")

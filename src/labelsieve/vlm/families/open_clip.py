@@ -22,8 +22,8 @@ from labelsieve.vlm.pretrained import (
     check_no_lfs_pointers,
     check_weights,
     concise_weight_errors,
+    error_summary,
     loader_options,
-    loading_error,
     model_fingerprint,
     read_part,
 )
@@ -249,7 +249,7 @@ def _from_folder(folder: Path, name: str) -> _Source:
     except (OSError, ValueError, TypeError, KeyError) as error:
         check_no_lfs_pointers(str(folder))
         lacking = "it lacks model_cfg, or text_cfg and vision_cfg in that"
-        reason = loading_error(error) if isinstance(error, OSError | ValueError) else lacking
+        reason = error_summary(error) if isinstance(error, OSError | ValueError) else lacking
         raise ModelError(f"{name} has no usable configuration ({CONFIG}): {reason}") from error
     weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), folder / WEIGHTS[0])
     return _Source(model=f"local-dir:{folder}", config=config, weights=weights, tokenizer=str(folder))
@@ -305,7 +305,7 @@ def _build(source: _Source, name: str) -> Any:
         try:
             return open_clip.create_model(source.model, pretrained=source.tag, **no_weights)
         except Exception as error:  # any error of an invalid configuration
-            raise ModelError(f"{name} has no usable configuration ({CONFIG}): {loading_error(error)}") from error
+            raise ModelError(f"{name} has no usable configuration ({CONFIG}): {error_summary(error)}") from error
 
 
 def _tokenizer(source: _Source, name: str) -> Any:

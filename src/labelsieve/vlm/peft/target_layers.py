@@ -109,29 +109,31 @@ def _qkv(parent: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{parent}.{name}" for name in names)
 
 
-BLOCKS = {
-    "CLIP, SigLIP, AltCLIP, Chinese-CLIP": BlockKind(
-        _qkv("self_attn", "q_proj", "k_proj", "v_proj"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2"
-    ),
-    "BLIP": BlockKind(("self_attn.qkv",), "self_attn.projection", "mlp.fc1", "mlp.fc2"),
-    "ViT, DeiT, BEiT, DINOv2, Swin": BlockKind(
-        _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.fc1", "mlp.fc2"
-    ),
-    "DINOv3": BlockKind(
-        _qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.up_proj", "mlp.down_proj"
-    ),
-    "Data2Vec, YOLOS, DPT, MobileViT": BlockKind(
+BLOCKS = (
+    # CLIP, SigLIP, AltCLIP, Chinese-CLIP
+    BlockKind(_qkv("self_attn", "q_proj", "k_proj", "v_proj"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2"),
+    # BLIP
+    BlockKind(("self_attn.qkv",), "self_attn.projection", "mlp.fc1", "mlp.fc2"),
+    # ViT, DeiT, BEiT, DINOv2, Swin
+    BlockKind(_qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.fc1", "mlp.fc2"),
+    # DINOv3
+    BlockKind(_qkv("attention", "q_proj", "k_proj", "v_proj"), "attention.o_proj", "mlp.up_proj", "mlp.down_proj"),
+    # Data2Vec, YOLOS, DPT, MobileViT
+    BlockKind(
         _qkv("attention.attention", "query", "key", "value"),
         "attention.output.dense",
         "intermediate.dense",
         "output.dense",
     ),
-    "Swin V2, Donut": BlockKind(
+    # Swin V2, Donut
+    BlockKind(
         _qkv("attention.self", "query", "key", "value"), "attention.output.dense", "intermediate.dense", "output.dense"
     ),
-    "timm": BlockKind(("attn.qkv",), "attn.proj", "mlp.fc1", "mlp.fc2"),
-    "open_clip": BlockKind((), "", "mlp.c_fc", "mlp.c_proj"),
-}
+    # timm
+    BlockKind(("attn.qkv",), "attn.proj", "mlp.fc1", "mlp.fc2"),
+    # open_clip
+    BlockKind((), "", "mlp.c_fc", "mlp.c_proj"),
+)
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def unknown_blocks(encoder: Encoder, *, peft: str) -> UnsupportedEncoderError:
 
 def find_layers(layer: nn.Module) -> Block | None:
     """Finds the linear layers of one block, by the first matching kind; None if there is none."""
-    for kind in BLOCKS.values():
+    for kind in BLOCKS:
         inputs = [_target_layer(layer, path) for path in kind.attention_in]
         out = _target_layer(layer, kind.attention_out) if kind.attention_out else None
         first, last = _target_layer(layer, kind.mlp_in), _target_layer(layer, kind.mlp_out)
