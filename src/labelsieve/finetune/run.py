@@ -18,6 +18,7 @@ from labelsieve.core.checkpoints import run_identity, seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import RunError, SettingsError, shown
 from labelsieve.core.files import read_json
+from labelsieve.core.memory import move
 from labelsieve.core.output_folders import check_no_mount, unknown_files
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, versions
@@ -121,7 +122,7 @@ def adapt(
         started = time.perf_counter() - seconds_before(engine)  # includes the time before a resumed checkpoint
         name = _backbone_name(backbone, verdicts)
         loaded = load_backbone(name, verdicts.class_names, problem_type=kind.problem_type)
-        loaded.model.to(engine.device)
+        move(loaded.model, engine.device)
         job = _job(loaded, images, selection, test_images, settings, engine)
         overlap = () if test_images is None else overlap_note(test_images, images.contents[selection.rows])
         notes = (*_problems(verdicts), *selection.notes, *overlap)

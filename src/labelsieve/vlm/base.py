@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labelsieve.core.errors import ModelError
-from labelsieve.core.memory import checkpointed_chunks
+from labelsieve.core.memory import checkpointed_chunks, move
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
@@ -135,7 +135,7 @@ class VisionLanguageModel:
     def to(self, device: torch.device) -> Self:
         """Moves the parameters and returns the model."""
         with torch.inference_mode(False):  # parameters moved in inference mode could not be trained
-            self.model.to(device)
+            move(self.model, device)
         return self
 
     @property

@@ -119,7 +119,7 @@ def test_the_result_is_a_standard_classifier(
     with torch.inference_mode():
         inputs = processor(images=shown, return_tensors="pt")["pixel_values"]
         there, here = loaded(pixel_values=inputs).logits, result.backbone.logits(result.backbone.pixels(shown))
-    torch.testing.assert_close(there, here, rtol=0, atol=1e-5)
+    torch.testing.assert_close(there, here, rtol=1e-6, atol=1e-5)  # convolutions have another memory layout here
     classify = transformers.pipeline("image-classification", str(tmp_path / "m"), device="cpu")
     found = [answer[0]["label"] for answer in classify(shown)]
     assert found == [CLASSES[index] for index in there.argmax(dim=1)]
