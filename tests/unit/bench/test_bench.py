@@ -1431,6 +1431,7 @@ SHIPPED = {
     "strong-few": 576,
     "strong-sketches": 435,
     "tags": 45,
+    "weak": 441,
     "whole": 135,
 }
 
