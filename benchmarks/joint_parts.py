@@ -8,6 +8,7 @@ Example::
 
     OMP_NUM_THREADS=1 python benchmarks/joint_parts.py cifar10n.npz clothing.npz cifar100.npz tiny-imagenet.npz
     OMP_NUM_THREADS=1 python benchmarks/joint_parts.py cifar100.npz tiny-imagenet.npz --per-class 5
+    OMP_NUM_THREADS=1 python benchmarks/joint_parts.py cifar10n.npz --noises worst one majority
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
 from labelsieve.detect.evidence.fit import _likeliest
 from labelsieve.detect.evidence.noise_model import Mistakes
-from labelsieve.detect.evidence.noise_rate import _minimum_count
+from labelsieve.detect.evidence.noise_rate import _minimum_count, noise_rate
 from labelsieve.detect.folds import random_folds
 
 
@@ -50,6 +51,11 @@ def _always_differ(sample: Any, start: Any) -> Any:
     return _likeliest(sample, start, biased=False)
 
 
+def _as_if_no_exchange(joined: Any, surest: Any, mistakes: Any, **named: Any) -> Any:
+    """Estimates the rate as if mistakes by class were far from an exchange of classes."""
+    return noise_rate(joined, surest, mistakes, **{**named, "exchanged": 0.0})
+
+
 _FIT, _RATE = "labelsieve.detect.evidence.fit.", "labelsieve.detect.evidence.noise_rate."
 _POSTERIOR = "labelsieve.detect.evidence.posterior."
 # Each part by what stands in its place: where it is looked up, and the value.
@@ -61,6 +67,8 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "classes never differ": ((_FIT + "_if_classes_differ", lambda *_: None),),
     "sharpness by likelihood": ((_FIT + "noise_rate", lambda *_, **__: None),),
     "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
+    "mistakes by class always rise": ((_FIT + "noise_rate", _as_if_no_exchange),),
+    "no reliability curve": ((_FIT + "reliability_rate", lambda *_, **__: None),),
     "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
     "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))), (_RATE + "MORE", 1e9)),
     "even noise alone": ((_FIT + "_mistakes", lambda *_: (Mistakes.EVEN, 0.0)),),
@@ -76,7 +84,7 @@ class JointParts:
     """What to measure.
 
     Attributes:
-        sources: Files of features with `truth`, `text`, and labels `label_NOISE_SEED`.
+        sources: Files of features with `truth`, `text`, and labels `label_NOISE_SEED`, or `label_NOISE` for all seeds.
         noises: Names of the noises.
         seeds: Their seeds.
         per_class: So many images of each class at random; all of them if it is not given.
@@ -109,6 +117,12 @@ def rows_of(data: LabelledFeatures, per_class: int | None, seed: int) -> NDArray
     return np.sort(np.concatenate([order[truth[order] == k][:per_class] for k in range(len(data.class_names))]))
 
 
+def label_of(source: Path, noise: str, seed: int) -> str:
+    """Returns the name of the array of labels with a noise."""
+    with np.load(source) as arrays:
+        return name if (name := f"label_{noise}_{seed}") in arrays else f"label_{noise}"
+
+
 def measured(job: JointParts, source: Path, label: str, seed: int) -> Cell:
     """Scans one file with one column of labels."""
     data = ls.load_features(source, label_column=label, truth_column="truth")
@@ -130,7 +144,9 @@ def row(job: JointParts, part: str) -> str:
             stack.enter_context(patch(name, value))
         cells = {
             noise: [
-                measured(job, source, f"label_{noise}_{seed}", seed) for source in job.sources for seed in job.seeds
+                measured(job, source, label_of(source, noise, seed), seed)
+                for source in job.sources
+                for seed in job.seeds
             ]
             for noise in job.noises
         }

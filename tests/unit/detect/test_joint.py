@@ -306,11 +306,11 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
 @pytest.mark.parametrize("kind", [Mistakes.EVEN, Mistakes.BY_CLASS])
 def test_what_weak_evidence_errs_on_among_the_surest_is_no_noise(kind: Mistakes) -> None:
     """Two in ten labels are wrong. Of the surest images more disagree, as weak evidence errs on some of them."""
-    data = known("symmetric", 0.2, sharpness=1.2)
+    data = known("symmetric", 0.2, sharpness=1.5)
     joined = Joined(3 * data.logits, torch.from_numpy(data.labels))
     errs = rate_of(joined, Mistakes.EXCHANGED).value
     rate = rate_of(joined, kind, exchanged=1.0).value - (FLOOR if kind is Mistakes.BY_CLASS else 0.0)
-    assert abs(rate - 0.2) < abs(errs - 0.2) / 2 and errs > 0.24
+    assert 0.2 < rate < errs - 0.04, "some of it: the evidence gets the most credit that it may have"
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])

@@ -114,9 +114,8 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
     """Returns the share of wrong labels among the surest images: what disagrees less what the evidence doubts there.
 
     Weak evidence, and any with few images a class, errs on its surest images, too, and knows that at the temperature
-    that fits the labels. Even noise lets that temperature be found, if its rate is known. The value starts from the
-    upper end, which credits the evidence with the most it may know, and is found again at the rate that this gives;
-    the lower end takes itself.
+    that fits the labels. Even noise lets that temperature be found, if its rate is known. The value takes the upper end
+    for it, which credits the evidence with the most it may know; the lower end takes itself.
     """
 
     def wrong(share: float, images: int, rate: float) -> float:
@@ -125,9 +124,8 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
         return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
 
     value, low, high = surest.shares
-    # no more often: of very weak evidence the rate sinks to 0, where all is doubt
-    value = wrong(value, surest.images, wrong(value, surest.images, high))
-    return Interval(value, min(wrong(low, surest.images_of_ends, low), value), high)
+    value, low = wrong(value, surest.images, high), wrong(low, surest.images_of_ends, low)
+    return Interval(value, min(low, value), high)
 
 
 def shows_classes(images: int, classes: int) -> bool:
