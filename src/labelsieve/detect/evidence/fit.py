@@ -114,7 +114,7 @@ def fit_joint(
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
         start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
-        zero_shot = sample.first(MOST_LOGITS // classes) if calibrated else None
+        zero_shot = sample.first() if calibrated else None
         unbiased = _if_classes_differ(sample, start)
         model, mistakes, exchanged, factor, reliable = start, Mistakes.EVEN, 0.0, None, None
         for number in range(ROUNDS):
@@ -187,9 +187,10 @@ class _Sample:
     def _chunk(self, number: int) -> Tensor:
         return self._held[number] if self._held else self.evidence(self.chunks[number])
 
-    def first(self, count: int) -> tuple[Tensor, Tensor]:
-        """Returns logits of the first kind of evidence, (m, K), and labels, (m,), m at most `count` and a chunk."""
-        return self._chunk(0)[0, :count], torch.from_numpy(self.labels[self.chunks[0][:count]])
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Returns logits of the first kind of evidence, (n, K), and labels, (n,)."""
+        logits = torch.cat([self._chunk(number)[0] for number in range(len(self.chunks))])
+        return logits, torch.from_numpy(self.labels[np.concatenate(self.chunks)])
 
     @torch.no_grad()
     def joined(self, model: JointModel) -> Joined:
