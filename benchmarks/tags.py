@@ -32,7 +32,7 @@ from PIL import Image
 
 import labelsieve as ls
 from labelsieve.core.engine import make_engine
-from labelsieve.data.noise import with_tag_noise
+from labelsieve.data.tags.noise import with_tag_noise
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.scenes import scenes, write_tags

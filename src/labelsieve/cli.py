@@ -196,12 +196,13 @@ def _check_encoding(args: Sequence[str]) -> None:
 
 
 def _print_help() -> None:
+    width = max(map(len, VERBS)) + 2
     lines = [
         "usage: labelsieve VERB [OPTIONS]",
         "",
         "Finds the wrong labels in an image data set with a vision-language model, and helps you to correct them.",
         "",
-        *(f"  {verb:11}{VERBS.about(verb)}." for verb in VERBS),
+        *(f"  {verb:{width}}{VERBS.about(verb)}." for verb in VERBS),
         "",
         "  labelsieve VERB --help       shows the options of a verb",
         "  labelsieve VERB --help-all   shows the rare ones too, each in full",

@@ -96,7 +96,7 @@ TAG_DETECTION = {
 TAG_CLASSIFICATION = {"map": Metric("mAP")}
 """Metrics of a classifier of tags by :func:`labelsieve.tag_metrics.measure_tags`, between 0 and 1."""
 TAG_DECISIONS = {"micro_f1": Metric("micro F1"), "macro_f1": Metric("macro F1")}
-"""Further metrics by it, at the threshold 0.5 and, in names that end in `_tuned`, at a tuned threshold."""
+"""Further metrics by the same, at the threshold 0.5 and, in names that end in `_tuned`, at a tuned threshold."""
 ESTIMATES = {
     "estimated_noise_rate": Metric("estimated noise rate", best="none"),
     "noise_rate_error": Metric("error of the estimated noise rate", best="lowest"),
@@ -107,14 +107,14 @@ ESTIMATES = {
 }
 """Further metrics of a detector of wrong labels in an experiment."""
 TEST = {f"test_{name}": replace(metric, title=f"test {metric.title}") for name, metric in CLASSIFICATION.items()}
-"""Its metrics on test images."""
+"""Metrics, on test images, of the classifier that a detector has trained."""
 FINE_TUNING = {
     "test_accuracy_start": Metric("test accuracy before fine-tuning"),
     "test_accuracy_best": Metric("test accuracy of the best epoch, chosen on the test set"),
     "used_rate": Metric("trained on"),
     "used_clean": Metric("of these, right"),
 }
-"""Its metrics of a classifier that is trained on a selection."""
+"""Further metrics of a classifier that is trained on a selection, in an experiment."""
 TAG_RATES = {
     "wrong_flagged": Metric("flagged of the given tags", best="none"),
     "missing_flagged": Metric("flagged of the absent tags", best="none"),
@@ -123,7 +123,7 @@ TAG_RATES = {
     "omission": Metric("missing of the right tags", best="none"),
     "estimated_omission": Metric("estimated missing of the right tags", best="none"),
 }
-"""Its rates of tags."""
+"""Rates of tags of a detector of wrong and missing tags, in an experiment."""
 COST = {
     "seconds": Metric("seconds", best="none", is_share=False),
     "memory": Metric("peak memory, GB", best="none", is_share=False, digits=2),
@@ -135,7 +135,8 @@ METRICS = DETECTION | RATES | ESTIMATES | CALIBRATION | TEST | FINE_TUNING | TAG
 METRIC_TITLES = {name: metric.title for name, metric in DETECTION.items()}
 SIDES = ("clean", "issue")
 """Terminal and report have a table of precision, recall and F1 for both sides, and a line for each other metric."""
-OTHER_METRICS = {name: metric.full_name for name, metric in DETECTION.items() if not name.startswith(SIDES)}
+_OF_SIDES = {f"{side}_{score}" for side in SIDES for score in ("precision", "recall", "f1")}
+OTHER_METRICS = {name: metric.full_name for name, metric in DETECTION.items() if name not in _OF_SIDES}
 # Bins of the calibration error, and the accuracy at even odds.
 _BINS, _EVEN = 10, 0.5
 

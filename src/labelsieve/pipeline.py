@@ -194,8 +194,7 @@ def _scan(
         templates = () if "images" in detector.requires else template_notes(vlm, images.class_names)
         notes = (*class_text_notes(vlm, images.class_names), *templates, *notes)
     scores = dataclasses.replace(scores, notes=notes)
-    for note in scores.notes:
-        engine.progress.say(note)
+    engine.progress.say_notes(scores.notes)
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
     record |= {"test": None if test is None else _test_record(test, scores)}
     record |= {"reviewed": None if prior_reviews is None else prior_reviews.to_record()}

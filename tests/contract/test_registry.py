@@ -58,7 +58,7 @@ OTHERS = (
     PANELS,
     FINDINGS,
 )  # which `labelsieve list` leaves out; `labelsieve --help` has the verbs
-REGISTRIES: dict[str, Registry[Any, Any]] = {each.option: each for each in (*OFFERED, *OTHERS)} | {
+REGISTRIES: dict[str, Registry[Any, Any]] = {each.title: each for each in (*OFFERED, *OTHERS)} | {
     "detector": DETECTORS,
     "detector of tags": TAG_DETECTORS,
 }
@@ -82,7 +82,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (PEFT, "vlm/peft", r"^def ([a-z]\w+)\(_?vlm: \w+, _?spec: ModuleSpec"),
     (ADAPTERS, "vlm/families", r"^class ([A-Z]\w*)\((?!nn)\w+\)"),
     (PUBLISHED, "data/published", r"^def (\w+)\(path: Path, split: str\)"),
-    (NOISE, "data", r"^def (\w+)\([^()]*request: Request"),
+    (NOISE, "data", r"^def (\w+)\([^()]*request: NoiseRequest"),
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
     (FORMATS, "report/exports", r"^def (write_\w+)\(request: ExportRequest\)"),
@@ -93,7 +93,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("registry", "folder", "beginning"), WRITTEN, ids=[each[0].option for each in WRITTEN])
+@pytest.mark.parametrize(("registry", "folder", "beginning"), WRITTEN, ids=[each[0].title for each in WRITTEN])
 def test_what_is_written_is_registered(registry: Registry[Any, Any], folder: str, beginning: str) -> None:
     root = Path(labelsieve.__file__).parent
     places = set()
@@ -121,7 +121,7 @@ def test_a_verb_that_was_stopped_says_how_to_go_on(verb: str) -> None:
 
 def test_all_of_it_is_listed() -> None:
     listed = {(option.split()[-1], name.removesuffix(":PATH")) for option, name, _ in entries(None)}
-    assert {(registry.option, name) for registry in OFFERED for name in registry} <= listed
+    assert {(registry.title, name) for registry in OFFERED for name in registry} <= listed
 
 
 def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:

@@ -30,9 +30,10 @@ from labelsieve.core.provenance import to_json, versions
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
-from labelsieve.data.noise import inject, with_tag_noise
+from labelsieve.data.noise import inject
 from labelsieve.data.noise_files import apply_noise, read_noise
 from labelsieve.data.tags.loading import load_tags
+from labelsieve.data.tags.noise import with_tag_noise
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.registry import check_input

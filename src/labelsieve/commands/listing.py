@@ -78,7 +78,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
 
 def _choices(registry: Registry[Any, Any], *, verb: str = "") -> Iterator[tuple[str, str, str]]:
     for name in registry:
-        yield verb + registry.option, name, registry.about(name)
+        yield verb + registry.title, name, registry.about(name)
 
 
 def _entries_of_adapt() -> Iterator[tuple[str, str, str]]:

@@ -128,7 +128,7 @@ class Noise(Command):
         return path, "scan", "scan it with --truth-column clean_label"
 
     def _write_tags(self, progress: Progress) -> tuple[Path, str, str]:
-        from labelsieve.data.noise import with_tag_noise
+        from labelsieve.data.tags.noise import with_tag_noise
         from labelsieve.data.tags.noise_files import CLEAN_TAGS, write_tag_noise
 
         source = source_of_options(TagSource, self.data.source, self.data)

@@ -37,7 +37,7 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
     As a mapping it maps names to the objects, which are loaded on access.
 
     Args:
-        option: The command-line option, such as `--peft`.
+        title: What is chosen, for messages: a command-line option such as `--peft`, or a word.
         *entries: The choices, in the order in which they are listed.
 
     Raises:
@@ -49,11 +49,11 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
         (['json', 'hex'], '[1]', 'text')
     """
 
-    def __init__(self, option: str, *entries: EntryT) -> None:
-        self.option, self.entries = option, dict[str, EntryT]()
+    def __init__(self, title: str, *entries: EntryT) -> None:
+        self.title, self.entries = title, dict[str, EntryT]()
         for entry in entries:
             if entry.name in self.entries:
-                raise SettingsError(f"{option} {entry.name} is registered twice; choose another name")
+                raise SettingsError(f"{title} {entry.name} is registered twice; choose another name")
             self.entries[entry.name] = entry
 
     def __getitem__(self, name: str) -> T:

@@ -14,7 +14,7 @@ from labelsieve.core.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class Kind(Entry):
-    """A kind of noise; its `place` is a function of images and :class:`labelsieve.data.noise.Request`.
+    """A kind of noise; its `place` is a function of images and :class:`labelsieve.data.noise.NoiseRequest`.
 
     Attributes:
         needs_images: Whether it depends on pixels, which features lack.
@@ -34,9 +34,13 @@ NOISE: Registry[Callable[..., Any], Kind] = Registry(
     "--kind",
     Kind("symmetric", _HERE + "symmetric_noise", "to any other class, all equally likely"),
     Kind("pair", _HERE + "pair_noise", "to the next class, the last to the first", takes_pairs=True),
-    Kind("instance", _HERE + "instance_noise", "to a class that depends on the pixels", needs_images=True),
     Kind(
-        *("tags", _HERE + "tag_noise", "tags left out and added, where images have several labels"),
+        *("instance", _HERE + "instance_noise", "to a class that depends on the pixels"),
+        needs_images=True,
+        takes=("rate",),
+    ),
+    Kind(
+        *("tags", "labelsieve.data.tags.noise:tag_noise", "tags left out and added, where images have several labels"),
         for_tags=True,
         takes=("omit", "add"),
     ),

@@ -1,4 +1,4 @@
-"""Detectors: they score how likely each given label is correct, and decide nothing.
+"""Detectors: they score how likely each given label is correct, and say by which rule to flag.
 
 * `base.py`: `Detector`; `registry.py`: the table of detectors; `scores.py`: `Scores`, what detectors return
 * `inputs.py`: what detectors get: features, labels and class texts, from images and a model or computed before

@@ -41,7 +41,7 @@ def detector_class(name: str) -> type[Any]:
     Raises:
         SettingsError: There is no such detector.
     """
-    return look_up(DETECTORS, name, what=DETECTORS.option)
+    return look_up(DETECTORS, name, what=DETECTORS.title)
 
 
 def detector_name(detector: Detector) -> str:

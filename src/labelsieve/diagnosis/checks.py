@@ -318,7 +318,7 @@ def _unreadable(scan: ScanStatistics) -> Finding | None:
         "problem" if share >= MANY_UNREADABLE else "warning",
         figure=f"{counted(rows.size, *what)} ({percent(share)}) could not be read, for example "
         f"{shortened(name)}: {shortened(reason, 200)}",
-        message="They were left out and have no verdict.",
+        message="What cannot be read has no verdict.",
         advice=advice,
     )
 

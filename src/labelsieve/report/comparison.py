@@ -21,8 +21,8 @@ from labelsieve.report.printing import Unbroken, new_table, print_table
 from labelsieve.verdicts import Verdicts
 
 CHANGES = {
-    "came": ("flag came", "flags came"),
-    "went": ("flag went", "flags went"),
+    "came": ("new flag", "new flags"),
+    "went": ("removed flag", "removed flags"),
     "changed": ("other label changed", "other labels changed"),
 }
 """Kinds of changes between two runs: the word in the table of changes, and its singular and plural in a text."""

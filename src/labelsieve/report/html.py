@@ -106,12 +106,11 @@ def _context(
     cards = _cards(verdicts, images, rows, thumbnails)
     about = Page(verdicts=verdicts, images=images, rows=rows, progress=progress)
     panels = {name: values for name in PANELS if (values := PANELS[name](about)) is not None}
-    return {
+    context = {
         **page_context(verdicts, script="report.js", default_source="labelled images", facts=_facts(verdicts)),
         "fingerprints": {
             name: part.fingerprint for name, part in (("Data", run.data), ("Model", run.model)) if part.fingerprint
         },
-        **{key: value for values in panels.values() for key, value in values.items()},
         "panels": {name: PANELS.about(name) for name in panels},
         "unit": verdicts.unit,
         "readable": readable,
@@ -125,6 +124,11 @@ def _context(
         "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),
     }
+    for name, values in panels.items():
+        if taken := sorted(context.keys() & values.keys()):
+            raise KeyError(f"panel {name} returns {', '.join(taken)}, which the page or another panel has")
+        context |= values
+    return context
 
 
 def _facts(verdicts: Verdicts) -> dict[str, str | None]:

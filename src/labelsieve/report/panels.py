@@ -1,7 +1,7 @@
 """The sections of the report, in their order, and the data of each.
 
 A new panel is a template `templates/panels/NAME.html.jinja`, a `<section>` with the name as its id, and one line in
-`PANELS`, with a function here that returns the data of the template.
+`PANELS`, with a function here that returns the data of the template, under names that no other panel has.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ PANELS: Registry[Callable[[Page], dict[str, Any] | None], Entry] = Registry(
     Entry("images", _HERE + "images", "Images"),
     Entry("classes", _HERE + "classes", "Classes"),
     Entry("annotators", _HERE + "annotators", "Annotators"),
-    Entry("beside", _HERE + "image_problems", "Beside labels"),
+    Entry("beside", _HERE + "image_problems", "Beside wrong labels"),
     Entry("metrics", _HERE + "metrics", "Metrics"),
     Entry("unreadable", _HERE + "unreadable", "Unreadable"),
 )

@@ -178,7 +178,9 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
-        steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to these"))
+        steps.append(
+            ("with what you marked in the report", "add --marks labelsieve-marks.csv to apply, export or adapt")
+        )
     if steps:
         print_next_steps(steps, console)
 

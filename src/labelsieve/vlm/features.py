@@ -206,7 +206,7 @@ def _extract_rows(
     errors: dict[int, str] = {}
     flat: list[int] = []
     images = source.images if isinstance(source, CachedImages) else source
-    unit = "images" if images.boxes is None else "parts"
+    rows_are = "images" if images.boxes is None else "boxes"
     process_rows = np.array_split(images.by_image(np.arange(len(pooled))), accelerator.num_processes)[
         accelerator.process_index
     ]
@@ -214,7 +214,7 @@ def _extract_rows(
     with (
         torch.inference_mode(),
         reuse_allocations(),
-        engine.progress.task("reading images", total=len(process_rows), unit=unit) as advance,
+        engine.progress.task("reading images", total=len(process_rows), unit=rows_are) as advance,
     ):
         for batch in prepared(source, rows, vlm, device=engine.device):
             errors.update(batch.errors)

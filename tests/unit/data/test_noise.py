@@ -19,7 +19,7 @@ from labelsieve.core.errors import DataError, RunError, SettingsError
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
 from labelsieve.data.noise import (
-    Request,
+    NoiseRequest,
     class_weights,
     flip_rates,
     inject,
@@ -144,7 +144,7 @@ def test_instance_noise_depends_on_the_image_and_keeps_about_the_rate() -> None:
 @pytest.mark.parametrize("kind", NOISE)
 def test_what_a_kind_takes_can_be_asked_for(kind: str) -> None:
     takes = NOISE.entries[kind].takes
-    assert takes and {*takes} <= {field.name for field in dataclasses.fields(Request)}
+    assert takes and {*takes} <= {field.name for field in dataclasses.fields(NoiseRequest)}
     shares = {*takes} - {"exact"}
     for settings_class in (NoiseCommand, NoiseOfExperiment):
         assert shares <= {field.name for field in dataclasses.fields(settings_class)}
@@ -152,7 +152,9 @@ def test_what_a_kind_takes_can_be_asked_for(kind: str) -> None:
 
 def test_inject_refuses_kinds_for_tags() -> None:
     for kind in kinds_for(tags=True):
-        with pytest.raises(SettingsError, match="expected kind of noise to be one of symmetric, pair, instance, got"):
+        with pytest.raises(
+            SettingsError, match=f"expected kind of noise to be one of {', '.join(kinds_for(tags=False))}, got"
+        ):
             inject(some_images(), kind=kind, rate=0.3)
 
 
@@ -226,7 +228,7 @@ def test_unreadable_images_keep_their_label_under_instance_noise(photo_folder: C
     noisy = inject(images, kind="instance", rate=0.95, seed=2)
     assert noisy.labels[0] == images.labels[0]
     assert (noisy.labels != images.labels).sum() >= 4
-    assert any("1 images cannot be read" in note and "cat/0.png" in note for note in noisy.notes)
+    assert any("1 image could not be read" in note and "cat/0.png" in note for note in noisy.notes)
 
 
 def test_written_file_loads_as_the_same(photo_folder: Callable[..., Path], tmp_path: Path) -> None:

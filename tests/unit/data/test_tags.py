@@ -19,6 +19,7 @@ from PIL import Image
 import labelsieve as ls
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
 from labelsieve.data.noise_files import METADATA
+from labelsieve.data.noise_kinds import kinds_for
 from labelsieve.data.tags.columns import split_texts
 from labelsieve.data.tags.noise_files import apply_tag_noise, read_tag_noise, write_tag_noise
 from labelsieve.demo import MINI_CLIP
@@ -458,7 +459,7 @@ def test_what_the_command_line_refuses(tagged: ls.TaggedImages, run: Run, tmp_pa
         (("noise", source, "--kind", "tags", "--out", "x.parquet"), "expected --omit or --add above 0"),
         (
             ("noise", source, "--kind", "tags", "--rate", "0.1", "--out", "x.parquet"),
-            "--rate goes with --kind symmetric or pair or instance only",
+            f"--rate goes with --kind {' or '.join(kinds_for(tags=False))} only",
         ),
         (
             ("noise", source, "--kind", "pair", "--rate", "0.1", "--omit", "0.1", "--out", "x.parquet"),

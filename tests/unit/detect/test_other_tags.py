@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from labelsieve.core.engine import Engine
-from labelsieve.data.noise import inject_tags
+from labelsieve.data.tags.noise import inject_tags
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.other_tags import _couplings, other_tags_kind

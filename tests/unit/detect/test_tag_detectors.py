@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
-from labelsieve.data.noise import inject_tags
+from labelsieve.data.tags.noise import inject_tags
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.registry import DETECTORS
 from labelsieve.detect.tags.base import TagDetector

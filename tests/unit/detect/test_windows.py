@@ -16,7 +16,7 @@ import labelsieve as ls
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.images import Images
-from labelsieve.data.noise import inject_tags
+from labelsieve.data.tags.noise import inject_tags
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.inputs import inputs_of_images
 from labelsieve.detect.tags import joining, windows

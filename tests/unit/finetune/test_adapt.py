@@ -38,7 +38,7 @@ from labelsieve.finetune import loop as training
 from labelsieve.finetune import losses as robust
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.finetune.job import draw_validation_rows
-from labelsieve.finetune.registry import TUNE
+from labelsieve.finetune.registry import LOSSES, TUNE
 from labelsieve.finetune.result import Adapted, model_card
 from labelsieve.finetune.run import check_model_folder
 from labelsieve.finetune.selection import Selection, choose
@@ -952,7 +952,7 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss": "gec"}, r'expected loss to be one of ce, gce, sce, elr, gmm, got gec \(did you mean "gce"\?\)'),
+        ({"loss": "gec"}, rf'expected loss to be one of {", ".join(LOSSES)}, got gec \(did you mean "gce"\?\)'),
         ({"epochs": -1}, "expected epochs from 0 to 1,000, got -1"),
         ({"learning_rate": 0.0}, "expected learning_rate above 0 and at most 10, got 0.0"),
         ({"head_learning_rate": float("nan")}, "expected head_learning_rate above 0 and at most 10, got nan"),

@@ -23,9 +23,10 @@ class TableFormat(Entry):
     Attributes:
         suffixes: The suffixes of its files, in lower case.
         count: The place of a function `(path) -> int`, the number of rows in one file.
-        write: The place of a function `(files, targets, *, column, edits)`, which writes files with other labels and no
-            other changes: all files of the table, those to write with their targets, the column of labels, and the
-            :class:`labelsieve.data.sources.edits.Edits` of each file.
+        write: The place of a function `(files, targets, *, column, edits)`, which writes files with other labels, the
+            columns of `edits.verdicts` where there are some, and no other changes: all files of the table, those to
+            write with their targets, the column of labels, and the :class:`labelsieve.data.sources.edits.Edits` of each
+            file.
         magic: First and last bytes of its files; empty if there are none.
         schema: The place of a function `(path) -> pyarrow.Schema`, if columns have types and may contain images and
             features. Empty if values are texts, such as paths of images.

@@ -40,7 +40,7 @@ def tag_detector_class(name: str) -> type[Any]:
         raise SettingsError(
             f"--detector {name} reads one label an image, and these have several; use {', '.join(TAG_DETECTORS)}"
         )
-    return look_up(TAG_DETECTORS, name, what=TAG_DETECTORS.option)
+    return look_up(TAG_DETECTORS, name, what=TAG_DETECTORS.title)
 
 
 def tag_detector_name(detector: object) -> str:

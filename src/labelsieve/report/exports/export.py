@@ -68,7 +68,7 @@ def export(
         images: The images of the verdicts; required by formats that are a folder. If they are passed, copies of an
             image share a review.
         format: A key of `labelsieve.report.exports.registry.FORMATS`.
-        out: The file or, for `imagefolder`, the folder to write. It is written completely or not at all.
+        out: The file or, for the formats that are a folder, the folder. It is written completely or not at all.
         marks: Reviews: run folders with a log of answers, and CSV files of marks, downloaded from the report; one or
             several, see :func:`labelsieve.review.row_reviews.read_reviews`.
         drop_at: For `imagefolder`: 1 leaves out every flagged image; 0.5 leaves out the same images as

@@ -1,0 +1,82 @@
+"""Noise of several labels an image: right tags that are left out, and wrong ones that are added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelsieve.core.progress import Progress
+from labelsieve.core.validation import Rate, Seed, check_value
+from labelsieve.data.noise import NoiseRequest
+from labelsieve.data.noise_kinds import NOISE
+from labelsieve.data.tags.records import TaggedImages, checked_tags
+
+
+def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1, seed: int = 0) -> NDArray[np.bool_]:
+    """Removes right tags and adds wrong ones, for images that have several labels.
+
+    First, exactly `round(omit * T)` of the T tags are removed, all equally likely. Then each class gets wrong tags on
+    images that do not show it, all equally likely, as many as make up a share `add` of its tags in the result, rounded:
+    "10 % wrong and 20 % missing" is `add=0.1, omit=0.2`. Removed tags are not added again, and no class gets more tags
+    than there are images without it. An image may have no tag in the result.
+
+    Args:
+        tags: Shape (N, K), bool: the right tags.
+        omit: Share of the right tags that are removed, from 0 to below 1.
+        add: Share of the tags of the result that are wrong, from 0 to below 1.
+        seed: Seed of all draws.
+
+    Returns:
+        Shape (N, K), bool.
+
+    Raises:
+        SettingsError: A share is out of range.
+        DataError: The tags are not an array (N, K) of bool.
+
+    Example:
+        >>> import numpy as np
+        >>> right = np.zeros((1000, 2), dtype=bool)
+        >>> right[:450, 0] = True
+        >>> tags = inject_tags(right, omit=0.2, add=0.1)
+        >>> int((right & ~tags).sum()), int((tags & ~right).sum()), int(tags.sum())
+        (90, 40, 400)
+    """
+    check_value("omit", omit, Rate)
+    check_value("add", add, Rate)
+    check_value("seed", seed, Seed)
+    tags = checked_tags(tags)
+    rng, noisy = np.random.default_rng(seed), tags.copy()
+    rows, columns = tags.nonzero()
+    omitted = rng.choice(len(rows), size=round(omit * len(rows)), replace=False)
+    noisy[rows[omitted], columns[omitted]] = False
+    for column in range(tags.shape[1]):
+        free = np.flatnonzero(~tags[:, column])
+        count = round(int(noisy[:, column].sum()) * add / (1 - add))
+        noisy[rng.choice(free, size=min(count, len(free)), replace=False), column] = True
+    return noisy
+
+
+def tag_noise(images: TaggedImages, request: NoiseRequest) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Returns tags of :func:`inject_tags`, (N, K), and remarks for the user."""
+    return inject_tags(images.tags, omit=request.omit, add=request.add, seed=request.seed), ()
+
+
+def with_tag_noise(
+    images: TaggedImages, *, kind: str, seed: int = 0, progress: Progress | None = None, **shares: float
+) -> TaggedImages:
+    """Returns images with noisy tags as given tags, the previous tags as `truth`, and a note.
+
+    Args:
+        images: N images; their tags are taken as right.
+        kind: A kind of `NOISE` for tags.
+        seed: Seed of all draws.
+        progress: Receives progress.
+        **shares: Parameters of the kind.
+    """
+    request = NoiseRequest(seed=seed, progress=progress or Progress(), **shares)  # type: ignore[arg-type]
+    noisy, notes = NOISE[kind](images, request)
+    omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
+    note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
+    return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, *notes, note))
