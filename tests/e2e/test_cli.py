@@ -125,7 +125,7 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
     [
         (["scan"], "labelsieve: missing SOURCE, --out; see labelsieve scan --help\n"),
         (["scan", "photos", "--nope"], "missing --out; unknown option --nope; see labelsieve scan --help"),
-        (["scan", "photos", "--out", "run", "--epoch", "3"], "unknown option --epoch, 3; near to it: --epochs, "),
+        (["scan", "photos", "--out", "run", "--epoch", "3"], "unknown option --epoch; near to it: --epochs, "),
         (
             ["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"],
             "of --detector deft, small-",

@@ -117,7 +117,8 @@ def _reworded(message: str) -> str:
     if match := _OPTION_MISSING.fullmatch(message):
         return f"missing {match['options']}"
     if match := _UNKNOWN.fullmatch(message):
-        return f"unknown option {shown(match['words'])}"
+        options = [word for word in match["words"].split(", ") if word.startswith("-")]
+        return f"unknown option {shown(', '.join(options) or match['words'])}"
     if match := _SIMILAR.fullmatch(message):
         return f"near to {shown(match['word'] or 'it')}: {listed(filter(None, match['options'].split(', ')))}"
     return message

@@ -321,7 +321,11 @@ def test_contexts_too_long_for_the_text_encoder(
 def test_there_is_a_page_on_it(name: str) -> None:
     folder = Path(__file__).parents[3] / "docs" / "detectors"
     page = (folder / f"{name}.md").read_text(encoding="utf-8")
-    assert page.startswith(f"# `{name}`") and f"]({name}.md)" in (folder / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(
+        rf"^\| \[`{name}`\]\({name}\.md\) .*", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert page.startswith(f"# `{name}`") and f"`ls.{detector_class(name).__name__}`" in row
+    assert getattr(ls, detector_class(name).__name__) is detector_class(name)
     for part in ("| input |", "| output |", "| source |", "| command |", "**Settings.**", "**What to expect.**"):
         assert part in page
     assert "**When it fails.**" in page
