@@ -26,7 +26,7 @@ RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # What rises by more than that within the surest images, by so many standard errors, is what the evidence errs on.
 RISING_ERRORS = 3.0
 # A logit scale is far off from this factor on.
-FAR_OFF = 3.0
+FAR_OFF = 2.0
 
 
 class Surest(NamedTuple):
@@ -75,8 +75,8 @@ def noise_rate(
     what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
     alike. Other mistakes are more often made on the other images: by `RISE` and `FLOOR`, and by the less the closer
     they come to an exchange; by `ALIKE_RISE` where they follow looks. The reliability curve of a zero-shot model takes
-    some mistakes for its own doubt, so of mistakes by class at least so many are wrong as it reads, and by the same
-    rise no more. No more labels are considered wrong than disagree with the evidence.
+    some mistakes for its own doubt, so no more labels are wrong than it reads, by the same rise; and of mistakes by
+    class at least as many as it reads. No more are considered wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
@@ -90,8 +90,10 @@ def noise_rate(
     """
     if mistakes is Mistakes.EXCHANGED:
         return surest.shares
+    bound = 1.0 if reliable is None else RISE * reliable + FLOOR
     if mistakes is Mistakes.EVEN:
-        return _without_doubt(joined, surest)
+        value, low, high = _without_doubt(joined, surest)
+        return Interval(min(value, bound), min(low, bound), high)
     disagreeing = float(_disagreeing(joined).float().mean())
 
     def raised(share: float, rise: float) -> float:
@@ -103,8 +105,7 @@ def noise_rate(
     else:
         (share, low, _), rise = _without_doubt(joined, surest), RISE
         value = raised(share, 1 + (rise - 1) * (1 - exchanged))
-        if reliable is not None:
-            value = min(max(value, min(reliable, raised(share, rise))), rise * reliable + FLOOR)
+        value = min(max(value, min(reliable or 0.0, raised(share, rise))), bound)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
