@@ -294,9 +294,11 @@ def test_mistakes_rise_the_less_the_closer_they_come_to_an_exchange() -> None:
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     joined = joined_of(mistaken("class"))
     alone = rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8)
-    most = rate_of(joined, Mistakes.BY_CLASS)
+    most = min(RISE * rate_of(joined, Mistakes.EXCHANGED).value + FLOOR, disagreeing(joined))
     of_curve = {each: rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each) for each in (0.0, 0.1, 1.0)}
-    assert of_curve[1.0].value == most.value > alone.value, "so many are wrong at least, within what is assumed"
+    assert of_curve[1.0].value == pytest.approx(most) and most > alone.value, (
+        "so many are wrong at least, within what is assumed"
+    )
     assert of_curve[0.1].value == pytest.approx(RISE * 0.1 + FLOOR) and of_curve[0.1].value < alone.value, "no more"
     assert of_curve[0.0].low <= of_curve[0.0].value == pytest.approx(FLOOR) and of_curve[0.0].high == alone.high
     for kind in (Mistakes.EXCHANGED, Mistakes.ALIKE):

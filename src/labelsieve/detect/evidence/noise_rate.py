@@ -105,7 +105,7 @@ def noise_rate(
     else:
         (share, low, _), rise = _without_doubt(joined, surest), RISE
         value = raised(share, 1 + (rise - 1) * (1 - exchanged))
-        value = min(max(value, min(reliable or 0.0, raised(share, rise))), bound)
+        value = min(max(value, min(reliable or 0.0, raised(surest.shares.value, rise))), bound)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
