@@ -233,7 +233,8 @@ def test_the_model_of_the_scan_becomes_a_standard_classifier(
         inputs = processor(images=drawn, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(inputs, result.backbone.pixels(drawn), rtol=0, atol=0)
         logits, here = model(pixel_values=inputs).logits, result.backbone.logits(inputs)
-    torch.testing.assert_close(logits, here, rtol=0, atol=1e-5)
+    # convolutions have another memory layout here
+    torch.testing.assert_close(logits, here, rtol=2e-5, atol=1e-5)
     classify = transformers.pipeline("image-classification", str(tmp_path / "m"), device="cpu")
     assert [answer[0]["label"] for answer in classify(drawn)] == [CLASSES[row] for row in logits.argmax(dim=1)]
 
