@@ -32,6 +32,7 @@ from labelsieve.detect.evidence.noise_model import (
 from labelsieve.detect.evidence.noise_rate import (
     ALIKE_RISE,
     FLOOR,
+    READ,
     RISE,
     _among_surest,
     _where_flat,
@@ -294,13 +295,16 @@ def test_mistakes_rise_the_less_the_closer_they_come_to_an_exchange() -> None:
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     joined = joined_of(mistaken("class"))
     alone = rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8)
-    most = min(RISE * rate_of(joined, Mistakes.EXCHANGED).value + FLOOR, disagreeing(joined))
-    of_curve = {each: rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each) for each in (0.0, 0.1, 1.0)}
-    assert of_curve[1.0].value == pytest.approx(most) and most > alone.value, (
-        "so many are wrong at least, within what is assumed"
+    shown = rate_of(joined, Mistakes.EXCHANGED).value
+    readings = (0.0, 0.1, shown, shown + 0.05, 1.0)
+    none, low, same, more, most = (
+        rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each) for each in readings
     )
-    assert of_curve[0.1].value == pytest.approx(RISE * 0.1 + FLOOR) and of_curve[0.1].value < alone.value, "no more"
-    assert of_curve[0.0].low <= of_curve[0.0].value == pytest.approx(FLOOR) and of_curve[0.0].high == alone.high
+    assert most.value == pytest.approx(min(RISE * shown + FLOOR, disagreeing(joined))), "within what is assumed"
+    assert same.value == pytest.approx(shown)
+    assert more.value == pytest.approx(shown + READ * 0.05) and more.value < most.value
+    assert low.value == pytest.approx(RISE * 0.1 + FLOOR) and low.value < alone.value, "it reads less than they show"
+    assert none.low <= none.value == pytest.approx(FLOOR) and none.high == alone.high
     for kind in (Mistakes.EXCHANGED, Mistakes.ALIKE):
         for each in (0.0, 1.0):
             assert rate_of(joined, kind, reliable=each) == rate_of(joined, kind), "it is not asked about others"

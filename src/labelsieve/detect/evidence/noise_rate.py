@@ -23,6 +23,8 @@ SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 SURE_OF_A_CLASS = 30
 # Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
+# Of the rise the reliability curve takes about a half for doubt, so what it reads of it counts twice.
+READ = 2.0
 # What rises by more than that within the surest images, by so many standard errors, is what the evidence errs on.
 RISING_ERRORS = 3.0
 # A logit scale is far off from this factor on.
@@ -74,9 +76,10 @@ def noise_rate(
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
     what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
     alike. Other mistakes are more often made on the other images: by `RISE` and `FLOOR`, and by the less the closer
-    they come to an exchange; by `ALIKE_RISE` where they follow looks. The reliability curve of a zero-shot model takes
-    some mistakes for its own doubt, so no more labels are wrong than it reads, by the same rise; and of mistakes by
-    class at least as many as it reads. No more are considered wrong than disagree with the evidence.
+    they come to an exchange; by `ALIKE_RISE` where they follow looks. The reliability curve of a zero-shot model that
+    reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One that reads
+    fewer takes mistakes for its own doubt, but no more than the rise: that bounds them, and even noise. No more are
+    considered wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
@@ -103,9 +106,11 @@ def noise_rate(
         (share, low, _), rise = surest.shares, ALIKE_RISE
         value = raised(share, rise)
     else:
-        (share, low, _), rise = _without_doubt(joined, surest), RISE
-        value = raised(share, 1 + (rise - 1) * (1 - exchanged))
-        value = min(max(value, min(reliable or 0.0, raised(surest.shares.value, rise))), bound)
+        (share, low, _), rise, shown = _without_doubt(joined, surest), RISE, surest.shares.value
+        if reliable is None or reliable < shown:  # a model that knows little takes most mistakes for its doubt
+            value = min(raised(share, 1 + (rise - 1) * (1 - exchanged)), bound)
+        else:
+            value = min(shown + READ * (reliable - shown), raised(shown, rise))
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
