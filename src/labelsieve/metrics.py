@@ -133,9 +133,9 @@ COST = {
 METRICS = DETECTION | RATES | ESTIMATES | CALIBRATION | TEST | FINE_TUNING | TAG_DETECTION | TAG_RATES | COST
 """All metrics of an experiment, in the order of its columns."""
 METRIC_TITLES = {name: metric.title for name, metric in DETECTION.items()}
-SIDES = ("clean", "issue")
-"""Terminal and report have a table of precision, recall and F1 for both sides, and a line for each other metric."""
-_OF_SIDES = {f"{side}_{score}" for side in SIDES for score in ("precision", "recall", "f1")}
+SIDES, SIDE_SCORES = ("clean", "issue"), ("precision", "recall", "f1")
+"""Terminal and report have a table of these scores for both sides, and a line for each other metric."""
+_OF_SIDES = {f"{side}_{score}" for side in SIDES for score in SIDE_SCORES}
 OTHER_METRICS = {name: metric.full_name for name, metric in DETECTION.items() if name not in _OF_SIDES}
 # Bins of the calibration error, and the accuracy at even odds.
 _BINS, _EVEN = 10, 0.5

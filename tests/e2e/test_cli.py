@@ -517,6 +517,10 @@ def test_a_file_of_noise_is_parquet_and_may_be_drawn_as_in_the_paper(
         table = pq.read_table(out)
         pairs = zip(*(table[name].to_pylist() for name in ("label", "clean_label")), strict=True)
         changed.append(sum(noisy != clean for noisy, clean in pairs))
+    code, _, err = run(
+        "noise", drawn_folder, "--kind", "instance", "--rate", 0.5, "--paper-rate", "--out", tmp_path / "i.parquet"
+    )
+    assert code == 2 and "--paper-rate goes with --kind symmetric or pair only, got --kind instance" in err
     assert set(changed) != {16} and all(4 <= count <= 22 for count in changed), "12 are expected, and none is sure"
 
 

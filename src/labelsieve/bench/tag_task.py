@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labelsieve.bench.tasks import Task, cost_of, last_note
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.provenance import fingerprint
-from labelsieve.metrics import COST, TAG_DETECTION, TAG_RATES
+from labelsieve.metrics import COST, SIDE_SCORES, TAG_DETECTION, TAG_RATES
 
 if TYPE_CHECKING:
     from labelsieve.bench.cell_inputs import CellInputs
@@ -81,8 +81,7 @@ def _scan_once(inputs: CellInputs) -> tuple[TagVerdicts, bool]:
 
 def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Sets precision, recall and F1 of a kind to None if no tag is wrong, or none is missing."""
-    measures = ("precision", "recall", "f1")
-    empty = {f"{kind}_{each}" for kind in ("wrong", "missing") if not metrics[f"{kind}_rate"] for each in measures}
+    empty = {f"{kind}_{each}" for kind in ("wrong", "missing") if not metrics[f"{kind}_rate"] for each in SIDE_SCORES}
     return {name: None if name in empty else metrics[name] for name in TAG_DETECTION if name in metrics}
 
 

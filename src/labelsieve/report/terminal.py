@@ -15,7 +15,7 @@ from rich.text import Text
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
 from labelsieve.data.published.base import named_source
-from labelsieve.metrics import OTHER_METRICS
+from labelsieve.metrics import OTHER_METRICS, SIDE_SCORES
 from labelsieve.records import OriginRecord, RunRecord
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
@@ -136,9 +136,7 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     for name in ("precision", "recall", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     for side, title in (("clean", "correct labels kept (clean_*)"), ("issue", "wrong labels flagged (issue_*)")):
-        table.add_row(
-            title, *(plain(common.score(metrics.get(f"{side}_{name}"))) for name in ("precision", "recall", "f1"))
-        )
+        table.add_row(title, *(plain(common.score(metrics.get(f"{side}_{name}"))) for name in SIDE_SCORES))
     print_table(table, console)
     other = (
         *(f"{title} {common.score(metrics.get(name))}" for name, title in OTHER_METRICS.items()),
@@ -173,14 +171,13 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
         run, base = quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
         clean_folder, model = (shlex.quote(f"{base}-{title}") for title in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
+        verbs = "export or adapt"
         if (suffix := _suffix_of_corrected(verdicts.run.origin)) is not None:
-            corrected = shlex.quote(f"{base}-corrected{suffix}")
+            corrected, verbs = shlex.quote(f"{base}-corrected{suffix}"), f"apply, {verbs}"
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
-        steps.append(
-            ("with what you marked in the report", "add --marks labelsieve-marks.csv to apply, export or adapt")
-        )
+        steps.append(("with what you marked in the report", f"add --marks labelsieve-marks.csv to {verbs}"))
     if steps:
         print_next_steps(steps, console)
 

@@ -265,6 +265,19 @@ def test_classes_that_the_evidence_knows_little_do_not_differ() -> None:
     assert not classes_differ(joined)
 
 
+@pytest.mark.parametrize(("rate", "differ"), [(0.1, False), (0.3, True)])
+def test_classes_differ_by_more_than_three_points(rate: float, differ: bool) -> None:
+    """One class of five, of which the evidence is less sure, has wrong labels: 2 and 6 points more among the surest."""
+    count, truth = 20_000, torch.arange(20_000) % CLASSES
+    logits = torch.zeros(count, CLASSES)
+    logits[torch.arange(count), truth] = torch.where(truth == 0, 8.0, 12.0) + torch.rand(count, generator=generator(2))
+    wrong = (truth == 0) & (torch.rand(count, generator=generator(1)) < rate)
+    joined = Joined(logits, torch.where(wrong, 1, truth))
+    of_all, of_each = (surest_images(joined, by_class=by_class) for by_class in (False, True))
+    assert of_all and of_each and of_each.shares.low > of_all.shares.high, "by more than chance"
+    assert classes_differ(joined) == differ
+
+
 def test_no_more_labels_are_wrong_than_disagree() -> None:
     data = known("symmetric", 0.3, sharpness=12.0)
     joined = Joined(data.logits, torch.from_numpy(data.labels))

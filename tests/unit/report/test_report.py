@@ -19,7 +19,7 @@ from labelsieve.core.quantities import duration, percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import OTHER_METRICS
-from labelsieve.report import MAX_IMAGES, html
+from labelsieve.report import MAX_IMAGES, html, panels
 from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
 from labelsieve.report.html import NEAR_MISSES, gallery_rows, write_report
@@ -205,6 +205,15 @@ def test_a_record_with_nothing_in_it_is_enough(tmp_path: Path) -> None:
 def test_extremes_render(tmp_path: Path, quality: list[float]) -> None:
     page = render(tmp_path, [0, 1], quality)
     assert len(page.all("article")) == int(np.isfinite(quality).sum())
+
+
+@pytest.mark.parametrize("taken", ["names", "metrics"])
+def test_a_panel_takes_no_name_of_the_page_or_of_another(
+    taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panels, "unreadable", lambda _page: {taken: ()})
+    with pytest.raises(KeyError, match=f"panel unreadable returns {taken}, which"):
+        render(tmp_path, [0, 1], [0.1, 0.9], truth=[1, 1])
 
 
 def test_no_images_at_all(tmp_path: Path) -> None:

@@ -96,11 +96,13 @@ def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert f"write the clean part: labelsieve export '{folder}' --format imagefolder --out '{folder}-clean'" in steps
     assert f"train a classifier on it: labelsieve adapt '{folder}' --out '{folder}-model'" in steps
     assert f"give the right labels: labelsieve review '{folder}'" in steps
+    assert "with what you marked in the report: add --marks labelsieve-marks.csv to export or adapt" in " ".join(steps)
     assert not any("labelsieve apply" in step for step in steps), "images in memory have no place to be written back to"
     (tmp_path / "labels.csv").touch()
     for source, suffix in ((tmp_path / "labels.csv", ".csv"), (tmp_path, "")):
         text = summary([0.1, 0.9], record={**record, "origin": {"source": str(source)}}, width=400)
         assert f"labelsieve apply '{folder}' --out '{folder}-corrected{suffix}'" in text
+        assert "add --marks labelsieve-marks.csv to apply, export or adapt" in text
     assert "labelsieve apply" not in summary([0.1], record={**record, "origin": {"source": "cifar10n:x"}}, width=400)
     features = summary([0.1, 0.9], record={**record, "model": {"name": None}}, width=60)
     assert "Next steps" in features and not any(verb in features for verb in ("labelsieve export", "labelsieve adapt"))
