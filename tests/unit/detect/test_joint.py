@@ -317,6 +317,16 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     assert same.value == pytest.approx(shown)
     assert more.value == pytest.approx(shown + READ * 0.05) and more.value < most.value
     assert low.value == pytest.approx(RISE * 0.1 + FLOOR) and low.value < alone.value, "it reads less than they show"
+    surest = surest_images(joined)
+    assert surest is not None
+    fewest, bound = surest.shares.low, RISE * surest.shares.low + FLOOR
+    at, near, half = (
+        rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each).value
+        for each in (fewest, shown - 1e-6, (fewest + shown) / 2)
+    )
+    assert at == pytest.approx(min(alone.value, bound)) and near == pytest.approx(shown, abs=1e-4), "no jump"
+    assert at > shown + 0.005
+    assert half == pytest.approx((min(alone.value, RISE * (fewest + shown) / 2 + FLOOR) + shown) / 2)
     assert none.low <= none.value == pytest.approx(FLOOR) and none.high == alone.high
     for kind in (Mistakes.EXCHANGED, Mistakes.ALIKE):
         for each in (0.0, 1.0):

@@ -78,8 +78,9 @@ def noise_rate(
     alike. Other mistakes are more often made on the other images: by `RISE` and `FLOOR`, and by the less the closer
     they come to an exchange; by `ALIKE_RISE` where they follow looks. The reliability curve of a zero-shot model that
     reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One that reads
-    fewer takes mistakes for its own doubt, but no more than the rise: that bounds them, and even noise. No more are
-    considered wrong than disagree with the evidence.
+    fewer than the lower end of what they show takes mistakes for its own doubt, but no more than the rise: that bounds
+    them, and even noise. Between that end and what they show the estimate goes from one to the other in proportion. No
+    more are considered wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
@@ -106,11 +107,12 @@ def noise_rate(
         (share, low, _), rise = surest.shares, ALIKE_RISE
         value = raised(share, rise)
     else:
-        (share, low, _), rise, shown = _without_doubt(joined, surest), RISE, surest.shares.value
-        if reliable is None or reliable < shown:  # a model that knows little takes most mistakes for its doubt
-            value = min(raised(share, 1 + (rise - 1) * (1 - exchanged)), bound)
-        else:
-            value = min(shown + READ * (reliable - shown), raised(shown, rise))
+        (share, low, _), rise = _without_doubt(joined, surest), RISE
+        value = min(raised(share, 1 + (rise - 1) * (1 - exchanged)), bound)
+        if reliable is not None:
+            shown, fewest = surest.shares.value, surest.shares.low
+            read = min(shown + READ * max(0.0, reliable - shown), raised(shown, rise))
+            value += min(max(0.0, (reliable - fewest) / max(shown - fewest, LEAST)), 1.0) * (read - value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
