@@ -156,7 +156,7 @@ def _over_filtered(scan: ScanStatistics) -> Finding | None:
         f"{percent(of_flagged)} of those the same label",
         message="Most flagged labels seem to be right: clean images are being thrown away.",
         advice="Look at flagged images whose given and suggested label are the same. If they are right, do not drop "
-        "flagged images unseen; train less (--epochs) or try another --detector.",
+        f"flagged images unseen; {'train less (--epochs) or ' if scan.scores.history else ''}try another --detector.",
     )
 
 
@@ -262,7 +262,8 @@ def _quality_near_threshold(scan: ScanStatistics) -> Finding | None:
         figure=f"{percent(float(near.mean()))} of the images have a label quality within {MARGIN:g} of the threshold "
         f"({threshold:.3g})",
         message="The detector can hardly tell there: wrong labels survive and right ones are flagged.",
-        advice="Train longer (--epochs) or use a stronger --model, and go by the ranking rather than by the flags.",
+        advice=("Train longer (--epochs) or use" if scan.scores.history else "Use")
+        + " a stronger --model, and go by the ranking rather than by the flags.",
     )
 
 

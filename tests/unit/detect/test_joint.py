@@ -216,7 +216,7 @@ def rate_of(joined: Joined, mistakes: Mistakes, *, exchanged: float = 0.0, relia
 
 def mistakes_of(joined: Joined) -> tuple[Mistakes, float]:
     surest = surest_images(joined)
-    return _mistakes(joined, surest and surest.shares.value, generator(), lambda _count: None)
+    return _mistakes(joined, surest, generator(), lambda _count: None)
 
 
 def kind_of(joined: Joined) -> Mistakes:
@@ -471,7 +471,7 @@ def test_the_sharpness_makes_as_many_wrong_as_asked(kind: Mistakes) -> None:
     data = mistaken("looks")
     joined = Joined(data.logits / 2, torch.from_numpy(data.labels))
     for rate in (0.2, 0.25):
-        assert _match(joined, kind.noise(CLASSES, rate), rate, lambda _count: None)[1].rate == pytest.approx(
+        assert _match(joined, kind.noise(joined, rate), rate, lambda _count: None)[1].rate == pytest.approx(
             rate, abs=0.01
         )
 

@@ -204,6 +204,18 @@ def test_over_filtering() -> None:
     assert percent(0.16) in finding["figure"]
 
 
+def test_what_trains_nothing_is_not_to_train_longer_or_less() -> None:
+    case = Case(noise=0.02)
+    case.quality[np.arange(0, 400, 7)] = 0.2
+    piled = Case()
+    piled.quality = np.random.default_rng(1).uniform(0.35, 0.65, 400).astype(np.float32)
+    found = [(case, "over-filtering"), (piled, "quality-near-threshold")]
+    assert all("--epochs" in each.finding(code)["advice"] for each, code in found)
+    for each, code in found:
+        each.settings["history"] = ()
+        assert "--epochs" not in each.finding(code)["advice"]
+
+
 def test_many_wrong_labels_are_not_over_filtering() -> None:
     case = Case(noise=0.4)
     case.quality[np.arange(0, 400, 17)] = 0.2

@@ -28,13 +28,17 @@ from labelsieve.detect.evidence.noise_model import (
     Mistakes,
     Noise,
     clean_share,
+    even_confusion,
+    likely_confusion,
     start_rate,
 )
 from labelsieve.detect.evidence.noise_rate import (
+    Surest,
     classes_differ,
     noise_rate,
     reliability_rate,
     shows_classes,
+    strikes_all_alike,
     surest_images,
 )
 from labelsieve.detect.zero_shot import fitting_factor
@@ -131,7 +135,7 @@ def fit_joint(
                 if zero_shot and surest:
                     factor = fitting_factor(*zero_shot, noise_rate=surest.shares.value)
                     reliable = reliability_rate(*zero_shot, factor=factor)
-                mistakes, exchanged = _mistakes(joined, surest and surest.shares.value, generator, advance)
+                mistakes, exchanged = _mistakes(joined, surest, generator, advance)
             rate = surest and noise_rate(joined, surest, mistakes, exchanged=exchanged, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
             advance(1)
@@ -246,7 +250,7 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
 
 
 def _mistakes(
-    joined: Joined, rate: float | None, generator: torch.Generator, advance: Callable[[int], None]
+    joined: Joined, surest: Surest | None, generator: torch.Generator, advance: Callable[[int], None]
 ) -> tuple[Mistakes, float]:
     """Tells what the wrong labels are, and how close to an exchange of classes (1) they come.
 
@@ -254,31 +258,36 @@ def _mistakes(
 
     An exchange of classes is separated from other mistakes of classes by how much a confusion would say of one. That is
     drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
-    often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it.
+    often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it. And it
+    strikes all images alike, which mistakes between classes that look alike do not.
     """
+    every, rate = joined, surest and surest.shares.value
     # classes that are never given are left out: they would look like a confusion
     given, labels = joined.labels.unique(return_inverse=True)
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN, 0.0
-    scale, noise = _match(joined, ClassNoise.even(classes, start_rate(rate), confused=True), rate, advance)
+    scale, noise = _match(joined, ClassNoise.confused(likely_confusion(joined), start_rate(rate)), rate, advance)
     sharp = joined.sharpened(scale)
 
     def likelihood(joined: Joined, kind: Mistakes) -> float:
-        return _held_out(joined, kind.noise(classes, noise.rate), advance)
+        return _held_out(joined, kind.noise(joined, noise.rate), advance)
 
-    by_class = likelihood(sharp, Mistakes.EXCHANGED)
-    gain = by_class - likelihood(sharp, Mistakes.EVEN)
-    if gain <= LEAST_GAIN:
+    even = likelihood(sharp, Mistakes.EVEN)
+    # what the evidence errs on looks alike, too: the labels alone have to show that classes are confused
+    unprimed = ClassNoise.confused(even_confusion(classes), noise.rate)
+    if _held_out(sharp, unprimed, advance) - even <= LEAST_GAIN:
         return Mistakes.EVEN, 0.0
+    by_class = likelihood(sharp, Mistakes.EXCHANGED)
+    gain = by_class - even
     drawn = _exchanged(sharp, noise, generator)
     gain_of_exchange = EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN))
-    if gain >= gain_of_exchange:
+    if gain >= gain_of_exchange and (surest is None or strikes_all_alike(every, surest)):
         return Mistakes.EXCHANGED, 1.0
-    scale, _ = _match(joined, Mistakes.ALIKE.noise(classes, rate), rate, advance)
+    scale, _ = _match(joined, Mistakes.ALIKE.noise(joined, rate), rate, advance)
     by_looks = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
     follow_looks = by_looks - by_class > ALIKE * noise.rate * len(labels)
-    return Mistakes.ALIKE if follow_looks else Mistakes.BY_CLASS, gain / gain_of_exchange
+    return Mistakes.ALIKE if follow_looks else Mistakes.BY_CLASS, min(gain / gain_of_exchange, 1.0)
 
 
 def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
@@ -314,7 +323,7 @@ def _sharpen(
     joined: Joined, model: JointModel, *, rate: float | None, mistakes: Mistakes, advance: Callable[[int], None]
 ) -> tuple[JointModel, Tensor]:
     """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
-    scale, noise = _match(joined, mistakes.noise(joined.logits.shape[1], rate), rate, advance)
+    scale, noise = _match(joined, mistakes.noise(joined, rate), rate, advance)
     sharp = joined.sharpened(scale).chunks()
     clean = torch.cat([clean_share(*noise.explain(probability, labels)) for probability, labels in sharp])
     return JointModel(model.weights * scale, model.bias * scale, noise), clean

@@ -21,7 +21,7 @@ from labelsieve.detect.chunks import CHUNK
 FIRST_RATE, LEAST_RATE = 0.2, 0.01
 # The rate of a class, or of a part of the images, is drawn to the common one as if so many images had been seen before.
 PRIOR_IMAGES = 10.0
-# The confusion of a class is drawn to an even one as if so many wrong labels had been seen before.
+# The confusion of a class is drawn to a likely one as if so many wrong labels had been seen before.
 PRIOR_LABELS = 10.0
 # Into so many parts the images go by how sure the evidence is of them.
 PARTS = 10
@@ -29,6 +29,8 @@ PARTS = 10
 SMALL = 1e-7
 # What a probability is at least where it divides.
 LEAST = 1e-30
+# So many labels are wrong at least: without noise no label would be less likely right than another.
+LEAST_WRONG = 0.5
 
 
 class Noise(ABC):
@@ -68,23 +70,29 @@ class ClassNoise(Noise):
         rate: Share of wrong labels, between 0 and 1.
         rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
         confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
+        likely: R before a label was seen, to which that of each class is drawn; None where there is none.
     """
 
     rounds = (6, 3)
     rate: float
     rates: Tensor
     confusion: Tensor | None
+    likely: Tensor | None = None
 
     @classmethod
-    def even(cls, classes: int, rate: float, *, confused: bool = False) -> Self:
-        """Returns noise that is alike for all classes.
+    def even(cls, classes: int, rate: float) -> Self:
+        """Returns noise that is alike for all K classes; `rate` is between 0 and 1."""
+        return cls(rate, torch.full((classes,), rate), None)
+
+    @classmethod
+    def confused(cls, likely: Tensor, rate: float) -> Self:
+        """Returns noise that learns a confusion of its own for each class.
 
         Args:
-            classes: K.
+            likely: What it begins with and is drawn to, (K, K); see :func:`likely_confusion`.
             rate: Share of wrong labels, between 0 and 1.
-            confused: Whether it learns a confusion of its own for each class; else all wrong classes stay alike.
         """
-        return cls(rate, torch.full((classes,), rate), even_confusion(classes) if confused else None)
+        return cls(rate, torch.full((len(likely),), rate), likely, likely)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
@@ -110,9 +118,13 @@ class ClassNoise(Noise):
             wrong += others.sum(dim=0)
             if counts is not None:
                 counts.index_add_(0, labels, others)
-        rate = float(wrong.sum() / (wrong.sum() + right.sum()).clamp(min=LEAST))
+        rate = float(wrong.sum().clamp(min=LEAST_WRONG) / (wrong.sum() + right.sum()).clamp(min=LEAST_WRONG))
         rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
-        return type(self)(rate, rates, None if counts is None else _confusion(counts.T))
+        confusion = None
+        if counts is not None and self.likely is not None:
+            by_class = counts.T + PRIOR_LABELS * self.likely
+            confusion = by_class / by_class.sum(dim=1, keepdim=True)
+        return type(self)(rate, rates, confusion, self.likely)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +179,7 @@ class LookAlikeNoise(Noise):
                 torch.cat([probability.amax(dim=1)[None], both / (of_given + both.sum(dim=0)).clamp(min=LEAST)])
             )
         confidence, alike, any_class = torch.cat(parts, dim=1)
-        wrong = alike + any_class
+        wrong = (alike + any_class).clamp(min=LEAST_WRONG / len(alike))
         share = float(alike.sum() / wrong.sum().clamp(min=LEAST))
         return type(self)(float(wrong.mean()), *_by_part(confidence, wrong), share)
 
@@ -194,8 +206,17 @@ def even_confusion(classes: int) -> Tensor:
     return (1 - torch.eye(classes)) / max(1, classes - 1)
 
 
-def _confusion(counts: Tensor) -> Tensor:
-    return (counts + PRIOR_LABELS * even_confusion(len(counts))) / (counts.sum(dim=1, keepdim=True) + PRIOR_LABELS)
+def likely_confusion(joined: Joined) -> Tensor:
+    """Returns R before a label is seen, (K, K): one half even, the other by how often two classes are likely at once.
+
+    What is mistaken looks alike. With few images of a class little more is known of its confusion.
+    """
+    even = even_confusion(joined.logits.shape[1])
+    together = torch.zeros_like(even)
+    for probability, _ in joined.chunks():
+        together += probability.T @ probability
+    together = together.fill_diagonal_(0.0) + LEAST * even
+    return (even + together / together.sum(dim=1, keepdim=True)) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,11 +277,13 @@ class Mistakes(Enum):
     BY_CLASS = auto()
     ALIKE = auto()
 
-    def noise(self, classes: int, rate: float | None) -> Noise:
-        """Returns noise of this kind that has learned nothing yet but its rate."""
+    def noise(self, joined: Joined, rate: float | None) -> Noise:
+        """Returns noise of this kind that has learned nothing yet but its rate, for the classes of joined logits."""
         if self is Mistakes.ALIKE:
             return LookAlikeNoise.flat(start_rate(rate))
-        return ClassNoise.even(classes, start_rate(rate), confused=self is not Mistakes.EVEN)
+        if self is Mistakes.EVEN:
+            return ClassNoise.even(joined.logits.shape[1], start_rate(rate))
+        return ClassNoise.confused(likely_confusion(joined), start_rate(rate))
 
 
 def start_rate(rate: float | None) -> float:

@@ -21,12 +21,15 @@ from labelsieve.metrics import Interval
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 # So many of them have to be of each class, on average, that classes show that they differ.
 SURE_OF_A_CLASS = 30
-# Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
+# Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred,
+# but no more than the surest show.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # Of the rise the reliability curve takes about a half for doubt, so what it reads of it counts twice.
 READ = 2.0
 # What rises by more than that within the surest images, by so many standard errors, is what the evidence errs on.
 RISING_ERRORS = 3.0
+# An exchange of classes strikes all images alike, but for so many standard errors.
+UNLIKE_ERRORS = 2.0
 # A logit scale is far off from this factor on.
 FAR_OFF = 2.0
 
@@ -101,7 +104,7 @@ def noise_rate(
     disagreeing = float(_disagreeing(joined).float().mean())
 
     def raised(share: float, rise: float) -> float:
-        return max(share, min(rise * share + FLOOR, disagreeing))
+        return max(share, min(rise * share + min(FLOOR, surest.shares.value), disagreeing))
 
     if mistakes is Mistakes.ALIKE:  # such noise blurs the evidence, which would be taken for doubt
         (share, low, _), rise = surest.shares, ALIKE_RISE
@@ -118,6 +121,36 @@ def noise_rate(
     return Interval(value, min(low, value), max(high, value))
 
 
+@torch.no_grad()
+def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
+    """Returns whether wrong labels are no more frequent in the rest of the surer half than among the surest images.
+
+    An exchange of classes strikes all images alike. What the evidence doubts there comes off both shares; more is more
+    than `UNLIKE_ERRORS` standard errors of their difference.
+
+    Args:
+        joined: Joined logits and given labels.
+        surest: What :func:`surest_images` found.
+    """
+    disagrees, doubt = _disagreeing(joined).float()[surest.order], _doubt(joined, surest, surest.shares.high)
+    half, first = len(disagrees) // 2, _minimum_count(len(disagrees))
+    if half <= first:
+        return True
+    of_first, of_rest = (
+        max(0.0, float(disagrees[part].mean() - doubt[part].mean())) / max(1 - float(doubt[part].mean()), LEAST)
+        for part in (slice(first), slice(first, half))
+    )
+    of_both = max((first * of_first + (half - first) * of_rest) / half, 1 / half)
+    error = math.sqrt(of_both * (1 - of_both) * (1 / first + 1 / (half - first)))
+    return of_rest - of_first <= UNLIKE_ERRORS * error
+
+
+def _doubt(joined: Joined, surest: Surest, rate: float) -> Tensor:
+    """Returns how much the evidence doubts each image, (n,), the surest first, at the temperature of an even rate."""
+    sharp = joined.sharpened(fitting_factor(*joined, noise_rate=rate))
+    return (1 - torch.cat([probability.amax(dim=1) for probability, _ in sharp.chunks()]))[surest.order]
+
+
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:
     """Returns the share of wrong labels among the surest images: what disagrees less what the evidence doubts there.
 
@@ -127,8 +160,7 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
     """
 
     def wrong(share: float, images: int, rate: float) -> float:
-        sharp = joined.sharpened(fitting_factor(*joined, noise_rate=rate))
-        doubt = float(1 - torch.cat([each.amax(dim=1) for each, _ in sharp.chunks()])[surest.order[:images]].mean())
+        doubt = float(_doubt(joined, surest, rate)[:images].mean())
         return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
 
     value, low, high = surest.shares
