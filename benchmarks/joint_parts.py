@@ -31,7 +31,7 @@ import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
 from labelsieve.detect.evidence.fit import _likeliest
-from labelsieve.detect.evidence.noise_model import Mistakes
+from labelsieve.detect.evidence.noise_model import Joined, Mistakes, even_confusion
 from labelsieve.detect.evidence.noise_rate import _minimum_count, noise_rate
 from labelsieve.detect.folds import random_folds
 
@@ -56,6 +56,11 @@ def _as_if_no_exchange(joined: Any, surest: Any, mistakes: Any, **named: Any) ->
     return noise_rate(joined, surest, mistakes, **{**named, "exchanged": 0.0})
 
 
+def _even_confusion(joined: Joined) -> torch.Tensor:
+    return even_confusion(joined.logits.shape[1])
+
+
+_NOISE = "labelsieve.detect.evidence.noise_model."
 _FIT, _RATE = "labelsieve.detect.evidence.fit.", "labelsieve.detect.evidence.noise_rate."
 _POSTERIOR = "labelsieve.detect.evidence.posterior."
 # Each part by what stands in its place: where it is looked up, and the value.
@@ -73,6 +78,11 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))), (_RATE + "MORE", 1e9)),
     "even noise alone": ((_FIT + "_mistakes", lambda *_: (Mistakes.EVEN, 0.0)),),
     "no exchange of classes": ((_FIT + "EXCHANGED", math.inf),),
+    "exchanged whatever it strikes": ((_FIT + "strikes_all_alike", lambda *_: True),),
+    "confusion as if nothing looked alike": (
+        (_FIT + "likely_confusion", _even_confusion),
+        (_NOISE + "likely_confusion", _even_confusion),
+    ),
     "no look-alikes": ((_FIT + "ALIKE", math.inf),),
     "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),
 }

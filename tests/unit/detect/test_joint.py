@@ -28,6 +28,9 @@ from labelsieve.detect.evidence.noise_model import (
     JointModel,
     LookAlikeNoise,
     Mistakes,
+    clean_share,
+    even_confusion,
+    likely_confusion,
 )
 from labelsieve.detect.evidence.noise_rate import (
     ALIKE_RISE,
@@ -39,6 +42,7 @@ from labelsieve.detect.evidence.noise_rate import (
     classes_differ,
     noise_rate,
     reliability_rate,
+    strikes_all_alike,
     surest_images,
 )
 from labelsieve.detect.zero_shot import fitting_factor
@@ -305,6 +309,15 @@ def test_mistakes_rise_the_less_the_closer_they_come_to_an_exchange() -> None:
     assert mistakes_of(joined_of(known("symmetric", 0.3))) == (Mistakes.EVEN, 0.0)
 
 
+def test_few_mistakes_rise_by_no_more_than_the_surest_show() -> None:
+    data = mistaken("class")
+    few = np.where(np.random.default_rng(0).random(len(data.labels)) < 0.04, data.labels, data.truth)
+    joined = Joined(data.logits, torch.from_numpy(few))
+    surest, even = surest_images(joined), rate_of(joined, Mistakes.EVEN).value
+    assert surest is not None and even < surest.shares.value < FLOOR
+    assert rate_of(joined, Mistakes.BY_CLASS).value == pytest.approx(RISE * even + surest.shares.value)
+
+
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     joined = joined_of(mistaken("class"))
     alone = rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8)
@@ -355,6 +368,81 @@ def test_even_noise_and_exchanged_classes_are_told_from_mistakes(kind: str) -> N
     assert mistakes is (Mistakes.EVEN if kind == "symmetric" else Mistakes.EXCHANGED)
     rate = rate_of(joined, mistakes)
     assert rate.low < 0.3 < rate.high, "four thousand images, of which the surest tell"
+
+
+def in_pairs(share: float, *, unsure_more: float = 0.0) -> Joined:
+    """Three pairs of similar classes; wrong labels are the other class, more often the less sure the model is."""
+    rng, count = np.random.default_rng(0), 4000
+    pair, apart = rng.integers(0, 3, count), 12 * rng.normal(size=count)
+    logits = np.full((count, 6), -6, dtype=np.float32)
+    logits[np.arange(count), 2 * pair], logits[np.arange(count), 2 * pair + 1] = apart, 0
+    truth = 2 * pair + (rng.random(count) > 1 / (1 + np.exp(-apart)))
+    unsure = 1 - np.abs(apart).argsort().argsort() / count
+    wrong = rng.random(count) < share + unsure_more * unsure
+    return Joined(torch.from_numpy(logits), torch.from_numpy(np.where(wrong, truth ^ 1, truth)))
+
+
+def test_an_exchange_strikes_all_images_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A confusion of classes explains either labels: each class is mistaken for one other."""
+    exchanged, mistaken = in_pairs(0.2), in_pairs(0.02, unsure_more=0.5)
+    for joined, expected in ((exchanged, True), (mistaken, False), (joined_of(known("pair", 0.3)), True)):
+        surest = surest_images(joined)
+        assert surest is not None and strikes_all_alike(joined, surest) == expected
+        assert (kind_of(joined) is Mistakes.EXCHANGED) == expected
+    monkeypatch.setattr(joint_fit, "strikes_all_alike", lambda *_: True)
+    assert kind_of(mistaken) is Mistakes.EXCHANGED
+    few = Joined(*(part[:200] for part in mistaken))
+    surest = surest_images(few)
+    assert surest is not None and strikes_all_alike(few, surest), "the surest are the surer half already"
+
+
+def similar_pairs(*, of_each: int) -> tuple[LabelledFeatures, NDArray[np.bool_]]:
+    """Twenty pairs of similar classes; three in ten labels are the other class of the pair."""
+    rng, truth = np.random.default_rng(0), np.arange(40 * of_each) % 40
+    means = np.repeat(5 * rng.normal(size=(20, 48)), 2, axis=0) + 2 * rng.normal(size=(40, 48))
+    points = (means[truth] + 1.2 * rng.normal(size=(len(truth), 48))).astype(np.float32)
+    wrong = rng.random(len(truth)) < 0.3
+    return load_features(points, labels=np.where(wrong, truth ^ 1, truth)), wrong
+
+
+def test_an_exchange_of_many_small_classes_is_no_mistake_by_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, wrong = similar_pairs(of_each=12)
+
+    def estimated() -> float:
+        verdicts = ls.scan(data, detector=ls.Joint())
+        return float(verdicts.record["estimate"]["wrong_labels"]["value"]) / len(data)
+
+    assert abs(estimated() - wrong.mean()) < 0.06
+    for module in ("fit", "noise_model"):
+        monkeypatch.setattr(
+            f"labelsieve.detect.evidence.{module}.likely_confusion",
+            lambda joined: even_confusion(joined.logits.shape[1]),
+        )
+    assert abs(estimated() - wrong.mean()) > 0.1
+
+
+def test_what_is_likely_to_be_confused_looks_alike() -> None:
+    joined = joined_of(mistaken("looks"))
+    likely, chances = likely_confusion(joined), joined.logits.softmax(dim=1).double().numpy()
+    expected = np.array(
+        [[chances[:, j] @ chances[:, k] if j != k else 0 for k in range(CLASSES)] for j in range(CLASSES)]
+    )
+    expected = expected / expected.sum(axis=1, keepdims=True) / 2 + (1 - np.eye(CLASSES)) / (CLASSES - 1) / 2
+    np.testing.assert_allclose(likely.numpy(), expected, rtol=1e-4)
+    certain = likely_confusion(Joined(200 * torch.eye(3), torch.arange(3)))
+    torch.testing.assert_close(certain, even_confusion(3), msg="no two classes were likely at once")
+
+
+@pytest.mark.parametrize("kind", list(Mistakes))
+def test_a_ranking_is_left_where_no_label_seems_to_be_wrong(kind: Mistakes) -> None:
+    logits = known("symmetric", 0.0).logits
+    joined = Joined(logits, logits.argmax(dim=1))
+    noise = _match(joined, kind.noise(joined, 0.0), 0.0, lambda _count: None)[1]
+    assert 0 < noise.rate < 0.01
+    probability = logits.softmax(dim=1)
+    clean = clean_share(*noise.explain(probability, joined.labels))
+    sure, unsure = (probability.amax(dim=1).topk(500, largest=largest).indices for largest in (True, False))
+    assert float(clean[unsure].max()) < float(clean[sure].min()) <= 1
 
 
 def test_few_mistakes_of_classes_are_told_from_even_noise() -> None:

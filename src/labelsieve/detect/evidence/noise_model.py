@@ -70,7 +70,7 @@ class ClassNoise(Noise):
         rate: Share of wrong labels, between 0 and 1.
         rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
         confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
-        likely: R before a label was seen, to which that of each class is drawn; None where there is none.
+        likely: R before a label was seen, to which that of each class is drawn; None stands for an even one.
     """
 
     rounds = (6, 3)
@@ -120,11 +120,7 @@ class ClassNoise(Noise):
                 counts.index_add_(0, labels, others)
         rate = float(wrong.sum().clamp(min=LEAST_WRONG) / (wrong.sum() + right.sum()).clamp(min=LEAST_WRONG))
         rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
-        confusion = None
-        if counts is not None and self.likely is not None:
-            by_class = counts.T + PRIOR_LABELS * self.likely
-            confusion = by_class / by_class.sum(dim=1, keepdim=True)
-        return type(self)(rate, rates, confusion, self.likely)
+        return type(self)(rate, rates, None if counts is None else _confusion(counts.T, self.likely), self.likely)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +200,11 @@ def _falling(values: Tensor, weights: Tensor) -> Tensor:
 def even_confusion(classes: int) -> Tensor:
     """Returns R, (K, K), with all wrong classes alike."""
     return (1 - torch.eye(classes)) / max(1, classes - 1)
+
+
+def _confusion(counts: Tensor, likely: Tensor | None) -> Tensor:
+    drawn = counts + PRIOR_LABELS * (even_confusion(len(counts)) if likely is None else likely)
+    return drawn / drawn.sum(dim=1, keepdim=True)
 
 
 def likely_confusion(joined: Joined) -> Tensor:
