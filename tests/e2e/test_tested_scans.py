@@ -306,7 +306,7 @@ def test_from_the_command_line(drawn_folder: Path, run: Run, tmp_path: Path) -> 
     said = f"{100 * found['accuracy']:.1f}"
     assert f"right on {said} % of 32 test images" in out
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert f'right on <span class="quantity">{said}\u00a0%</span> of 32' in report and "Test images" in report
+    assert f'right on <span class="unbroken">{said}\u00a0%</span> of 32' in report and "Test images" in report
     assert "test images" not in run(*words(drawn_folder, tmp_path / "other"))[1]
     assert "Test images" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ NBSP = "\u00a0"
 
 # The space between a number and the word after it, which may be a unit: "3,000 images", "59.6 s", "12 %".
 _SPACE = re.compile(r"(?<=\d) (?=[%°\w])(?!\d)")
-_QUANTITY = re.compile(rf"(?:[<>]{NBSP})?\d[\d,.]*[ {NBSP}](?!\d)[%°\w]+")
+_UNBROKEN = re.compile(rf"(?:[<>]{NBSP})?\d[\d,.]*[ {NBSP}](?!\d)[%°\w]+|(?<![\w-])--[a-z][a-z-]*")
 
 
 def percent(share: float | None) -> str:
@@ -95,15 +95,15 @@ def plain(text: str) -> str:
     return text.replace(NBSP, " ")
 
 
-def split_units(text: str) -> list[tuple[str, bool]]:
-    """Splits a text at its numbers with units; returns each piece and whether it is such a number.
+def unbroken_parts(text: str) -> list[tuple[str, bool]]:
+    """Splits a text at what has to stay on one line: numbers with units, and options; returns whether a piece is such.
 
     Example:
-        >>> split_units("of 12 images")
-        [('of ', False), ('12 images', True)]
+        >>> unbroken_parts("of 12 images (--limit)")
+        [('of ', False), ('12 images', True), (' (', False), ('--limit', True), (')', False)]
     """
     pieces, end = [], 0
-    for match in _QUANTITY.finditer(text):
+    for match in _UNBROKEN.finditer(text):
         pieces += [(text[end : match.start()], False), (match[0], True)]
         end = match.end()
     return [piece for piece in [*pieces, (text[end:], False)] if piece[0]]

@@ -93,7 +93,7 @@ def write_report(
 def _context(
     verdicts: Verdicts, images: Labelled, max_images: int, thumbnail_px: int, path: Path, progress: Progress | None
 ) -> dict[str, Any]:
-    run, flagged, readable = verdicts.run, int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
+    flagged, readable = int(verdicts.is_issue.sum()), int(verdicts.is_readable.sum())
     rows = gallery_rows(verdicts, max_images=max_images)
     flagged_on_page = int(verdicts.is_issue[rows].sum())
     thumbnails, files = [Thumbnail()] * len(rows), [""] * len(rows)
@@ -108,9 +108,6 @@ def _context(
     panels = {name: values for name in PANELS if (values := PANELS[name](about)) is not None}
     context = {
         **page_context(verdicts, script="report.js", default_source="labelled images", facts=_facts(verdicts)),
-        "fingerprints": {
-            name: part.fingerprint for name, part in (("Data", run.data), ("Model", run.model)) if part.fingerprint
-        },
         "panels": {name: PANELS.about(name) for name in panels},
         "unit": verdicts.unit,
         "readable": readable,

@@ -47,10 +47,10 @@ def environment(package: str = "labelsieve.report") -> Environment:
 
 
 def _unbroken(text: str) -> Markup:
-    """Escapes a text and keeps numbers and their units on one line; copied text has normal spaces."""
+    """Escapes a text and keeps numbers and their units, and options, on one line; copied text has normal spaces."""
     return Markup("").join(
-        Markup('<span class="quantity">{}</span>').format(part) if is_quantity else escape(part)
-        for part, is_quantity in quantities.split_units(text)
+        Markup('<span class="unbroken">{}</span>').format(part) if whole else escape(part)
+        for part, whole in quantities.unbroken_parts(text)
     )
 
 
@@ -81,6 +81,9 @@ def page_context(
         "moment": common.moment(run.created),
         "version": run.labelsieve or "",
         "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
+        "fingerprints": {
+            name: part.fingerprint for name, part in (("Data", run.data), ("Model", run.model)) if part.fingerprint
+        },
         "settings": to_json(detector.settings) if detector.settings else "",
         "run": shlex.quote(run.out or "RUN"),
         "names": verdicts.class_names,

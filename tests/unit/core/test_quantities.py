@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelsieve.core.quantities import bind_units, gigabytes, megabytes, plain, points, split_units
+from labelsieve.core.quantities import bind_units, gigabytes, megabytes, plain, points, unbroken_parts
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_glued(text: str, together: str) -> None:
 
 
 def test_parts() -> None:
-    text = "about 7\u00a0% (3 to 9) of 1,234 images <\u00a00.1\u00a0% & <b>2 min</b>"
-    found = split_units(text)
+    text = "about 7\u00a0% (3 to 9) of 1,234 images <\u00a00.1\u00a0% & <b>2 min</b>, --learning-rate; a--b ---c"
+    found = unbroken_parts(text)
     assert "".join(part for part, _ in found) == text
     assert [part for part, whole in found if whole] == [
         "7\u00a0%",
@@ -35,8 +35,9 @@ def test_parts() -> None:
         "1,234 images",
         "<\u00a00.1\u00a0%",
         "2 min",
+        "--learning-rate",
     ]
-    assert split_units("") == []
+    assert unbroken_parts("") == []
 
 
 def test_units_come_with_a_space_that_does_not_break() -> None:
