@@ -136,7 +136,7 @@ class Export(Command):
 def _folder_summary(verdicts: Verdicts, folder: Path) -> str:
     """Returns a text on the number of images in an image folder, and the classes of which no image is left."""
     from labelsieve.core.files import read_json
-    from labelsieve.report.exports.imagefolder import MARKER
+    from labelsieve.report.exports.folder import MARKER
 
     content = read_json(folder / MARKER)
     text = f": {content['images']:,} of {len(verdicts):,} images"

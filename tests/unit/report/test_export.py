@@ -18,9 +18,9 @@ from labelsieve.core.output_folders import UniqueNames, new_folder, safe_name
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.flagging import FlagRule
-from labelsieve.report.exports import imagefolder
+from labelsieve.report.exports import folder
 from labelsieve.report.exports.export import export
-from labelsieve.report.exports.imagefolder import MARKER, file_name
+from labelsieve.report.exports.folder import MARKER, file_name
 from labelsieve.report.exports.registry import FORMATS
 from labelsieve.review.row_reviews import marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
@@ -333,7 +333,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(imagefolder, "_write_image", full)
+    monkeypatch.setattr(folder, "_write_image", full)
     for target, overwrite in ((out, True), (tmp_path / "new", False)):
         with pytest.raises(RunError, match="No space left"):
             export(verdicts, images, format="imagefolder", out=target, overwrite=overwrite)
