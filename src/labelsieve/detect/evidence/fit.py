@@ -267,26 +267,30 @@ def _mistakes(
     joined, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
         return Mistakes.EVEN, 0.0
-    scale, noise = _match(joined, ClassNoise.confused(likely_confusion(joined), start_rate(rate)), rate, advance)
-    sharp = joined.sharpened(scale)
 
-    def likelihood(joined: Joined, kind: Mistakes) -> float:
-        return _held_out(joined, kind.noise(joined, noise.rate), advance)
+    def matched(likely: Tensor) -> tuple[Joined, ClassNoise]:
+        scale, noise = _match(joined, ClassNoise.confused(likely, start_rate(rate)), rate, advance)
+        return joined.sharpened(scale), noise
 
-    even = likelihood(sharp, Mistakes.EVEN)
+    def by_class(joined: Joined, likely: Tensor, noise: ClassNoise) -> tuple[float, float]:
+        """Returns how likely the labels are by class, and how much more than under even noise."""
+        likelihood = _held_out(joined, ClassNoise.confused(likely, start_rate(noise.rate)), advance)
+        return likelihood, likelihood - _held_out(joined, ClassNoise.even(classes, start_rate(noise.rate)), advance)
+
     # what the evidence errs on looks alike, too: the labels alone have to show that classes are confused
-    unprimed = ClassNoise.confused(even_confusion(classes), noise.rate)
-    if _held_out(sharp, unprimed, advance) - even <= LEAST_GAIN:
+    even = even_confusion(classes)
+    sharp, noise = matched(even)
+    if by_class(sharp, even, noise)[1] <= LEAST_GAIN:
         return Mistakes.EVEN, 0.0
-    by_class = likelihood(sharp, Mistakes.EXCHANGED)
-    gain = by_class - even
-    drawn = _exchanged(sharp, noise, generator)
-    gain_of_exchange = EXCHANGED * (likelihood(drawn, Mistakes.EXCHANGED) - likelihood(drawn, Mistakes.EVEN))
+    likely = likely_confusion(joined)
+    sharp, noise = matched(likely)
+    likelihood, gain = by_class(sharp, likely, noise)
+    gain_of_exchange = EXCHANGED * by_class(_exchanged(sharp, noise, generator), likely, noise)[1]
     if gain >= gain_of_exchange and (surest is None or strikes_all_alike(every, surest)):
         return Mistakes.EXCHANGED, 1.0
     scale, _ = _match(joined, Mistakes.ALIKE.noise(joined, rate), rate, advance)
-    by_looks = likelihood(joined.sharpened(scale), Mistakes.ALIKE)
-    follow_looks = by_looks - by_class > ALIKE * noise.rate * len(labels)
+    by_looks = _held_out(joined.sharpened(scale), Mistakes.ALIKE.noise(joined, noise.rate), advance)
+    follow_looks = by_looks - likelihood > ALIKE * noise.rate * len(labels)
     return Mistakes.ALIKE if follow_looks else Mistakes.BY_CLASS, min(gain / gain_of_exchange, 1.0)
 
 
