@@ -6,14 +6,19 @@ import ast
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import labelsieve as ls
 from labelsieve.commands.listing import entries
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
+from labelsieve.detect.registry import DETECTORS
 from labelsieve.finetune.registry import LOSSES
+from labelsieve.finetune.settings import Adaptation
+from labelsieve.flagging import FlagRule
 from labelsieve.report.exports.registry import FORMATS
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +113,45 @@ def test_every_list_of_the_reference_has_its_table() -> None:
 def test_every_format_of_an_export_is_described() -> None:
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in FORMATS)
+
+
+def number_of(text: str) -> float | None:
+    """Returns the first number of a text."""
+    found = re.search(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", text)
+    return float(found[0].rstrip(".")) if found else None
+
+
+def defaults_of(settings: Any) -> dict[str, Any]:
+    return {field.name.replace("_", "-"): field.default for field in fields(settings)}
+
+
+def defaults_on_pages() -> Iterator[tuple[str, Any, str]]:
+    """Yields each default that a page states: the option, its default, and what the page says."""
+    for name in DETECTORS:
+        defaults = defaults_of(DETECTORS[name])
+        page = (ROOT / "docs" / "detectors" / f"{name}.md").read_text()
+        for option, value in re.findall(r"`--([a-z-]+)` \(([^)]*)\)", page):
+            if option in defaults and number_of(value) is not None:
+                yield f"{name} --{option}", defaults[option], value
+    defaults = defaults_of(Adaptation)
+    section = (ROOT / "docs/adapt.md").read_text().partition("## How it is trained")[2].partition("\n## ")[0]
+    for options, values in re.findall(r"^\| (`--[^|]*) \| ([^|]*) \|", section, re.M):
+        for option, value in zip(re.findall(r"--([a-z-]+)", options), values.split(","), strict=True):
+            if option in defaults:
+                yield f"adapt --{option}", defaults[option], value
+
+
+def test_defaults_on_pages_are_those_of_the_code() -> None:
+    stated = list(defaults_on_pages())
+    assert len(stated) > 15
+    for option, default, value in stated:
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        assert default == (number_of(value) if is_number else value.strip(" `")), f"{option}: {default}, not {value}"
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(FlagRule)])
+def test_what_a_flagging_rule_has_is_explained(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs/report.md").read_text()
 
 
 def test_the_losses_are_in_the_reference() -> None:

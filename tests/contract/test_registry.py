@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 import labelsieve
@@ -117,6 +118,12 @@ def test_a_verb_that_was_stopped_says_how_to_go_on(verb: str) -> None:
     said = _resume_hint([verb, "a b"])
     assert said.endswith(" --resume") == ("resume" in options)
     assert said == "stopped" or said.startswith(f"stopped; to go on: labelsieve {verb} 'a b'")
+
+
+@pytest.mark.parametrize("name", WARMUP_LOSSES)
+def test_a_warm_up_loss_has_a_value_for_each_image(name: str) -> None:
+    losses = WARMUP_LOSSES[name](torch.randn(6, 4), torch.arange(6) % 4)
+    assert losses.shape == (6,)
 
 
 def test_all_of_it_is_listed() -> None:

@@ -21,7 +21,7 @@ from labelsieve.core.validation import (
     check_value,
     field_names,
 )
-from labelsieve.data.noise_kinds import NOISE, kinds_for
+from labelsieve.data.noise_kinds import NOISE, SHARES, kinds_for
 from labelsieve.detect.registry import detector_class
 from labelsieve.detect.tags.registry import tag_detector_class
 from labelsieve.detect.training.settings import frozen_if_auto
@@ -132,11 +132,10 @@ class Noise:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        shares = {name: getattr(self, name) for name in ("rate", "omit", "add")}
-        for name, share in shares.items():
-            if share and name not in self.takes:
+        for name in SHARES:
+            if getattr(self, name) and name not in self.takes:
                 raise SettingsError(f"kind {self.kind} takes no {name}; leave it out")
-        if self.for_tags and not any(shares.values()):
+        if self.for_tags and not any(self.shares.values()):
             raise SettingsError(f"expected {' or '.join(self.takes)} above 0 with kind {self.kind}, found none")
         for name in ("file", "column"):
             if (self.kind == name) != bool(getattr(self, name)):
@@ -146,6 +145,11 @@ class Noise:
     def takes(self) -> tuple[str, ...]:
         """The settings that its kind takes; none if it does not inject noise."""
         return NOISE.entries[self.kind].takes if self.kind in NOISE else ()
+
+    @property
+    def shares(self) -> dict[str, Any]:
+        """The shares that its kind takes, by name."""
+        return {name: getattr(self, name) for name in self.takes if name in SHARES}
 
     @property
     def injects_noise(self) -> bool:

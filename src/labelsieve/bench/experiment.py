@@ -46,7 +46,7 @@ from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import Seed, check_keys, check_value, field_names
-from labelsieve.data.noise_kinds import kinds_for
+from labelsieve.data.noise_kinds import SHARES, kinds_for
 from labelsieve.detect.registry import feature_detectors
 from labelsieve.metrics import METRICS
 
@@ -138,8 +138,8 @@ class Experiment:
         noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name not in ("file", "data")}
         if noise["column"] is None:  # added later, too
             del noise["column"]
-        for name in ("omit", "add"):  # the same
-            if name not in self.noise[cell.noise].takes:
+        for name in SHARES:  # the same for all but `rate`, the first
+            if name != "rate" and name not in self.noise[cell.noise].takes:
                 del noise[name]
         return fingerprint(cell.model, data, noise, cell.seed, *([cell.text] if cell.text else []))
 

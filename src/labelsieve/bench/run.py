@@ -334,7 +334,7 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
         if not isinstance(clean, LabelledImages):
             raise SettingsError("noise of kind file goes with images; use kind column for features")
         return apply_noise(clean, str(noise.file))
-    return inject(clean, kind=noise.kind, rate=noise.rate, seed=seed, exact=noise.exact, progress=progress)
+    return inject(clean, kind=noise.kind, seed=seed, exact=noise.exact, progress=progress, **noise.shares)
 
 
 def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: Progress | None) -> TaggedImages:
@@ -344,8 +344,7 @@ def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: 
     clean = images.with_tags(true)
     if noise.kind == "none":
         return clean.with_tags(true, truth=true)
-    shares = {name: getattr(noise, name) for name in noise.takes}
-    return with_tag_noise(clean, kind=noise.kind, seed=seed, progress=progress, **shares)
+    return with_tag_noise(clean, kind=noise.kind, seed=seed, progress=progress, **noise.shares)
 
 
 def _measure(shared: SharedInputs, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

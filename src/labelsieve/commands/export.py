@@ -86,7 +86,8 @@ class Export(Command):
             overwrite=self.overwrite,
             progress=progress,
         )
-        summary = _folder_summary(verdicts, path) if FORMATS.entries[self.format].is_clean_part else ""
+        entry = FORMATS.entries[self.format]
+        summary = _folder_summary(verdicts, path) if entry.is_clean_part and entry.needs_images else ""
         progress.say(f"wrote {path}{summary}")
 
     def _export_tags(self, progress: Progress) -> None:

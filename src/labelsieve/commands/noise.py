@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, arg
@@ -16,7 +16,7 @@ from labelsieve.core.errors import SettingsError, UsageError, shown
 from labelsieve.core.output_folders import check_file
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
-from labelsieve.data.noise_kinds import NOISE, kinds_for
+from labelsieve.data.noise_kinds import NOISE, SHARES, kinds_for
 
 if TYPE_CHECKING:
     Kind = str
@@ -97,32 +97,28 @@ class Noise(Command):
 
     def _options(self) -> Iterator[tuple[str, object, list[str]]]:
         """Yields options that not every kind accepts: their names, their values, and the kinds that accept them."""
-        for option, setting, value in (
-            ("--rate", "rate", self.rate),
-            ("--paper-rate", "exact", self.paper_rate),
-            ("--omit", "omit", self.omit),
-            ("--add", "add", self.add),
-        ):
+        shares = [(f"--{name}", name, getattr(self, name)) for name in SHARES]
+        for option, setting, value in (*shares, ("--paper-rate", "exact", self.paper_rate)):
             yield option, value, [name for name, kind in NOISE.entries.items() if setting in kind.takes]
         yield "--label-column", self.data.label_column, kinds_for(tags=False)
         yield "--box-margin", self.data.box_margin, kinds_for(tags=False)
         yield "--tag-column", self.tag_column, kinds_for(tags=True)
         yield "--separator", self.separator, kinds_for(tags=True)
 
-    def _shares(self) -> dict[str, float]:
-        """Returns the shares of a kind for tags, by name; only for such kinds."""
-        return {name: getattr(self, name) for name in NOISE.entries[self.kind].takes}
+    def _shares(self) -> dict[str, Any]:
+        """Returns the shares that the kind takes, by name."""
+        return {name: getattr(self, name) or 0.0 for name in NOISE.entries[self.kind].takes if name in SHARES}
 
     def _write_labels(self, progress: Progress) -> tuple[Path, str, str]:
         from labelsieve.data.noise import inject
         from labelsieve.data.noise_files import write_noisy
 
-        rate, exact = self.rate or 0.0, not self.paper_rate
+        shares, exact = self._shares(), not self.paper_rate
         if len(self.data.label_column) > 1:
             raise SettingsError("expected one --label-column, whose labels count as right, got several; name one")
         images = self.data.load(seed=self.seed, progress=progress)
-        noisy = inject(images, kind=self.kind, rate=rate, seed=self.seed, exact=exact, progress=progress)
-        made = {"kind": self.kind, "rate": rate, "seed": self.seed, "exact": exact}
+        noisy = inject(images, kind=self.kind, seed=self.seed, exact=exact, progress=progress, **shares)
+        made = {"kind": self.kind, **shares, "seed": self.seed, "exact": exact}
         progress.say_notes(noisy.notes)
         path = write_noisy(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan", "scan it with --truth-column clean_label"

@@ -52,6 +52,9 @@ def kinds_for(*, tags: bool) -> list[str]:
     return [name for name, kind in NOISE.entries.items() if kind.for_tags == tags]
 
 
+SHARES = tuple(dict.fromkeys(name for kind in NOISE.entries.values() for name in kind.takes if name != "exact"))
+"""What kinds take besides whether it is exact: a parameter of each name, of `inject` or `with_tag_noise`, and so on."""
+
 if TYPE_CHECKING:
     NoiseKind = str
 else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from labelsieve.core.errors import LabelsieveError, SettingsError
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.peft.registry import PEFT
 from labelsieve.vlm.peft.sequence import block_stacks, patch_size_of, sequence_blocks
 from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
 from labelsieve.vlm.peft.target_layers import BareEncoder, ModuleSpec
@@ -27,15 +28,17 @@ class AttachedModule(nn.Module):
     Args:
         module: The module.
         encoder: The encoder that it is attached to.
+        merges: Whether it is merged into the weights at the end.
 
     Attributes:
         module: The same.
         encoder: The same.
+        merges: The same.
     """
 
-    def __init__(self, module: Any, encoder: BareEncoder) -> None:
+    def __init__(self, module: Any, encoder: BareEncoder, *, merges: bool) -> None:
         super().__init__()
-        self.module, self.encoder = module, encoder
+        self.module, self.encoder, self.merges = module, encoder, merges
         self._handles = module.attach(encoder)
 
     def remove(self) -> None:
@@ -53,6 +56,7 @@ def attach(backbone: Backbone, spec: ModuleSpec) -> None:
         SettingsError: The backbone does not support the module, or does not support merging it.
     """
     kind, encoder = spec.kind, _encoder(backbone, prompted=spec.kind in _PROMPTS)
+    merges = PEFT.entries[kind].backbone == "merges"
     try:
         module: Any = build_peft(
             kind, encoder, tokens=spec.tokens, bottleneck=spec.bottleneck, generator=spec.generator
@@ -64,15 +68,16 @@ def attach(backbone: Backbone, spec: ModuleSpec) -> None:
             f"--tune {kind} merges into the biases of linear layers, and some of {backbone.name} cannot have one; "
             "use --tune lora, bitfit or full"
         )
-    backbone.model.add_module(NAME, AttachedModule(module.to(backbone.device), encoder))
+    backbone.model.add_module(NAME, AttachedModule(module.to(backbone.device), encoder, merges=merges))
 
 
 def merge(backbone: Backbone) -> None:
-    """Merges scales and shifts into the layers in front of them; visual prompts and adapters stay attached."""
+    """Merges a module that can be merged into the weights; visual prompts and adapters stay attached."""
     part = getattr(backbone.model, NAME, None)
-    if part is None or not isinstance(part.module, ScaleShift):
+    if part is None or not part.merges:
         return
-    backbone.model.config = _merged_configuration(backbone, part.encoder)
+    if isinstance(part.module, ScaleShift):  # which gives layers a bias
+        backbone.model.config = _merged_configuration(backbone, part.encoder)
     _detach(backbone)
     part.module.merge(part.encoder)
 

@@ -49,8 +49,8 @@ def environment(package: str = "labelsieve.report") -> Environment:
 def _unbroken(text: str) -> Markup:
     """Escapes a text and keeps numbers and their units, and options, on one line; copied text has normal spaces."""
     return Markup("").join(
-        Markup('<span class="unbroken">{}</span>').format(part) if whole else escape(part)
-        for part, whole in quantities.unbroken_parts(text)
+        Markup('<span class="unbroken">{}</span>').format(part) if is_unbroken else escape(part)
+        for part, is_unbroken in quantities.unbroken_parts(text)
     )
 
 

@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 import labelsieve as ls
 from interrupting import break_off
@@ -284,6 +285,28 @@ def test_the_module_of_the_best_epoch_is_kept(
 
 
 # ---------------------------------------------------------------- what merges
+
+
+class Doubling(nn.Module):
+    """Merges, without scales and shifts."""
+
+    def attach(self, _encoder: Any) -> list[Any]:
+        return []
+
+    def merge(self, encoder: Any) -> None:
+        encoder.model.weight.data *= 2
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_every_module_that_merges_is_merged(merges: bool) -> None:
+    model = nn.Linear(2, 2)
+    before = model.weight.detach().clone()
+    backbone: Any = SimpleNamespace(model=model)
+    encoder: Any = SimpleNamespace(model=model)
+    model.add_module(peft_modules.NAME, peft_modules.AttachedModule(Doubling(), encoder, merges=merges))
+    peft_modules.merge(backbone)
+    assert hasattr(model, peft_modules.NAME) != merges
+    torch.testing.assert_close(model.weight, (2 if merges else 1) * before)
 
 
 @pytest.mark.parametrize("kind", mostly_slow([*VITS, "swin"], quick={"vit", "clip", "swin"}))

@@ -113,9 +113,9 @@ def noise_rate(
         (share, low, _), rise = _without_doubt(joined, surest), RISE
         value = min(raised(share, 1 + (rise - 1) * (1 - exchanged)), bound)
         if reliable is not None:
-            shown, fewest = surest.shares.value, surest.shares.low
+            shown, lower = surest.shares.value, surest.shares.low
             read = min(shown + READ * max(0.0, reliable - shown), raised(shown, rise))
-            value += min(max(0.0, (reliable - fewest) / max(shown - fewest, LEAST)), 1.0) * (read - value)
+            value += min(max(0.0, (reliable - lower) / max(shown - lower, LEAST)), 1.0) * (read - value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))

@@ -18,8 +18,8 @@ class Module(Entry):
 
     Attributes:
         values: Number of trainable parameters with CLIP ViT-B/16 and the defaults.
-        backbone: Its use in phase 2: none, merged into the weights at the end, or attached to the model, which then
-            cannot be saved as a standard one.
+        backbone: Its use in phase 2: none, merged into the weights at the end by its `merge(encoder)`, or attached to
+            the model, which then cannot be saved as a standard one.
     """
 
     values: int = 0
