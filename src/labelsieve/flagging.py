@@ -105,8 +105,8 @@ class FlagRule:
         return np.asarray(predicted != given) if self.demand_agreement else np.zeros(len(given), dtype=np.bool_)
 
     @property
-    def line(self) -> float | None:
-        """The threshold line of a plot over the quality; None at 0, where only agreement decides."""
+    def plotted_threshold(self) -> float | None:
+        """The threshold that a plot over the quality shows; None at 0, where only agreement decides."""
         return self.threshold if self.threshold is not None and 0 < self.threshold <= 1 else None
 
     def facts(self) -> dict[str, str]:

@@ -40,7 +40,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from labelsieve.bench import toml_files
 from labelsieve.bench.config import BUNDLED, FEATURES, Against, Data, Method, Noise
-from labelsieve.bench.published import Published, read_published_methods, read_values
+from labelsieve.bench.published import PaperNumbers, read_published_methods, read_values
 from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
@@ -100,7 +100,7 @@ class Experiment:
     noise: Mapping[str, Noise]
     method: Mapping[str, Method]
     text: tuple[str, ...] = ()
-    published: Published | None = None
+    published: PaperNumbers | None = None
     against: Against | None = None
 
     @property
@@ -324,7 +324,7 @@ def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, .
     return tuple(value)
 
 
-def _published(table: Any, experiment: Experiment) -> Published:
+def _published(table: Any, experiment: Experiment) -> PaperNumbers:
     with error_context("published"):
         if len(experiment.model) > 1:
             raise SettingsError(f"expected one model beside published numbers, got {len(experiment.model)}")
@@ -334,7 +334,7 @@ def _published(table: Any, experiment: Experiment) -> Published:
             raise SettingsError(f"expected a table, got {shown(table)}")
         rivals = read_published_methods(table.get("only_published", []), experiment.method)
         values = read_values(table.get("values", {}), experiment.data, [*experiment.method, *rivals], experiment.noise)
-    published = _from_table(Published, {**table, "only_published": rivals, "values": values}, "published")
+    published = _from_table(PaperNumbers, {**table, "only_published": rivals, "values": values}, "published")
     with error_context("published"):
         # not seconds and gigabytes
         shares = [name for name in TASKS[experiment.task]().metrics if METRICS[name].is_share]

@@ -24,7 +24,7 @@ Values = Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PaperNumbers:
     """The numbers of a paper for the cells of an experiment.
 
     Attributes:

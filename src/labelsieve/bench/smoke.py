@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from labelsieve.bench.config import BUNDLED, FEATURES, Data, Method, Noise
 from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
-from labelsieve.bench.published import Published
+from labelsieve.bench.published import PaperNumbers
 from labelsieve.bench.synthetic import SCENE_TAGS
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import RunError
@@ -24,7 +24,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.detect.training.settings import Training
 
-LOOKALIKES = "look-alikes"
+_FOLDER = "look-alikes"
 """Name of the folder of the data, next to those of the results."""
 
 _EPOCHS = 2
@@ -43,7 +43,7 @@ def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | 
         RunError: One or more failed; the others were still run.
     """
     progress, failed, tried = progress or Progress(), dict[str, str](), set[str]()
-    stand_ins = StandIns(out / LOOKALIKES)
+    stand_ins = StandIns(out / _FOLDER)
     for number, experiment in enumerate(experiments, 1):
         sets = "1 data set" if len(experiment.data) == 1 else f"{len(experiment.data)} data sets"
         progress.say(f"{number} of {len(experiments)}: {experiment.name}, {len(experiment.method)} methods, {sets}")
@@ -137,8 +137,8 @@ def _first(parts: Mapping[str, _PartT]) -> dict[str, _PartT]:
 
 
 def _published_subset(
-    published: Published | None, data: Collection[str], methods: Collection[str], noises: Collection[str]
-) -> Published | None:
+    published: PaperNumbers | None, data: Collection[str], methods: Collection[str], noises: Collection[str]
+) -> PaperNumbers | None:
     """Returns the published numbers of some data, methods and noises."""
     if published is None:
         return None

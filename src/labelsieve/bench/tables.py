@@ -17,7 +17,7 @@ from labelsieve.metrics import METRICS
 
 if TYPE_CHECKING:
     from labelsieve.bench.config import Against
-    from labelsieve.bench.published import Published
+    from labelsieve.bench.published import PaperNumbers
 
 RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
 _MISSING = "\N{EN DASH}"
@@ -108,7 +108,7 @@ def _markdown(experiment: Experiment, records: Records) -> Iterator[str]:
         yield from published_table(experiment, experiment.published, records)
 
 
-def published_table(experiment: Experiment, published: Published, records: Records) -> Iterator[str]:
+def published_table(experiment: Experiment, published: PaperNumbers, records: Records) -> Iterator[str]:
     """Yields a table of measured and published numbers and their difference in points, with a row for each cell.
 
     Args:
@@ -128,7 +128,7 @@ def published_table(experiment: Experiment, published: Published, records: Recor
 
 
 def _measured_mean(
-    experiment: Experiment, published: Published, records: Records, data: str, noise: str, method: str, metric: str
+    experiment: Experiment, published: PaperNumbers, records: Records, data: str, noise: str, method: str, metric: str
 ) -> float | None:
     """Returns the mean over the seeds in %; None if nothing was measured."""
     if method in published.only_published:

@@ -18,7 +18,7 @@ from labelsieve.vlm.peft.ssf import ScaleShift, scaled_layers
 from labelsieve.vlm.peft.target_layers import BareEncoder, ModuleSpec
 
 # Name of the module in the model: as a submodule it is trained, synchronised and saved like the rest.
-NAME = "module_of_tune"
+SUBMODULE = "module_of_tune"
 _PROMPTS = ("vpt-deep", "vpt-shallow")
 
 
@@ -68,12 +68,12 @@ def attach(backbone: Backbone, spec: ModuleSpec) -> None:
             f"--tune {kind} merges into the biases of linear layers, and some of {backbone.name} cannot have one; "
             "use --tune lora, bitfit or full"
         )
-    backbone.model.add_module(NAME, AttachedModule(module.to(backbone.device), encoder, merges=merges))
+    backbone.model.add_module(SUBMODULE, AttachedModule(module.to(backbone.device), encoder, merges=merges))
 
 
 def merge(backbone: Backbone) -> None:
     """Merges a module that can be merged into the weights; visual prompts and adapters stay attached."""
-    part = getattr(backbone.model, NAME, None)
+    part = getattr(backbone.model, SUBMODULE, None)
     if part is None or not part.merges:
         return
     if isinstance(part.module, ScaleShift):  # which gives layers a bias
@@ -83,8 +83,8 @@ def merge(backbone: Backbone) -> None:
 
 
 def _detach(backbone: Backbone) -> None:
-    getattr(backbone.model, NAME).remove()
-    delattr(backbone.model, NAME)
+    getattr(backbone.model, SUBMODULE).remove()
+    delattr(backbone.model, SUBMODULE)
 
 
 def _encoder(backbone: Backbone, *, prompted: bool) -> BareEncoder:

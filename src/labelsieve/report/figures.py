@@ -103,7 +103,7 @@ def histogram(verdicts: Verdicts) -> Histogram:
         bars=tuple(bars),
         ticks=tuple((tick, _height(tick, logarithmic) / scale) for tick in ticks),
         logarithmic=logarithmic,
-        threshold=verdicts.run.rule.line,
+        threshold=verdicts.run.rule.plotted_threshold,
     )
 
 

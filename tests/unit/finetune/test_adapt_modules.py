@@ -71,7 +71,7 @@ def prepared(backbone: Backbone, tune: Any, *, seed: int = 0, **sizes: Any) -> A
     """Prepares a backbone for training and returns its module."""
     settings = Adaptation(**{"tune": tune, "visual_prompts": 5, **sizes})
     tuning.prepare(backbone, settings, generator=torch.Generator().manual_seed(seed))
-    return backbone.model.get_submodule(peft_modules.NAME).module
+    return backbone.model.get_submodule(peft_modules.SUBMODULE).module
 
 
 def shake(module: torch.nn.Module) -> None:
@@ -192,7 +192,7 @@ def test_the_module_and_the_head_are_trained_alone(
     result = adapted(images, verdicts, model(kind), tune=tune, **settings)
     heads = {"classifier.weight", "classifier.bias", "timm_model.head.weight", "timm_model.head.bias"}
     assert differs(start, result) == heads & set(weights(start)), "all else is bit for bit what it was"
-    module = result.model.get_submodule(peft_modules.NAME)
+    module = result.model.get_submodule(peft_modules.SUBMODULE)
     assert not all(map(torch.equal, fresh.parameters(), module.parameters()))
     sizes = sum(value.numel() for value in (*module.parameters(), *result.backbone.head.parameters()))
     told = result.record["backbone"]
@@ -260,7 +260,7 @@ def test_resuming_gives_the_module_of_an_unbroken_run(
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     resumed = run(tmp_path / "two", resume=True)
-    assert any(key.startswith(peft_modules.NAME) for key in resumed)
+    assert any(key.startswith(peft_modules.SUBMODULE) for key in resumed)
     torch.testing.assert_close(resumed, unbroken, rtol=0, atol=0)
 
 
@@ -281,7 +281,7 @@ def test_the_module_of_the_best_epoch_is_kept(
     fresh, kept, last = run(epochs=0, scores=[0.5]), run(epochs=2, scores=[0.9, 0.1, 0.2]), run(epochs=1, scores=[0, 1])
     assert (kept.metrics["saved_epoch"], last.metrics["saved_epoch"]) == (0, 1)
     assert not differs(fresh, kept)
-    assert any(name.startswith(peft_modules.NAME) for name in differs(fresh, last))
+    assert any(name.startswith(peft_modules.SUBMODULE) for name in differs(fresh, last))
 
 
 # ---------------------------------------------------------------- what merges
@@ -303,9 +303,9 @@ def test_every_module_that_merges_is_merged(merges: bool) -> None:
     before = model.weight.detach().clone()
     backbone: Any = SimpleNamespace(model=model)
     encoder: Any = SimpleNamespace(model=model)
-    model.add_module(peft_modules.NAME, peft_modules.AttachedModule(Doubling(), encoder, merges=merges))
+    model.add_module(peft_modules.SUBMODULE, peft_modules.AttachedModule(Doubling(), encoder, merges=merges))
     peft_modules.merge(backbone)
-    assert hasattr(model, peft_modules.NAME) != merges
+    assert hasattr(model, peft_modules.SUBMODULE) != merges
     torch.testing.assert_close(model.weight, (2 if merges else 1) * before)
 
 
@@ -425,4 +425,4 @@ def test_attention_that_knows_one_length_is_told(model: Model, pixels: Tensor) -
         prepared(backbone, "vpt-deep")
     handle.remove()
     assert torch.equal(logits(backbone, pixels), before)
-    assert not any(name.startswith(peft_modules.NAME) for name in backbone.model.state_dict())
+    assert not any(name.startswith(peft_modules.SUBMODULE) for name in backbone.model.state_dict())

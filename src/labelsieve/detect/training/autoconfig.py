@@ -35,11 +35,11 @@ SettingsT = TypeVar("SettingsT", bound=Training)
 # Batch size of the paper, and what it may grow to where the features are cached, as long as so many steps are left.
 _BATCH, _LARGEST, _STEPS = 64, 2048, 300
 # No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
-_TEARS = 1e-2
+_MAX_FULL_RATE = 1e-2
 # Images with which it is tried whether `torch.compile` works.
-_TRIED = 16
+_PROBE_IMAGES = 16
 # Compiling takes a minute or so: `auto` asks for so many images to pass the encoder of a GPU in all.
-_MANY = 200_000
+_MIN_IMAGES_TO_COMPILE = 200_000
 # A forward and a backward pass take about as long as so many forward passes.
 _FORWARD_AND_BACKWARD = 3
 
@@ -145,11 +145,11 @@ def _compiles(requested: str, learner: Learner, *, at_once: int, images: int) ->
         requested = str(stored_settings(engine).get("compile", "auto"))
     if requested == "off" or learner.peft is None or not len(learner.vlm.vision_layers):
         return False
-    if requested == "auto" and (engine.device.type != "cuda" or images < _MANY):
+    if requested == "auto" and (engine.device.type != "cuda" or images < _MIN_IMAGES_TO_COMPILE):
         return False
     works = [False]
     if engine.accelerator.is_main_process:
-        works = [_compiling_works(requested, learner, tried=min(_TRIED, at_once))]
+        works = [_compiling_works(requested, learner, tried=min(_PROBE_IMAGES, at_once))]
     broadcast_object_list(works)
     return works[0]
 
@@ -203,7 +203,7 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     images, vlm = inputs.images_and_model()
     engine, readable = inputs.engine, len(inputs.rows)
     requested, settings = settings, resolve(settings, vlm, readable=readable, engine=engine)
-    if settings.peft.startswith("full") and settings.learning_rate > _TEARS:
+    if settings.peft.startswith("full") and settings.learning_rate > _MAX_FULL_RATE:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole encoder "
             f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"

@@ -102,7 +102,7 @@ class SmallComponent(CrossEntropyObjective):
         return None if self.chosen is None else self.chosen[step.rows].to(step.labels.device)
 
 
-Rule = Callable[[NDArray[np.float32]], Mapping[str, Any]]
+QualityFunction = Callable[[NDArray[np.float32]], Mapping[str, Any]]
 """Takes the probability of each given label, (n,), and returns `quality` and perhaps `issue`, (n,) each."""
 
 
@@ -110,7 +110,7 @@ def train_and_score(
     settings: Training,
     inputs: DetectorInputs,
     *,
-    rule: Rule,
+    rule: QualityFunction,
     objective: Callable[[Prepared[Any]], CrossEntropyObjective] = CrossEntropyObjective,
 ) -> Scores:
     """Trains prompts with cross-entropy and scores every image.
