@@ -309,15 +309,6 @@ def test_mistakes_rise_the_less_the_closer_they_come_to_an_exchange() -> None:
     assert mistakes_of(joined_of(known("symmetric", 0.3))) == (Mistakes.EVEN, 0.0)
 
 
-def test_few_mistakes_rise_by_no_more_than_the_surest_show() -> None:
-    data = mistaken("class")
-    few = np.where(np.random.default_rng(0).random(len(data.labels)) < 0.04, data.labels, data.truth)
-    joined = Joined(data.logits, torch.from_numpy(few))
-    surest, even = surest_images(joined), rate_of(joined, Mistakes.EVEN).value
-    assert surest is not None and even < surest.shares.value < FLOOR
-    assert rate_of(joined, Mistakes.BY_CLASS).value == pytest.approx(RISE * even + surest.shares.value)
-
-
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     joined = joined_of(mistaken("class"))
     alone = rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8)

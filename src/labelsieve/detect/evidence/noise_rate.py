@@ -21,8 +21,7 @@ from labelsieve.metrics import Interval
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 # So many of them have to be of each class, on average, that classes show that they differ.
 SURE_OF_A_CLASS = 30
-# Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred,
-# but no more than the surest show.
+# Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
 RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
 # Of the rise the reliability curve takes about a half for doubt, so what it reads of it counts twice.
 READ = 2.0
@@ -104,7 +103,7 @@ def noise_rate(
     disagreeing = float(_disagreeing(joined).float().mean())
 
     def raised(share: float, rise: float) -> float:
-        return max(share, min(rise * share + min(FLOOR, surest.shares.value), disagreeing))
+        return max(share, min(rise * share + FLOOR, disagreeing))
 
     if mistakes is Mistakes.ALIKE:  # such noise blurs the evidence, which would be taken for doubt
         (share, low, _), rise = surest.shares, ALIKE_RISE
