@@ -349,9 +349,10 @@ def _match(joined: Joined, start: NoiseT, rate: float | None, advance: Callable[
 @torch.no_grad()
 def _learn(joined: Joined, noise: NoiseT, *, rounds: int, advance: Callable[[int], None]) -> NoiseT:
     """Re-estimates a noise by expectation-maximisation."""
+    held = list(joined.chunks()) if joined.logits.numel() <= MOST_LOGITS else None
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:
-        for chunk in joined.chunks():
+        for chunk in held or joined.chunks():
             advance(0)
             yield chunk
 
