@@ -107,7 +107,7 @@ class Noise(Command):
 
     def _shares(self) -> dict[str, Any]:
         """Returns the shares that the kind takes, by name."""
-        return {name: getattr(self, name) or 0.0 for name in NOISE.entries[self.kind].takes if name in SHARES}
+        return {name: getattr(self, name) or 0.0 for name in NOISE.entries[self.kind].shares}
 
     def _write_labels(self, progress: Progress) -> tuple[Path, str, str]:
         from labelsieve.data.noise import inject

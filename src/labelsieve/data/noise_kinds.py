@@ -28,6 +28,11 @@ class Kind(Entry):
     for_tags: bool = False
     takes: tuple[str, ...] = ("rate", "exact")
 
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """What it takes besides whether it is exact."""
+        return tuple(name for name in self.takes if name != "exact")
+
 
 _HERE = "labelsieve.data.noise:"
 NOISE: Registry[Callable[..., Any], Kind] = Registry(
@@ -52,8 +57,8 @@ def kinds_for(*, tags: bool) -> list[str]:
     return [name for name, kind in NOISE.entries.items() if kind.for_tags == tags]
 
 
-SHARES = tuple(dict.fromkeys(name for kind in NOISE.entries.values() for name in kind.takes if name != "exact"))
-"""What kinds take besides whether it is exact: a parameter of each name, of `inject` or `with_tag_noise`, and so on."""
+SHARES = tuple(dict.fromkeys(name for kind in NOISE.entries.values() for name in kind.shares))
+"""The shares that any kind takes: each is an option of `labelsieve noise` and a setting of an experiment's noise."""
 
 if TYPE_CHECKING:
     NoiseKind = str

@@ -29,7 +29,7 @@ from labelsieve.data.noise import (
     transition_probabilities,
 )
 from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
-from labelsieve.data.noise_kinds import NOISE, SHARES, kinds_for
+from labelsieve.data.noise_kinds import NOISE, kinds_for
 
 PARITY = Path(__file__).parents[2] / "data" / "parity" / "idn.npz"
 
@@ -146,7 +146,7 @@ def test_instance_noise_depends_on_the_image_and_keeps_about_the_rate() -> None:
 def test_what_a_kind_takes_can_be_asked_for(kind: str) -> None:
     takes = NOISE.entries[kind].takes
     assert takes and {*takes} <= {field.name for field in dataclasses.fields(NoiseRequest)}
-    shares = {*takes} & {*SHARES}
+    shares = {*NOISE.entries[kind].shares}
     assert shares and (NOISE.entries[kind].for_tags or shares <= {*inspect.signature(inject).parameters})
     for settings_class in (NoiseCommand, NoiseOfExperiment):
         assert shares <= {field.name for field in dataclasses.fields(settings_class)}

@@ -261,35 +261,35 @@ def _mistakes(
     often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it. And it
     strikes all images alike, which mistakes between classes that look alike do not.
     """
-    every, rate = joined, surest and surest.shares.value
+    rate = surest and surest.shares.value
     # classes that are never given are left out: they would look like a confusion
     given, labels = joined.labels.unique(return_inverse=True)
-    joined, classes = Joined(joined.logits[:, given], labels), len(given)
-    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(joined.labels) < 2:
+    present, classes = Joined(joined.logits[:, given], labels), len(given)
+    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(labels) < 2:
         return Mistakes.EVEN, 0.0
 
     def matched(likely: Tensor) -> tuple[Joined, ClassNoise]:
-        scale, noise = _match(joined, ClassNoise.confused(likely, start_rate(rate)), rate, advance)
-        return joined.sharpened(scale), noise
+        scale, noise = _match(present, ClassNoise.confused(likely, start_rate(rate)), rate, advance)
+        return present.sharpened(scale), noise
 
-    def by_class(joined: Joined, likely: Tensor, noise: ClassNoise) -> tuple[float, float]:
+    def by_class(sharp: Joined, likely: Tensor, noise: ClassNoise) -> tuple[float, float]:
         """Returns how likely the labels are by class, and how much more than under even noise."""
-        likelihood = _held_out(joined, ClassNoise.confused(likely, start_rate(noise.rate)), advance)
-        return likelihood, likelihood - _held_out(joined, ClassNoise.even(classes, start_rate(noise.rate)), advance)
+        likelihood = _held_out(sharp, ClassNoise.confused(likely, start_rate(noise.rate)), advance)
+        return likelihood, likelihood - _held_out(sharp, Mistakes.EVEN.noise(sharp, noise.rate), advance)
 
     # what the evidence errs on looks alike, too: the labels alone have to show that classes are confused
     even = even_confusion(classes)
     sharp, noise = matched(even)
     if by_class(sharp, even, noise)[1] <= LEAST_GAIN:
         return Mistakes.EVEN, 0.0
-    likely = likely_confusion(joined)
+    likely = likely_confusion(present)
     sharp, noise = matched(likely)
     likelihood, gain = by_class(sharp, likely, noise)
     gain_of_exchange = EXCHANGED * by_class(_exchanged(sharp, noise, generator), likely, noise)[1]
-    if gain >= gain_of_exchange and (surest is None or strikes_all_alike(every, surest)):
+    if gain >= gain_of_exchange and (surest is None or strikes_all_alike(joined, surest)):
         return Mistakes.EXCHANGED, 1.0
-    scale, _ = _match(joined, Mistakes.ALIKE.noise(joined, rate), rate, advance)
-    by_looks = _held_out(joined.sharpened(scale), Mistakes.ALIKE.noise(joined, noise.rate), advance)
+    scale, _ = _match(present, Mistakes.ALIKE.noise(present, rate), rate, advance)
+    by_looks = _held_out(present.sharpened(scale), Mistakes.ALIKE.noise(present, noise.rate), advance)
     follow_looks = by_looks - likelihood > ALIKE * noise.rate * len(labels)
     return Mistakes.ALIKE if follow_looks else Mistakes.BY_CLASS, min(gain / gain_of_exchange, 1.0)
 

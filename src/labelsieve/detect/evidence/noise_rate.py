@@ -114,7 +114,7 @@ def noise_rate(
         if reliable is not None:
             shown, lower = surest.shares.value, surest.shares.low
             read = min(shown + READ * max(0.0, reliable - shown), raised(shown, rise))
-            value += min(max(0.0, (reliable - lower) / max(shown - lower, LEAST)), 1.0) * (read - value)
+            value += float(np.clip((reliable - lower) / max(shown - lower, LEAST), 0, 1)) * (read - value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
@@ -135,10 +135,8 @@ def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
     half, first = len(disagrees) // 2, _minimum_count(len(disagrees))
     if half <= first:
         return True
-    of_first, of_rest = (
-        max(0.0, float(disagrees[part].mean() - doubt[part].mean())) / max(1 - float(doubt[part].mean()), LEAST)
-        for part in (slice(first), slice(first, half))
-    )
+    parts = slice(first), slice(first, half)
+    of_first, of_rest = (_beyond(float(disagrees[part].mean()), float(doubt[part].mean())) for part in parts)
     of_both = max((first * of_first + (half - first) * of_rest) / half, 1 / half)
     error = math.sqrt(of_both * (1 - of_both) * (1 / first + 1 / (half - first)))
     return of_rest - of_first <= UNLIKE_ERRORS * error
@@ -150,6 +148,11 @@ def _doubt(joined: Joined, surest: Surest, rate: float) -> Tensor:
     return (1 - torch.cat([probability.amax(dim=1) for probability, _ in sharp.chunks()]))[surest.order]
 
 
+def _beyond(share: float, doubt: float) -> float:
+    """Returns the share that disagrees less what the evidence doubts itself."""
+    return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
+
+
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:
     """Returns the share of wrong labels among the surest images: what disagrees less what the evidence doubts there.
 
@@ -159,8 +162,7 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
     """
 
     def wrong(share: float, images: int, rate: float) -> float:
-        doubt = float(_doubt(joined, surest, rate)[:images].mean())
-        return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
+        return _beyond(share, float(_doubt(joined, surest, rate)[:images].mean()))
 
     value, low, high = surest.shares
     value, low = wrong(value, surest.images, high), wrong(low, surest.images_of_ends, low)
