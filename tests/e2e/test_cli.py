@@ -469,7 +469,7 @@ def test_list(run: Run) -> None:
         assert f" {name} " in out
     text = " ".join(out.split())
     assert (
-        "(184,320 values, 0.21% of CLIP ViT-B/16)" in text and "(85,799,424 values, 100.00% of CLIP ViT-B/16)" in text
+        "(184,320 parameters, 0.21% of CLIP ViT-B/16)" in text and "(85,799,424 parameters, 100.00% of CLIP ViT-B/16)" in text
     )
 
 
@@ -478,7 +478,7 @@ def test_list_counts_on_a_given_model(run: Run, tmp_path: Path, mini_clip: Visio
     code, out, err = run("list", "--model", MINI_CLIP)
     assert (code, err) == (0, "")
     count = sum(value.numel() for value in mini_clip.image_encoder.parameters())
-    assert f"({count:,} values, 100.00% of" in " ".join(out.split())
+    assert f"({count:,} parameters, 100.00% of" in " ".join(out.split())
     code, out, err = run("list", "--model", tmp_path / "none")
     assert (code, out) == (1, "") and err.count("\n") == 1 and "is neither; check --model" in err
     odd = tmp_path / "[" / "x]"  # which would close a tag of rich

@@ -67,9 +67,9 @@ class AdaptTestSet(TestSet):
         """
         if self.test_label_column is not None:
             raise SettingsError("--test-label-column goes with one label an image; name tags with --test-tag-column")
-        if not self.is_given():
+        if (test := self.given_source()) is None:
             return None
-        return source_of_options(TagSource, self.test, self, prefix="test_").load(seed=seed, progress=progress)
+        return source_of_options(TagSource, test, self, prefix="test_").load(seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -226,7 +226,7 @@ class TagSource:
 _SourceT = TypeVar("_SourceT", Source, TagSource)
 
 
-def source_of_options(kind: type[_SourceT], source: str | None, options: object, *, prefix: str = "") -> _SourceT:
+def source_of_options(kind: type[_SourceT], source: str, options: Any, *, prefix: str = "") -> _SourceT:
     """Creates a source with those of its fields that other options have under names with a prefix.
 
     Args:
@@ -235,11 +235,12 @@ def source_of_options(kind: type[_SourceT], source: str | None, options: object,
         options: A dataclass of options. Its label column is one name or None.
         prefix: With `test_`, the value of `test_split` becomes `split`.
     """
-    names = [each.name for each in fields(kind) if each.name != "source" and hasattr(options, prefix + each.name)]
+    there = {each.name for each in fields(options)}
+    names = [each.name for each in fields(kind) if each.name != "source" and prefix + each.name in there]
     values = {name: getattr(options, prefix + name) for name in names}
     if "label_column" in values:
         values["label_column"] = () if values["label_column"] is None else (values["label_column"],)
-    return kind(source=str(source), **values)
+    return kind(source=source, **values)
 
 
 def names_or_file(words: tuple[str, ...]) -> str | tuple[str, ...] | None:
@@ -269,15 +270,15 @@ class TestSet:
     test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
     test_split: OptionalText = None
 
-    def is_given(self) -> bool:
-        """Returns whether a source is set.
+    def given_source(self) -> str | None:
+        """Returns the source; None without a test set.
 
         Raises:
             SettingsError: There are further options, but no source.
         """
         if self.test is None and any(getattr(self, each.name) for each in fields(self)):
             raise SettingsError("the options of the test set go with --test SOURCE only; add it or leave them out")
-        return self.test is not None
+        return self.test
 
     def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
         """Loads the test images; None without a test set.
@@ -285,9 +286,9 @@ class TestSet:
         Raises:
             SettingsError: There are options of them, but no source.
         """
-        if not self.is_given():
+        if (test := self.given_source()) is None:
             return None
-        return source_of_options(Source, self.test, self, prefix="test_").load(seed=seed, progress=progress)
+        return source_of_options(Source, test, self, prefix="test_").load(seed=seed, progress=progress)
 
 
 def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:

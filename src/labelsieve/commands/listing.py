@@ -98,9 +98,9 @@ def _peft(model: str | None) -> Iterator[tuple[str, str]]:
     yield "auto", "vpt-deep on an accelerator if the image encoder takes visual prompts, else none; none on a CPU"
 
     if model is None:
-        total = PEFT.entries["full"].values
+        total = PEFT.entries["full"].parameters
         for name, module in PEFT.entries.items():
-            yield name, module.about + _share(module.values, module.values / total, "CLIP ViT-B/16")
+            yield name, module.about + _share(module.parameters, module.parameters / total, "CLIP ViT-B/16")
     else:
         yield from _peft_of(model)
 
@@ -119,4 +119,4 @@ def _peft_of(model: str) -> Iterator[tuple[str, str]]:
 
 
 def _share(count: int, share: float, name: str) -> str:
-    return f" ({count:,} values, {share:.2%} of {name})" if count else ""
+    return f" ({count:,} parameters, {share:.2%} of {name})" if count else ""

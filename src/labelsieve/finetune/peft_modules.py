@@ -56,7 +56,7 @@ def attach(backbone: Backbone, spec: ModuleSpec) -> None:
         SettingsError: The backbone does not support the module, or does not support merging it.
     """
     kind, encoder = spec.kind, _encoder(backbone, prompted=spec.kind in _PROMPTS)
-    merges = PEFT.entries[kind].backbone == "merges"
+    merges = PEFT.entries[kind].phase_2 == "merged"
     try:
         module: Any = build_peft(
             kind, encoder, tokens=spec.tokens, bottleneck=spec.bottleneck, generator=spec.generator

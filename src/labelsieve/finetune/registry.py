@@ -53,10 +53,10 @@ TUNE: Registry[Callable[..., None], Entry] = Registry(
         Entry(
             module.name,
             _FINETUNE + "peft_modules:attach",
-            module.about + (", merged at the end" if module.backbone == "merges" else "; cannot be saved"),
+            module.about + (", merged at the end" if module.phase_2 == "merged" else "; cannot be saved"),
         )
         for module in PEFT.entries.values()
-        if module.backbone != "no"
+        if module.phase_2 != "unused"
     ),
 )
 

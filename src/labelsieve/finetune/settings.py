@@ -121,7 +121,7 @@ def check_saves(tune: str) -> None:
     Raises:
         SettingsError: It cannot.
     """
-    if tune in PEFT and PEFT.entries[tune].backbone == "stays":
+    if tune in PEFT and PEFT.entries[tune].phase_2 == "attached":
         raise SettingsError(
             f"--tune {tune} adds to the model what a standard one has no place for, so it cannot be saved; use --tune "
             "lora, ssf or bitfit (Python without an out, and labelsieve bench, measure it all the same)"

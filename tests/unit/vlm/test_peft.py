@@ -706,7 +706,7 @@ def test_shares_of_vit_b16() -> None:
     assert all(value.is_meta for value in encoder.image_encoder.parameters())
     for kind in PEFT:
         found = count_trainable(kind, encoder, tokens=20, bottleneck=8)
-        assert found is not None and found[0] == expected[kind] == PEFT.entries[kind].values
+        assert found is not None and found[0] == expected[kind] == PEFT.entries[kind].parameters
         assert found[1] == pytest.approx(expected[kind] / expected["full"])
 
 

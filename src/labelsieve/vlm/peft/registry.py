@@ -13,63 +13,64 @@ from labelsieve.core.registry import Entry, Registry
 
 
 @dataclass(frozen=True)
-class Module(Entry):
+class PeftEntry(Entry):
     """One kind of module.
 
     Attributes:
-        values: Number of trainable parameters with CLIP ViT-B/16 and the defaults.
-        backbone: Its use in phase 2: none, merged into the weights at the end by its `merge(encoder)`, or attached to
-            the model, which then cannot be saved as a standard one.
+        parameters: How many are trained with CLIP ViT-B/16 and the defaults.
+        phase_2: What becomes of it there: `merged` into the weights at the end by its `merge(encoder)`, or still
+            `attached`, so that the model cannot be saved as a standard one. `unused` there are those that `--tune` has
+            a function of its own for, as the weights of a backbone are trained in place.
     """
 
-    values: int = 0
-    backbone: Literal["no", "merges", "stays"] = "no"
+    parameters: int = 0
+    phase_2: Literal["merged", "attached", "unused"] = "unused"
 
 
 _PEFT = "labelsieve.vlm.peft."
-PEFT: Registry[Callable[..., Any], Module] = Registry(
+PEFT: Registry[Callable[..., Any], PeftEntry] = Registry(
     "--peft",
-    Module(
+    PeftEntry(
         "none",
         _PEFT + "base:no_module",
         "the image encoder stays frozen: prompts are trained on cached features, fast on a CPU",
     ),
-    Module(
+    PeftEntry(
         "vpt-deep",
         _PEFT + "vpt:build_deep",
         "learned tokens beside the patches, new ones in each block: the paper's choice",
-        values=184_320,
-        backbone="stays",
+        parameters=184_320,
+        phase_2="attached",
     ),
-    Module(
+    PeftEntry(
         "vpt-shallow",
         _PEFT + "vpt:build_shallow",
         "learned tokens beside the patches, in the first block only",
-        values=15_360,
-        backbone="stays",
+        parameters=15_360,
+        phase_2="attached",
     ),
-    Module("lora", _PEFT + "lora:build", "a low-rank change of the query and value projections", values=294_912),
-    Module(
+    PeftEntry("lora", _PEFT + "lora:build", "a low-rank change of the query and value projections", parameters=294_912),
+    PeftEntry(
         "adapter",
         _PEFT + "adapter:build",
         "a small bottleneck behind the MLP of each block",
-        values=175_200,
-        backbone="stays",
+        parameters=175_200,
+        phase_2="attached",
     ),
-    Module(
+    PeftEntry(
         "ssf",
         _PEFT + "ssf:build",
         "a scale and a shift behind each linear layer of the blocks",
-        values=165_888,
-        backbone="merges",
+        parameters=165_888,
+        phase_2="merged",
     ),
-    Module("bitfit", _PEFT + "bitfit:build", "all biases of the image encoder", values=102_912),
-    Module("full", _PEFT + "full:build", "the whole image encoder, at a low --learning-rate", values=85_799_424),
-    Module(
+    PeftEntry("bitfit", _PEFT + "bitfit:build", "all biases of the image encoder", parameters=102_912),
+    PeftEntry("full", _PEFT + "full:build", "the whole image encoder, at a low --learning-rate", parameters=85_799_424),
+    PeftEntry(
         "full-paper",
         _PEFT + "full:build_paper",
         "the transformer blocks alone, without embeddings and outer layer norms, as in the paper's code",
-        values=85_054_464,
+        parameters=85_054_464,
     ),
 )
 
