@@ -135,7 +135,8 @@ def test_modules_say_what_becomes_of_them_on_a_backbone() -> None:
     own = {"full", "linear", "paper", "lora", "bitfit"}
     assert set(TUNE) - own == {name for name, module in PEFT.entries.items() if module.phase_2 != "unused"}
     assert all(
-        ("cannot be saved" in TUNE.about(name)) == (PEFT.entries[name].phase_2 == "attached") for name in set(TUNE) - own
+        ("cannot be saved" in TUNE.about(name)) == (PEFT.entries[name].phase_2 == "attached")
+        for name in set(TUNE) - own
     )
 
 

@@ -469,7 +469,8 @@ def test_list(run: Run) -> None:
         assert f" {name} " in out
     text = " ".join(out.split())
     assert (
-        "(184,320 parameters, 0.21% of CLIP ViT-B/16)" in text and "(85,799,424 parameters, 100.00% of CLIP ViT-B/16)" in text
+        "(184,320 parameters, 0.21% of CLIP ViT-B/16)" in text
+        and "(85,799,424 parameters, 100.00% of CLIP ViT-B/16)" in text
     )
 
 

@@ -197,8 +197,7 @@ def tag_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = TagScores(
         tags=images.tags,
         present=present.astype(np.float32),
-        wrong_threshold=0.2,
-        missing_threshold=0.2,
+        thresholds=(0.2, 0.2),
         issue=np.ones_like(images.tags),
         omission=nothing,
         commission=nothing,

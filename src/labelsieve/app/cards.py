@@ -164,7 +164,7 @@ class CardMaker:
         """Returns id and given label of other images with the same content, to which an answer applies, too."""
         verdicts = self.queue.verdicts
         others = [int(each) for each in self.queue.copies(int(self.queue.group[row])) if each != row]
-        return [{"id": verdicts.table["id"][each].as_py(), "given": int(verdicts.given[each])} for each in others[:TOP]]
+        return [{"id": verdicts.table["id"][each].as_py(), "given": int(verdicts.given[each])} for each in others]
 
     def shown(self, row: int, *, mode: str, queue: str) -> dict[str, Any]:
         """Returns what the log stores of a card: the verdict, and for an audit the sampling stratum.

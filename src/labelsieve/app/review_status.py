@@ -25,11 +25,13 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
         reviewer: Name of the reviewer, for whom images are left and whose pace counts.
     """
     remaining, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
+    size = queue.size(spec) if spec.filters.state == "open" else remaining  # of another state none is done
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
     states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}
     return {
         "left": remaining,
-        "size": queue.size(spec),
+        "size": size,
+        "done": size - remaining if spec.filters.state == "open" else None,
         "answered": int(queue.is_answered.sum()),
         "flagged": int(queue.verdicts.is_issue.sum()),
         "flagged_answered": int((queue.is_answered & queue.verdicts.is_issue).sum()),

@@ -245,8 +245,8 @@ class _Pages:
     def near(self, body: Mapping[str, Any]) -> Any:
         """Returns the nearest images of some classes."""
         row, labels = body.get("row"), body.get("labels")
-        is_row = isinstance(row, int) and 0 <= row < len(self.session.verdicts)
-        if not is_row or not isinstance(labels, list) or not all(isinstance(each, int) for each in labels):
+        is_row = type(row) is int and 0 <= row < len(self.session.verdicts)
+        if not is_row or not isinstance(labels, list) or not all(type(each) is int for each in labels):
             raise DataError(f'expected a "row" of the run and a list of "labels", got {shown(row)} and {shown(labels)}')
         return {"near": self.session.near(int(row or 0), labels)}
 
@@ -274,12 +274,12 @@ def _static(request: Request) -> Response:
 
 
 def _image(read: Callable[[], tuple[str, bytes]]) -> Response:
-    """Returns an image, which the browser may cache."""
+    """Returns an image. The browser does not keep it: another run may be reviewed at the same address."""
     try:
         kind, data = read()
     except UnreadableImageError as error:
         return PlainTextResponse(shown(error), status_code=404)
-    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+    return Response(data, media_type=kind, headers={"Cache-Control": "no-store"})
 
 
 def _json(work: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request], Any]:

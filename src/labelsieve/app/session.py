@@ -378,9 +378,6 @@ class Session:
             "images": len(self.verdicts),
             "flagged": int(issues.sum()),
             "unreadable": int((~self.verdicts.is_readable).sum()),
-            "classes": len(self.verdicts.class_names),
-            "has_features": self.has_features,
-            "audit": self.audit,
             "findings": self.queue.findings.sizes,
             "has_boxes": self.images.boxes is not None,
         }

@@ -13,11 +13,11 @@ from typing import Any
 
 from labelsieve.bench.cell_inputs import DEFAULTS_OF_NEW_SETTINGS
 from labelsieve.bench.experiment import Experiment
+from labelsieve.bench.table_values import Records
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json
 
-Records = Mapping[str, Mapping[str, Any]]
 _MAX_METHODS = 3  # methods named in a line
 
 

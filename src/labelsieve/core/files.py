@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import RunError, first_line
+from labelsieve.core.errors import LabelsieveError, RunError, first_line, shown
 from labelsieve.core.locks import locked
 from labelsieve.core.provenance import to_json
 
@@ -40,6 +40,20 @@ def is_utf8(path: str | Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_reachable(path: str | Path, error: type[LabelsieveError]) -> None:
+    """Checks that the system lets one look at a path, whether something is there or not.
+
+    Raises:
+        LabelsieveError: It does not, as where a folder is closed or a name is too long; of the given type.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return
+    except OSError as reason:
+        raise error(f"{shown(str(path))} cannot be read: {reason.strerror}; check the path") from reason
 
 
 def target_of(path: Path) -> Path:

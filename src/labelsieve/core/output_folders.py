@@ -37,8 +37,8 @@ def make_folder(folder: Path) -> Path:
     """
     if not is_utf8(folder):
         raise RunError(f"expected --out to be UTF-8, got {str(folder)!r}; choose another name")
-    if os.path.lexists(folder) and not folder.is_dir():
-        what = "a file" if folder.is_file() else "no folder"
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        what = "a file" if os.path.isfile(folder) else "no folder"
         raise RunError(f"expected --out to be a folder, {folder} is {what}; choose another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def check_file(out: Path, *, overwrite: bool) -> None:
     Raises:
         RunError: The path cannot be a file or, without `overwrite`, a file exists.
     """
-    if target_of(out).exists():
+    if os.path.exists(target_of(out)):
         check_free(out, overwrite=overwrite)
 
 
@@ -79,7 +79,7 @@ def check_report(path: Path, *, overwrite: bool | None = None) -> None:
         RunError: Another file is there, which may be the work of others, or the path is no file.
     """
     target = target_of(path)
-    if overwrite or not target.exists() or not target.stat().st_size:
+    if overwrite or not os.path.exists(target) or not target.stat().st_size:
         return
     with target.open("rb") as file:
         if _REPORT_MARK not in file.read(_HEAD_BYTES):
@@ -94,7 +94,7 @@ def check_outside(out: Path, source: Path | str) -> None:
         RunError: `source` is a folder that contains `out`.
     """
     folder = Path(os.path.realpath(Path(source).expanduser()))
-    if folder.is_dir() and Path(os.path.realpath(out)).is_relative_to(folder):
+    if os.path.isdir(folder) and Path(os.path.realpath(out)).is_relative_to(folder):
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 
 
@@ -109,7 +109,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     Raises:
         RunError: Another process has locked the folder, or it cannot be created.
     """
-    new = not folder.exists()
+    new = not os.path.exists(folder)
     make_folder(folder)
     target = Path(os.path.realpath(folder))
     status = target.stat()
@@ -156,7 +156,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             as it was.
     """
     out = Path(os.path.realpath(out))
-    if os.path.lexists(out) and not out.is_dir():
+    if os.path.lexists(out) and not os.path.isdir(out):
         raise RunError(f"expected a folder to replace, {out} is none; choose another name")
     old = out
     try:
@@ -172,7 +172,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise RunError(f"could not write {out}: {reason}; free some space or choose a writable folder") from error
     finally:
-        if old.exists() and not out.exists():
+        if os.path.exists(old) and not os.path.exists(out):
             old.replace(out)
         elif old != out:
             shutil.rmtree(old, ignore_errors=True)

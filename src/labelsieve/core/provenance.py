@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-_PACKAGES = ("labelsieve", "torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "numpy")
+_PACKAGES = (
+    *("labelsieve", "torch", "torchvision", "transformers", "timm", "peft", "accelerate"),
+    *("datasets", "pillow", "numpy", "scipy", "scikit-learn", "cleanlab"),
+)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.core.files import check_reachable
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.box_formats.columns import boxes_of
@@ -177,6 +178,7 @@ def image_folder_of(image_folder: str | Path | None) -> Path | None:
     if image_folder is None:
         return None
     folder = Path(os.path.abspath(Path(image_folder).expanduser()))
+    check_reachable(folder, DataError)
     if not str(image_folder) or not folder.is_dir():
         state = "is no folder" if folder.exists() else "does not exist"
         raise DataError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
-from labelsieve.core.files import write_atomically
+from labelsieve.core.files import check_reachable, write_atomically
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import Images, LabelledImages, UnreadableImageError
 from labelsieve.data.labels import normalise
@@ -86,6 +86,7 @@ def open_noise(path: str | Path, *, what: str, advice: str) -> Iterator[tuple[An
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_reachable(path, DataError)
     if not Path(path).is_file():
         raise DataError(f"expected a file of {what}, {path} does not exist; {advice}")
     try:

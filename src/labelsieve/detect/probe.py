@@ -51,7 +51,8 @@ def _fit(
     if len(classes) < 2:  # nothing to tell apart; none at all if there is a single row
         return classes, np.ones((len(queries), len(classes)))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_ITERATIONS))
-    with warnings.catch_warnings():  # a probe that is nearly there tells as much
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly there tells as much
+        warnings.filterwarnings("ignore", "The number of unique classes")  # class numbers are no regression targets
         probe.fit(features, labels)
     return probe.classes_, probe.predict_proba(queries)

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelsieve.core.checkpoints import RunIdentity
 from labelsieve.core.engine import Engine
+from labelsieve.core.errors import SettingsError
 from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images
@@ -120,6 +121,9 @@ def draw_validation_rows(selection: Selection, share: float, *, engine: Engine) 
         selection: The training part of the data.
         share: At least 0 and below 1; the number of rows of a class is rounded down.
         engine: Has the seed.
+
+    Raises:
+        SettingsError: That would be no row at all.
     """
     labels, drawn = selection.strata[selection.rows], [np.empty(0, dtype=np.int64)]
     generator = engine.generator(Purpose.VALIDATION_IMAGES)
@@ -128,7 +132,13 @@ def draw_validation_rows(selection: Selection, share: float, *, engine: Engine) 
         drawn.append(
             class_rows[torch.randperm(len(class_rows), generator=generator).numpy()[: int(share * len(class_rows))]]
         )
-    return np.sort(np.concatenate(drawn))
+    held_out = np.sort(np.concatenate(drawn))
+    if share > 0 and not len(held_out):
+        raise SettingsError(
+            f"--validation {share:g} would hold out no image, for each class has fewer than {math.ceil(1 / share)} to "
+            "train on; use a larger share, or leave it out"
+        )
+    return held_out
 
 
 @contextmanager

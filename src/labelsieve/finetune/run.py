@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import time
 from datetime import UTC, datetime
@@ -147,7 +148,7 @@ def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool
     """
     folder = Path(out)
     check_no_mount(folder)
-    if folder.is_dir():  # it is replaced as a whole, so it must not have other files
+    if os.path.isdir(folder):  # it is replaced as a whole, so it must not have other files
         unknown = unknown_files(folder, {CHECKPOINT_FOLDER, *_recorded_files(folder)})
         if unknown:
             raise RunError(

@@ -117,6 +117,7 @@ def _context(
         "more": common.all_flagged(verdicts, shown=flagged_on_page),
         "estimate": common.estimate(verdicts),
         "has_files": any(files),
+        "has_images": bool(verdicts.run.model.name),  # features have none to write or to train on
         "cards": cards,
         "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),

@@ -92,8 +92,11 @@ def classes(page: Page) -> dict[str, Any]:
 def annotators(page: Page) -> dict[str, Any] | None:
     """Returns a row for each annotator, if there are several."""
     run = page.verdicts.run
-    rows = common.annotators(run)[:MAX_CLASS_ROWS]
-    return {"annotators": rows, "consensus": common.consensus(run)} if rows else None
+    rows = common.annotators(run)
+    if not rows:
+        return None
+    more = max(0, len(rows) - MAX_CLASS_ROWS)
+    return {"annotators": rows[:MAX_CLASS_ROWS], "more_annotators": more, "consensus": common.consensus(run)}
 
 
 def image_problems(page: Page) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from labelsieve.core.quantities import duration, megabytes, percent, plain
 from labelsieve.report import common
 from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
-from labelsieve.report.terminal import OPEN, class_name, quoted
+from labelsieve.report.terminal import OPEN, class_name, next_to, quoted
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, TAG_FILES, WRONG, TagVerdicts
 from labelsieve.verdicts import REPORT
 
@@ -84,8 +84,7 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
     if (folder / REPORT).is_file():
         size = plain(megabytes((folder / REPORT).stat().st_size))
         steps.append((f"look at the verdicts ({size})", f"{OPEN} {quoted(folder / REPORT)}"))
-    corrected = folder.with_name(f"{folder.absolute().name}-corrected.csv")
-    command = f"labelsieve export {quoted(folder)} --format csv --out {quoted(corrected)}"
+    command = f"labelsieve export {quoted(folder)} --format csv --out {next_to(folder, '-corrected.csv')}"
     steps.append(("write the tags as the verdicts have them", command))
     steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to this"))
     print_next_steps(steps, console)

@@ -168,12 +168,12 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     if more := common.all_flagged(verdicts, shown=shown):
         steps.append((f"the report shows {shown:,} of them; for all", more))
     if verdicts.run.model.name:  # features have no images to write or to train on
-        run, base = quoted(folder), folder if folder.name not in ("", "..") else folder.resolve()
-        clean_folder, model = (shlex.quote(f"{base}-{title}") for title in ("clean", "model"))
+        run = quoted(folder)
+        clean_folder, model = (next_to(folder, f"-{title}") for title in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
         verbs = "export or adapt"
         if (suffix := _suffix_of_corrected(verdicts.run.origin)) is not None:
-            corrected, verbs = shlex.quote(f"{base}-corrected{suffix}"), f"apply, {verbs}"
+            corrected, verbs = next_to(folder, f"-corrected{suffix}"), f"apply, {verbs}"
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
         steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
@@ -195,6 +195,11 @@ def _suffix_of_corrected(origin: OriginRecord) -> str | None:
 def quoted(path: Path) -> str:
     """Returns a path quoted for a shell."""
     return shlex.quote(str(path))
+
+
+def next_to(run: Path, ending: str) -> str:
+    """Returns a path next to a run folder, named like it but for an ending, quoted for a shell."""
+    return shlex.quote(f"{run if run.name not in ('', '..') else run.resolve()}{ending}")
 
 
 def class_name(text: str) -> Text:

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, did_you_mean, shown
+from labelsieve.core.errors import DataError, SettingsError, did_you_mean, shown
+from labelsieve.core.files import is_utf8
 from labelsieve.core.validation import Share, check_fields, check_value
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, key_of
@@ -58,6 +59,8 @@ class Filters:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not is_utf8(self.text):  # JSON may contain a lone surrogate
+            raise SettingsError(f"expected a text to look for, got {shown(self.text)}")
 
 
 @dataclass(frozen=True, kw_only=True)

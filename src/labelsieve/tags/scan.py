@@ -127,7 +127,7 @@ def _record(
     return {
         **run,
         "model": {"name": absolute_name(vlm.name), "fingerprint": vlm.fingerprint},
-        "thresholds": {"wrong": scores.wrong_threshold, "missing": scores.missing_threshold},
+        "thresholds": scores.thresholds and dict(zip(("wrong", "missing"), scores.thresholds, strict=True)),
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
     }

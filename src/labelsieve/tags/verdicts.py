@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line, shown
-from labelsieve.core.files import read_json, remove, target_of, write_json, write_parquet
+from labelsieve.core.files import check_reachable, read_json, remove, target_of, write_json, write_parquet
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.spreadsheets import write_csv
@@ -224,6 +224,7 @@ class TagVerdicts:
             RunError: There is none in the folder, or its files do not belong together.
         """
         folder = Path(folder)
+        check_reachable(folder / RECORD, RunError)
         if not (folder / RECORD).is_file():
             raise RunError(
                 f"expected a finished run with a {RECORD} in {folder}, found none; make one with: labelsieve scan-tags "

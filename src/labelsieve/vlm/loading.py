@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import ModelError, shown
+from labelsieve.core.files import check_reachable
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.families.open_clip import OpenCLIP
 from labelsieve.vlm.families.registry import ADAPTERS
@@ -36,6 +37,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
         torch.Size([2, 128])
     """
     name = str(name)
+    check_reachable(name, ModelError)
     if OpenCLIP.is_open_clip_name(name):
         return OpenCLIP.load(name, {})
     options = loader_options(name)

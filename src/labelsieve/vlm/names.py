@@ -21,7 +21,7 @@ def absolute_name(name: str) -> str:
         ('openai/clip-vit-base-patch16', 'open_clip:ViT-B-32/openai')
     """
     prefix, path = _split_path(name)
-    return prefix + os.path.abspath(path) if path and Path(path).exists() else name
+    return prefix + os.path.abspath(path) if path and os.path.exists(path) else name
 
 
 def without_folders(name: str) -> str:
@@ -34,7 +34,7 @@ def without_folders(name: str) -> str:
     if (named := named_source(name)) is not None:
         return f"{named.name}:{named.path.name}"
     prefix, path = _split_path(name)
-    is_path = Path(path).exists() or path.startswith(("/", ".", "~"))
+    is_path = os.path.exists(path) or path.startswith(("/", ".", "~"))
     return prefix + (Path(path).name if is_path else path)
 
 
@@ -44,4 +44,4 @@ def _split_path(name: str) -> tuple[str, str]:
         return "", name
     path = name.removeprefix(OPEN_CLIP)
     architecture, _, file = path.partition("/")
-    return (f"{OPEN_CLIP}{architecture}/", file) if Path(file).is_file() else (OPEN_CLIP, path)
+    return (f"{OPEN_CLIP}{architecture}/", file) if os.path.isfile(file) else (OPEN_CLIP, path)

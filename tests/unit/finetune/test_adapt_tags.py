@@ -82,8 +82,7 @@ def verdicts_of(
     scores = TagScores(
         tags=images.tags,
         present=np.where(images.tags, clean, 1 - clean),
-        wrong_threshold=0.65,
-        missing_threshold=0.65,
+        thresholds=(0.65, 0.65),
         issue=clean < 0.65,
         omission=np.full(3, np.nan),
         commission=np.full(3, np.nan),

@@ -30,8 +30,7 @@ def verdicts() -> TagVerdicts:
     scores = TagScores(
         tags=images.tags,
         present=np.where(tags, quality, 1 - quality),
-        wrong_threshold=0.3,
-        missing_threshold=0.3,
+        thresholds=(0.3, 0.3),
         issue=quality <= 0.3,
         omission=np.full(3, np.nan),
         commission=np.full(3, np.nan),

@@ -5,8 +5,9 @@ import { byId, count, make, percent, score } from "./dom.js";
 import { nameOf } from "./names.js";
 
 export const TINY = 64;
-// So many annotators of one class are named on a card.
+// So many annotators of one class are named on a card, and so many copies.
 const NAMED = 4;
+const NAMED_COPIES = 10;
 
 /** Shows a card. `state.chosen` are the classes of an answer with several, null if it has one. */
 export function showCard(card, state, act) {
@@ -101,8 +102,9 @@ function about(card) {
   }
   if (card.votes?.length && !card.members) parts.push(make("p", { class: "numbers votes", title: card.votes.map(votes).join("\n") }, `Annotators: ${card.votes.map(votesInShort).join(" · ")}`));
   if (card.copies.length) {
-    const others = card.copies.map((each) => `${each.id} (${nameOf(each.given)})`).join(", ");
-    parts.push(make("p", { class: "numbers" }, `Copies, which your answer counts for too: ${others}`));
+    const others = card.copies.slice(0, NAMED_COPIES).map((each) => `${each.id} (${nameOf(each.given)})`).join(", ");
+    const more = card.copies.length > NAMED_COPIES ? ` and ${count(card.copies.length - NAMED_COPIES)} more` : "";
+    parts.push(make("p", { class: "numbers" }, `Copies, which your answer counts for too: ${others}${more}`));
   }
   if (card.answer) parts.push(make("p", { class: "numbers answered" }, answered(card.answer)));
   return parts;

@@ -7,11 +7,10 @@ import { rescanOffer } from "./rescan.js";
 
 /** Shows done, left, rate and time left of the queue. */
 export function showBar(found) {
-  const done = found.size - found.left;
-  const share = found.size ? done / found.size : 1;
+  const share = found.done === null ? 0 : found.size ? found.done / found.size : 1;
   byId("meter").firstElementChild.style.width = `${100 * share}%`;
   byId("meter").setAttribute("aria-valuenow", String(Math.round(100 * share)));
-  const parts = [`${count(done)} done`, `${count(found.left)} left`];
+  const parts = found.done === null ? [`${count(found.left)} in this state`] : [`${count(found.done)} done`, `${count(found.left)} left`];
   if (found.seconds_each !== null) {
     parts.push(`${found.seconds_each.toFixed(found.seconds_each < 10 ? 1 : 0)} s each`);
     if (found.left) parts.push(`${duration(found.seconds_left)} to go`);

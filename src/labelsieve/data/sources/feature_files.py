@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, shown
+from labelsieve.core.files import check_reachable
 from labelsieve.core.registry import loaded
 from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema
 from labelsieve.data.sources.columns import (
@@ -72,8 +74,8 @@ def holds_features(source: Any) -> bool:
         return False
     path = Path(source).expanduser()
     if path.suffix.lower() in _ARRAY_SUFFIXES:
-        return path.is_file()
-    if path.suffix.lower() not in TYPED_TABLES or not path.is_file():
+        return os.path.isfile(path)
+    if path.suffix.lower() not in TYPED_TABLES or not os.path.isfile(path):
         return False
     try:
         kinds = features_of(read_schema(path), path)
@@ -88,6 +90,7 @@ def read_features_file(path: Path, *, requested: Columns) -> Stored:
     Raises:
         DataError: It cannot be read, or lacks features or labels.
     """
+    check_reachable(path, DataError)
     _check_kind(path)
     suffix = path.suffix.lower()
     if suffix in TYPED_TABLES:

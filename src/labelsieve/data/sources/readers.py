@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.core.files import is_utf8
+from labelsieve.core.files import check_reachable, is_utf8
 from labelsieve.data.box_formats.open_images import is_open_images
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.box_formats.voc import is_voc
@@ -72,6 +72,7 @@ def find_source(source: str, *, split: str | None = None) -> SourceLocation:
     path = named.path if named else Path(source).expanduser()
     if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run store paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
+    check_reachable(path, DataError)
     if named is not None:
         return SourceLocation(kind="published", path=path)
     if path.is_dir():

@@ -61,7 +61,7 @@ class TagConfidentLearning(TagDetector):
         with pairs.images.progress.task("pruning with cleanlab", total=1, unit="passes", brief=True) as advance:
             issue = self._prune(pairs.given, probability)
             advance(1)
-        return tag_scores(pairs, probability, thresholds=(0.5, 0.5), issue=issue)
+        return tag_scores(pairs, probability, issue=issue)
 
     def _prune(self, given: NDArray[np.bool_], probability: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns where `cleanlab` finds an issue, (n, K)."""

@@ -38,6 +38,9 @@ def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: fl
     with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, reuse_allocations():
         for fold in range(folds):
             held_out = fold_ids == fold
+            if held_out.all():  # a single image: nothing is left to fit
+                probability[:] = pairs.frequency
+                continue
             mean, deviation = features[~held_out].mean(axis=0), features[~held_out].std(axis=0)
             deviation[deviation == 0] = 1
             fitted = (

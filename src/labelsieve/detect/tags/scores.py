@@ -27,8 +27,8 @@ class TagScores:
         tags: Shape (N, K), bool: the given tags.
         present: Shape (N, K), float32, between 0 and 1: probability that the class is in the image; rows of NaN where
             the image could not be read.
-        wrong_threshold: A given tag is an issue where its quality is at most this.
-        missing_threshold: An absent one is, where its quality is at most this.
+        thresholds: A given tag is an issue where its quality is at most the first, an absent one where its quality is
+            at most the second; None where another rule flags.
         issue: Shape (N, K), bool: given tags that are wrong, and absent ones that are missing.
         omission: Shape (K,), between 0 and 1: estimated share of the images that show the class and lack the tag; NaN
             where the detector estimates none.
@@ -41,8 +41,7 @@ class TagScores:
 
     tags: NDArray[np.bool_]
     present: NDArray[np.float32]
-    wrong_threshold: float
-    missing_threshold: float
+    thresholds: tuple[float, float] | None
     issue: NDArray[np.bool_]
     omission: NDArray[np.float64]
     commission: NDArray[np.float64]
@@ -84,25 +83,24 @@ def tag_scores(
         pairs: The tags.
         present: Shape (n, K), between 0 and 1.
         thresholds: For given and for absent tags; None for those that are expected to give the best F1.
-        issue: Shape (n, K), from a rule that no threshold can express; None flags by the thresholds.
+        issue: Shape (n, K), from a rule that no threshold can express; None flags by thresholds.
         omission: See :class:`TagScores`; one number, or one a class.
         commission: The same.
         notes: Remarks for the user.
         history: One record for each round.
     """
     rows, given, classes = pairs.images.rows, pairs.given, pairs.images.classes
-    if thresholds is None:
-        kinds = present[given], 1 - present[~given]
-        thresholds = best_threshold(kinds[0], maximum=MOST_RIGHT), best_threshold(kinds[1], maximum=MOST_RIGHT)
     if issue is None:
+        if thresholds is None:
+            kinds = present[given], 1 - present[~given]
+            thresholds = best_threshold(kinds[0], maximum=MOST_RIGHT), best_threshold(kinds[1], maximum=MOST_RIGHT)
         # float32 on both sides, as a threshold may be one of the values
         issue = np.where(given, present <= np.float32(thresholds[0]), 1 - present <= np.float32(thresholds[1]))
     all_readable = len(rows) == len(pairs.tags)
     return TagScores(
         tags=pairs.tags,
         present=present if all_readable else _laid_out(present, rows, len(pairs.tags), np.nan),
-        wrong_threshold=thresholds[0],
-        missing_threshold=thresholds[1],
+        thresholds=thresholds,
         issue=issue if all_readable else _laid_out(issue, rows, len(pairs.tags), False),
         omission=np.broadcast_to(np.asarray(omission, dtype=np.float64), classes).copy(),
         commission=np.broadcast_to(np.asarray(commission, dtype=np.float64), classes).copy(),

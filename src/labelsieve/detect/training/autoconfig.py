@@ -141,20 +141,22 @@ def _compiles(requested: str, learner: Learner, *, at_once: int, images: int) ->
         images: How many pass it in all.
     """
     engine = learner.engine
-    if requested == "auto":
-        requested = str(stored_settings(engine).get("compile", "auto"))
+    goes_on = requested == "auto" and "compile" in stored_settings(engine)
+    if goes_on:
+        requested = str(stored_settings(engine)["compile"])
     if requested == "off" or learner.peft is None or not len(learner.vlm.vision_layers):
         return False
     if requested == "auto" and (engine.device.type != "cuda" or images < _MIN_IMAGES_TO_COMPILE):
         return False
     works = [False]
     if engine.accelerator.is_main_process:
-        works = [_compiling_works(requested, learner, tried=min(_PROBE_IMAGES, at_once))]
+        advice = "start it again without --resume, with --overwrite" if goes_on else "leave --compile on out"
+        works = [_compiling_works(requested, learner, tried=min(_PROBE_IMAGES, at_once), advice=advice)]
     broadcast_object_list(works)
     return works[0]
 
 
-def _compiling_works(requested: str, learner: Learner, *, tried: int) -> bool:
+def _compiling_works(requested: str, learner: Learner, *, tried: int, advice: str) -> bool:
     """Passes some images through the compiled encoder, forwards and backwards; see :func:`_compiles`."""
     side, say = learner.vlm.image_size, learner.engine.progress.say
     pixels = torch.rand(tried, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
@@ -164,7 +166,7 @@ def _compiling_works(requested: str, learner: Learner, *, tried: int) -> bool:
     except Exception as error:  # a compiler is missing, or anything else in a large library
         why = f"torch.compile does not work here ({type(error).__name__})"
         if requested == "on":
-            raise SettingsError(f"{why}; leave --compile on out") from error
+            raise SettingsError(f"{why}, and this run needs it; {advice}") from error
         say(f"note: {why}; training goes on without it")
         return False
     say("the image encoder is compiled" + ("" if requested == "on" else "; --compile off leaves it as it is"))

@@ -108,7 +108,8 @@ class Training(PromptTraining, Detector):
 
     def trains_something(self, *, peft: str) -> bool:
         """Returns whether anything learns if the image encoder is adapted in a given way."""
-        adapts = peft != "none" and (self.visual_prompts > 0 or not peft.startswith("vpt"))
+        is_prompted = peft.startswith("vpt") or peft == "auto"  # which is visual prompts or nothing
+        adapts = peft != "none" and (self.visual_prompts > 0 or not is_prompted)
         return self.context_learns or adapts
 
 

@@ -39,9 +39,9 @@ def write_card(request: ExportRequest) -> None:
 
 
 def _head(verdicts: Verdicts) -> list[str]:
-    names = [
-        f"          {json.dumps(str(index))}: {json.dumps(name)}" for index, name in enumerate(verdicts.class_names)
-    ]
+    # a YAML reader takes the escapes of JSON for two halves of one character each
+    written = [json.dumps(name, ensure_ascii=False) for name in verdicts.class_names]
+    names = [f"          {json.dumps(str(index))}: {name}" for index, name in enumerate(written)]
     return [
         "---",
         "task_categories:",

@@ -428,8 +428,9 @@
     find("large-rank").textContent = card.rank.toLocaleString("en");
     if (!dialog.open) {
       dialog.showModal();
-      find("close").focus(); // not by `autofocus`, which browsers act upon, and complain of, when the page is loaded
+      find("close").focus({ preventScroll: true }); // not by `autofocus`, which browsers act upon, and complain of, when the page is loaded
     }
+    dialog.scrollTop = 0;
     showInDialog(index);
     find("previous").disabled = order[0] === index;
     find("next").disabled = order.at(-1) === index;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,9 +68,8 @@ class OpenCLIP(VisionLanguageModel):
     @classmethod
     def is_open_clip_name(cls, name: str) -> bool:
         """Returns whether open_clip loads a name: it has the prefix, or is a folder with only its configuration."""
-        folder = Path(name)
-        has_only_its_config = (folder / CONFIG).is_file() and not (folder / "config.json").exists()
-        return name.startswith(OPEN_CLIP) or (bool(name) and has_only_its_config)
+        is_there = [os.path.isfile(os.path.join(name, file)) for file in (CONFIG, "config.json")]
+        return name.startswith(OPEN_CLIP) or (bool(name) and is_there == [True, False])
 
     @classmethod
     def load(cls, name: str, options: dict[str, Any]) -> Self:
@@ -235,7 +235,7 @@ def _source(name: str) -> _Source:
     path = name.removeprefix(OPEN_CLIP)
     architecture, _, weights = path.partition("/")
     open_clip = _library(name)
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return _from_folder(Path(path), name)
     if architecture in open_clip.list_models():
         return _from_architecture(architecture, weights)
@@ -261,7 +261,7 @@ def _from_architecture(architecture: str, tag_or_file: str) -> _Source:
 
     config = open_clip.get_model_config(architecture)
     tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
-    if Path(tag_or_file).is_file():
+    if os.path.isfile(tag_or_file):
         return _Source(model=architecture, config=config, weights=Path(tag_or_file), tokenizer=tokenizer)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag_or_file not in tags:
