@@ -113,17 +113,17 @@ def scan(
     check_input(detector, images, vlm, test=test)
     if test is not None:
         test = with_class_names(test, images.class_names)
-        test = dataclasses.replace(test, ranges={**test.ranges, **getattr(images, "ranges", {})})
+        test = test.read_like(images) if isinstance(images, LabelledImages) else test
     if reviewed is not None and images.annotations is not None:
         raise SettingsError(
-            "reviews of an earlier run go with one label column, found those of several annotators; apply the reviews "
-            "with labelsieve apply, or leave them out"
+            "reviews of an earlier run go with one label column, found those of several annotators; leave the reviews "
+            "out"
         )
     if image_defects:
         check_defects(images)
     prior_reviews, audit = _earlier_reviews(images, reviewed, false_flags, progress)
-    if isinstance(against, LabelledImages):
-        against = dataclasses.replace(against, ranges={**against.ranges, **getattr(images, "ranges", {})})
+    if isinstance(against, LabelledImages) and isinstance(images, LabelledImages):
+        against = against.read_like(images)
     check = partial(check_run_folder, overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
     with open_run(out, check=check, **options, progress=progress) as (folder, engine):

@@ -226,6 +226,22 @@ def test_the_cards_of_a_queue_that_came_too_late_change_nothing(open_page: Open,
     assert opened.id() == "img-00", "no card of the new queue is passed over"
 
 
+def test_enter_takes_the_name_that_was_typed(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    for name, ends in (("bob", "Enter"), ("eve", "Escape")):
+        opened.page.locator("#reviewer-button").click()
+        opened.page.locator("#name-text").fill(name)
+        opened.press(ends)
+        opened.page.wait_for_selector("#name-dialog", state="hidden")
+    opened.page.locator("#reviewer-button").click()
+    assert opened.page.locator("#name-text").input_value() == "bob"
+    opened.page.get_by_role("button", name="Cancel").click()
+    opened.page.wait_for_selector("#name-dialog", state="hidden")
+    opened.press("g", then=1)
+    assert [each.reviewer for each in opened.answers()] == ["bob"]
+
+
 @pytest.mark.slow
 def test_nothing_that_was_noted_or_chosen_is_lost_by_a_slip(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)

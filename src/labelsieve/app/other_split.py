@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.data.images import LabelledImages
 from labelsieve.verdicts import Verdicts
@@ -14,11 +12,11 @@ class OtherSplit:
 
     Args:
         images: The images of the other split, from :func:`labelsieve.load_images`.
-        like: The images of the run, whose ranges of values apply to the others, too.
+        like: The images of the run, which the others are read like.
     """
 
     def __init__(self, images: LabelledImages, *, like: LabelledImages) -> None:
-        self.images = dataclasses.replace(images, ranges={**images.ranges, **like.ranges})
+        self.images = images.read_like(like)
         self.thumbnails = Thumbnails(self.images)
         self._rows = {name: row for row, name in enumerate(images.ids)}
 

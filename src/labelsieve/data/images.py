@@ -202,6 +202,13 @@ class Images:
         """
         return replace(self, as_pipeline=True)
 
+    def read_like(self, other: Images) -> Self:
+        """Returns the same images, with the ranges of values and the margin of boxes of others."""
+        boxes = self.boxes
+        if boxes is not None and other.boxes is not None:
+            boxes = boxes.with_margin(other.boxes.margin)
+        return replace(self, ranges={**self.ranges, **other.ranges}, boxes=boxes)
+
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Returns the given rows, in that order."""
         return replace(

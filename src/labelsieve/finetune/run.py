@@ -168,7 +168,7 @@ def _recorded_files(folder: Path) -> list[str]:
 
 def _as_pipeline(test: AnyImages, images: AnyImages) -> AnyImages:
     """Returns test images with the conversion of the pipeline, if it makes a difference."""
-    test = dataclasses.replace(test, ranges={**test.ranges, **images.ranges})
+    test = test.read_like(images)
     return test.seen_by_pipeline() if len(converted_rows(test, np.arange(len(test)))) else test
 
 

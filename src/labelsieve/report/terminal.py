@@ -185,7 +185,7 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
 def _suffix_of_corrected(origin: OriginRecord) -> str | None:
     """Returns the suffix of the corrected data, None if labels cannot be written back."""
     source = origin.source or ""
-    if not source or origin.noise or named_source(source):
+    if not source or origin.noise or named_source(source) or not isinstance(origin.label_column, str | None):
         return None
     path = Path(source)
     # for YOLO a folder is written, since the labels are beside the YAML file

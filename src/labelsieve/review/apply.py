@@ -55,6 +55,11 @@ def apply(
         raise DataError(
             "the given labels are those of a file of noise, which the source does not hold; scan it without --noise"
         )
+    if isinstance(options.get("label_column"), list | tuple):
+        raise DataError(
+            "the given label is the vote of several annotators, and no column of the source holds it; write the "
+            "corrected labels with: labelsieve export RUN --format csv"
+        )
     location = find_source(source, split=split)
     if location.kind not in WRITERS:
         raise DataError(

@@ -217,6 +217,8 @@ def test_a_wrong_answer_is_refused_and_nothing_is_kept(
         ("/answers", b'{"client": "a", "answers": [1]}'),
         ("/near", b'{"client": "a", "row": 99, "labels": []}'),
         ("/near", b'{"client": "a", "row": 0, "labels": ["x"]}'),
+        ("/near", b'{"client": "a", "row": 0, "labels": [true]}'),
+        ("/cards", b'{"client": "a", "filters": {"text": "\\ud800"}}'),
         ("/near", b"[" * 100_000),
     ],
 )
@@ -327,6 +329,9 @@ def test_progress_counts_and_says_how_often_flags_were_right(client: Client) -> 
     assert {name: bar[name] for name in ("left", "size", "answered", "flagged", "seconds_each", "seconds_left")} == {
         "left": 5, "size": 8, "answered": 3, "flagged": 8, "seconds_each": 4.0, "seconds_left": 20.0,
     }  # fmt: skip
+    assert bar["done"] == 3
+    other = client.post("/alive", filters={"state": "answered"})
+    assert (other["left"], other["done"]) == (3, None), "nothing of what was answered is left to do"
     found = client.post("/precision")
     assert found["flags"] == {"answered": 3, "wrong": 1}
     assert sorted((row["label"], row["answered"], row["wrong"]) for row in found["by_class"]) == [

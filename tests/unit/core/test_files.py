@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from labelsieve.core.errors import RunError
+import labelsieve as ls
+from labelsieve.core.errors import DataError, ModelError, RunError
 from labelsieve.core.files import read_json, write_atomically, write_json, write_text
+from labelsieve.core.output_folders import make_folder
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -83,6 +85,18 @@ def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not UTF-8; choose another name"):
         write_text(tmp_path / "caf\udce9", "text")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("load", "error"),
+    [(ls.load_images, DataError), (ls.load_features, DataError), (ls.load_tags, DataError), (ls.load_vlm, ModelError)]
+    + [(kind.load, RunError) for kind in (ls.Verdicts, ls.TagVerdicts)],
+)
+def test_a_path_that_cannot_be_looked_at(load: Callable[[str], Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^a+\.\.\.\S* cannot be read: File name too long; check the path$"):
+        load("a" * 300)
+    with pytest.raises(RunError, match=r"could not make the folder .*File name too long; choose a writable place"):
+        make_folder(Path("a" * 300))
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:

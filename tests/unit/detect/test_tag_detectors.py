@@ -118,10 +118,11 @@ def test_odd_tags_give_finite_scores(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", mostly_slow(ON_FEATURES, quick=("joint",)))
-def test_fewer_images_than_classes(name: str) -> None:
+@pytest.mark.parametrize("images", [1, 5])
+def test_fewer_images_than_classes(name: str, images: int) -> None:
     points, truth = world(5, classes=9)
     truth[0, 0], truth[1, 0] = True, False
-    assert np.isfinite(scored(name, points, truth).present).all()
+    assert np.isfinite(scored(name, points[:images], truth[:images]).present).all()
 
 
 @pytest.mark.parametrize("name", mostly_slow(("joint", "knn", "label-match"), quick=("joint",)))
@@ -242,6 +243,7 @@ def test_confident_learning_is_that_of_cleanlab() -> None:
     probability = out_of_fold_pair_probabilities(inputs, folds=5, strength=1.0)
     assert (found.issue == find_multilabel_issues_per_class(labels, probability, n_jobs=1)).all()
     np.testing.assert_allclose(found.quality, get_label_quality_scores_per_class(labels, probability), atol=1e-6)
+    assert found.thresholds is None, "none says what cleanlab flags"
 
 
 def test_neighbours_vote_by_their_share() -> None:

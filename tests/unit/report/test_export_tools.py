@@ -116,6 +116,17 @@ def test_dataset_card(reviewed: Path, run: Run) -> None:
     assert "People reviewed 3 images." in body and "| left out: wrong, and the right class is not known | 1 |" in body
 
 
+def test_a_dataset_card_has_class_names_as_they_are(reviewed: Path, tmp_path: Path) -> None:
+    verdicts = Verdicts.load(reviewed)
+    names = ("cat", 'a "dog": \n', "owl \N{OWL}")
+    card = export(
+        dataclasses.replace(verdicts, class_names=names), None, format="dataset-card", out=tmp_path / "card.md"
+    )
+    metadata = vars(DatasetCard(card.read_text(encoding="utf-8")).data)
+    written = metadata["dataset_info"]["features"][1]["dtype"]["class_label"]["names"]
+    assert tuple(written.values()) == names
+
+
 def test_a_dataset_card_tells_no_folders_of_the_machine(reviewed: Path, tmp_path: Path) -> None:
     verdicts = Verdicts.load(reviewed)
     (tmp_path / "private" / "clip").mkdir(parents=True)

@@ -104,6 +104,8 @@ def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert f"labelsieve apply '{folder}' --out '{folder}-corrected{suffix}'" in text
         assert "add --marks labelsieve-marks.csv to apply, export or adapt" in text
     assert "labelsieve apply" not in summary([0.1], record={**record, "origin": {"source": "cifar10n:x"}}, width=400)
+    votes = {"source": str(tmp_path / "labels.csv"), "label_column": ["ann", "bob"]}
+    assert "labelsieve apply" not in summary([0.1], record={**record, "origin": votes}, width=400)
     features = summary([0.1, 0.9], record={**record, "model": {"name": None}}, width=60)
     assert "Next steps" in features and not any(verb in features for verb in ("labelsieve export", "labelsieve adapt"))
 

@@ -503,6 +503,13 @@ def test_labels_of_a_noise_file_and_published_sets_are_not_written_back(photos: 
     assert run("noise", photos, "--kind", "symmetric", "--rate", 0.5, "--labels-only", "--out", noise)[0] == 0
     answer(done, run_of(done, photos, noise=noise), {"cat/0.png": "dog"})
     one_line(run("apply", done, "--out", tmp_path / "out"), "those of a file of noise")
+    rows = [f"{path.relative_to(photos).as_posix()},{path.parent.name},cat" for path in sorted(photos.rglob("*.png"))]
+    (photos / "votes.csv").write_text("\n".join(["path,ann,bob", *rows]))
+    done = tmp_path / "votes"
+    answer(done, run_of(done, photos / "votes.csv", label_column=["ann", "bob"]), {"cat/0.png": "dog"})
+    one_line(
+        run("apply", done, "--out", tmp_path / "out.csv"), "the vote of several annotators, and no column of the source"
+    )
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*changes*"))
 
 
