@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
 
@@ -25,7 +25,7 @@ from labelsieve.commands.base import (
 )
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
-from labelsieve.core.errors import RunError, UsageError, look_up
+from labelsieve.core.errors import UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import LogitScale, field_names
 from labelsieve.detect.base import Detector
@@ -112,7 +112,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         check_outside_source(self.data.source, self.out)
         self._check_reviewed()
         with exclusive_folder(self.out):
-            stopped_at_report = self._lacks_a_report()
+            stopped_at_report = self.lacks_report()
             if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
@@ -136,61 +136,40 @@ class Scan(RunOptions, Generic[SettingsT]):
     def _share_of_false_flags(self) -> float | None:
         return None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
 
-    def _lacks_a_report(self) -> bool:
-        """Returns whether to resume a run that was stopped while writing its report, the last step."""
-        from labelsieve.verdicts import RECORD, REPORT
-
-        return self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
-
     def _load_and_scan(self, console: Console, *, stopped_at_report: bool) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
-        from labelsieve.verdicts import REPORT
+        from labelsieve.verdicts import REPORT, Verdicts
 
         progress = Progress(console if is_main_process() else None)
         images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
         progress.say_notes(images.notes)
         against = self.other_split.load(seed=self.seed, progress=progress)
-        verdicts = self._finished(images, test, against) if stopped_at_report else None
+        is_requested = partial(self._is_requested, images, test, against)
+        verdicts = self.finished(Verdicts.load, is_requested) if stopped_at_report else None
         if verdicts is None:
             verdicts = self._scan(images, test, against, progress)
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT, progress=progress)
             summarize(verdicts, console)
 
-    def _finished(self, images: Any, test: LabelledImages | None, against: Any) -> Verdicts | None:
-        """Returns the run that lacks only its report, None if its settings differ and it is to be replaced.
-
-        Raises:
-            RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
-        """
+    def _is_requested(self, images: Any, test: LabelledImages | None, against: Any, verdicts: Verdicts) -> bool:
         from labelsieve.core.provenance import fingerprint
-        from labelsieve.run_folder import remove_checkpoint
-        from labelsieve.verdicts import Verdicts
         from labelsieve.vlm.names import absolute_name
 
-        try:
-            verdicts = Verdicts.load(self.out)
-            run = verdicts.run
-            names = ("data", "test", "against", "reviewed", "detector")
-            parts = {name: getattr(getattr(run, name), "fingerprint", None) for name in names}
-            requested = {
-                "data": images.fingerprint,
-                "test": None if test is None else test.fingerprint,
-                "against": None if against is None else against.fingerprint,
-                "reviewed": self._review_fingerprint(images),
-                "detector": fingerprint(asdict(cast(Any, self.settings))),
-            }
-            recorded = (run.seed, run.rule.false_flags, bool(run.image_defects))
-            is_same = (parts, recorded) == (requested, (self.seed, self._share_of_false_flags(), self.image_defects))
-            if not is_same or run.model.name not in (None, absolute_name(self.model)):
-                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
-        except RunError:
-            if self.overwrite:
-                return None
-            raise
-        remove_checkpoint(self.out)
-        return verdicts
+        run, names = verdicts.run, ("data", "test", "against", "reviewed", "detector")
+        parts = {name: getattr(getattr(run, name), "fingerprint", None) for name in names}
+        requested = {
+            "data": images.fingerprint,
+            "test": None if test is None else test.fingerprint,
+            "against": None if against is None else against.fingerprint,
+            "reviewed": self._review_fingerprint(images),
+            "detector": fingerprint(asdict(cast(Any, self.settings))),
+        }
+        recorded = (run.seed, run.rule.false_flags, bool(run.image_defects))
+        options = (self.seed, self._share_of_false_flags(), self.image_defects)
+        is_of_model = run.model.name in (None, absolute_name(self.model))  # features have none
+        return (parts, recorded) == (requested, options) and is_of_model
 
     def _review_fingerprint(self, images: Any) -> str | None:
         """Returns the fingerprint of the labels known from an earlier review."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
 
@@ -15,7 +15,7 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
-from labelsieve.core.errors import RunError, SettingsError, UsageError
+from labelsieve.core.errors import SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.registry import DEFAULT, TAG_DETECTORS, tag_detector_class
@@ -72,49 +72,30 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
         from labelsieve.run_folder import check_run_folder
-        from labelsieve.tags.verdicts import TAG_FILES
-        from labelsieve.verdicts import RECORD, REPORT
+        from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
+        from labelsieve.verdicts import REPORT
 
         check_outside_source(self.data.source, self.out)
         with exclusive_folder(self.out):
-            lacks_report = self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
-            if not lacks_report:  # else the run was stopped while writing its report, the last step
+            lacks_report = self.lacks_report()
+            if not lacks_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
             progress = Progress(console if is_main_process() else None)
             images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
             progress.say_notes(images.notes)
-            verdicts = self._finished(images) if lacks_report else None
+            verdicts = self.finished(TagVerdicts.load, partial(self._is_requested, images)) if lacks_report else None
             verdicts = verdicts or self._scan(images, progress)
             if is_main_process():
                 write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
                 summarize_tags(verdicts, console)
 
-    def _finished(self, images: TaggedImages) -> TagVerdicts | None:
-        """Returns the run that lacks only its report, None if its settings differ and it is to be replaced.
-
-        Raises:
-            RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
-        """
+    def _is_requested(self, images: TaggedImages, verdicts: TagVerdicts) -> bool:
         from labelsieve.core.provenance import fingerprint
-        from labelsieve.tags.verdicts import TagVerdicts
         from labelsieve.vlm.names import absolute_name
 
-        try:
-            verdicts = TagVerdicts.load(self.out)
-            run = verdicts.run
-            requested = (
-                images.fingerprint,
-                fingerprint(asdict(cast(Any, self.settings))),
-                absolute_name(self.model),
-                self.seed,
-            )
-            if (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) != requested:
-                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
-        except RunError:
-            if self.overwrite:
-                return None
-            raise
-        return verdicts
+        run, settings = verdicts.run, fingerprint(asdict(cast(Any, self.settings)))
+        requested = (images.fingerprint, settings, absolute_name(self.model), self.seed)
+        return (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) == requested
 
     def _scan(self, images: TaggedImages, progress: Progress) -> TagVerdicts:
         from labelsieve.tags.scan import scan_tags

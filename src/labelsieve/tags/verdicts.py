@@ -38,6 +38,14 @@ KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
 MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
 """The metrics of each kind, and their titles in a table."""
 _METRIC_KINDS = dict.fromkeys((*TAG_DETECTION, "wrong_rate", "missing_rate"), "a number from 0 to 1")
+_RECORD_KINDS = {
+    **RUN,
+    "kind": "a text",
+    "rates": "a list of objects",
+    **dict.fromkeys(("rates.omission", "rates.commission"), "a number from 0 to 1"),
+    "thresholds": "an object",
+    **dict.fromkeys(("thresholds.wrong", "thresholds.missing"), "a number"),
+}
 _PAIRS = pa.schema(
     {
         "id": pa.string(),
@@ -233,7 +241,7 @@ class TagVerdicts:
         record = dict(read_json(folder / RECORD))
         if not is_tag_record(record):
             raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")
-        check_kinds(record, RUN | {"kind": "a text", "rates": "a list of objects"}, folder / RECORD)
+        check_kinds(record, _RECORD_KINDS, folder / RECORD)
         names, expected = tuple(record.pop("class_names")), record.pop("verdicts_fingerprint")
         tables = [_read(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (IMAGES, _IMAGES))]
         if _written(folder) != expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import labelsieve as ls
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
@@ -28,6 +30,7 @@ from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.scores import TagScores, tag_scores
 from labelsieve.report.tag_report import write_tag_report
+from labelsieve.report.tag_terminal import summarize_tags
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
 from labelsieve.verdicts import Verdicts
@@ -349,6 +352,13 @@ def test_files_that_do_not_belong_together_are_refused(
         ls.scan_tags(tagged, tiny_clip, detector=Odd(), out=folder)
     with pytest.raises(RunError, match="is a run of labelsieve scan-tags"):
         Verdicts.load(folder)
+    record = json.loads((folder / "run.json").read_text())
+    edits = [{"thresholds": {"wrong": "x"}}, {"rates": [{"omission": "x"}] * len(tagged.class_names)}]
+    for edit in edits:
+        (folder / "run.json").write_text(json.dumps(record | edit))
+        with pytest.raises(RunError, match=r'expected "\w+\.\w+" in .* found "x"'):
+            TagVerdicts.load(folder)
+    (folder / "run.json").write_text(json.dumps(record))
     pq.write_table(verdicts.images.slice(1), folder / IMAGES)
     with pytest.raises(RunError, match=r"are not what run.json was written for"):
         TagVerdicts.load(folder)
@@ -397,6 +407,17 @@ def test_the_report_shows_pairs_and_escapes_what_users_write(
 
 
 # --------------------------------------------------------------------------------------------------- the command line
+
+
+def test_a_run_in_the_current_folder(
+    tagged: ls.TaggedImages, tiny_clip: VisionLanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = ls.scan_tags(tagged, tiny_clip, detector=Odd())
+    (tmp_path / "my run").mkdir()
+    monkeypatch.chdir(tmp_path / "my run")
+    out = io.StringIO()
+    summarize_tags(dataclasses.replace(verdicts, record={**verdicts.record, "out": "."}), Console(file=out, width=400))
+    assert f"labelsieve export . --format csv --out '{tmp_path}/my run-corrected.csv'" in out.getvalue()
 
 
 def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, run: Run, tmp_path: Path) -> None:
@@ -521,10 +542,12 @@ def test_a_run_that_was_stopped_at_its_report_gets_it(tagged: ls.TaggedImages, r
     code, _, error = run(*words)
     assert code == 1 and "already holds a finished run" in error
     (tmp_path / "run" / "report.html").unlink()
+    (tmp_path / "run" / "checkpoint").mkdir()
     code, _, error = run(*words, "--resume", "--seed", "1")
     assert code == 1 and "holds a finished run of other data or settings" in error
     code, said, error = run(*words, "--resume")
     assert code == 0 and "loading" not in said and (tmp_path / "run" / "report.html").is_file(), error
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_one_label_an_image_says_where_several_are_read(written: Callable[[str], Path], photos: Path) -> None:
