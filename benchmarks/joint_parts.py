@@ -31,7 +31,7 @@ import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.evidence.discriminants import Discriminant, fit_discriminants
 from labelsieve.detect.evidence.fit import _likeliest
-from labelsieve.detect.evidence.noise_model import Joined, Mistakes, even_confusion
+from labelsieve.detect.evidence.noise_model import AssumedNoise, Joined, even_confusion
 from labelsieve.detect.evidence.noise_rate import _minimum_count, noise_rate
 from labelsieve.detect.folds import random_folds
 
@@ -51,9 +51,9 @@ def _always_differ(sample: Any, start: Any) -> Any:
     return _likeliest(sample, start, biased=False)
 
 
-def _as_if_no_exchange(joined: Any, surest: Any, mistakes: Any, **named: Any) -> Any:
-    """Estimates the rate as if mistakes by class were far from an exchange of classes."""
-    return noise_rate(joined, surest, mistakes, **{**named, "exchanged": 0.0})
+def _unlike_pair_noise(joined: Any, surest: Any, kind: Any, **named: Any) -> Any:
+    """Estimates the rate as if class-dependent noise were far from pair noise."""
+    return noise_rate(joined, surest, kind, **{**named, "like_pair": 0.0})
 
 
 def _even_confusion(joined: Joined) -> torch.Tensor:
@@ -71,19 +71,19 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "classes always differ": ((_FIT + "_if_classes_differ", _always_differ),),
     "classes never differ": ((_FIT + "_if_classes_differ", lambda *_: None),),
     "sharpness by likelihood": ((_FIT + "noise_rate", lambda *_, **__: None),),
-    "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "ALIKE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
-    "mistakes by class always rise": ((_FIT + "noise_rate", _as_if_no_exchange),),
+    "rate of the surest": ((_RATE + "RISE", 1.0), (_RATE + "INSTANCE_RISE", 1.0), (_RATE + "FLOOR", 0.0)),
+    "class-dependent noise always rises": ((_FIT + "noise_rate", _unlike_pair_noise),),
     "no reliability curve": ((_FIT + "reliability_rate", lambda *_, **__: None),),
     "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
     "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))), (_RATE + "MORE", 1e9)),
-    "even noise alone": ((_FIT + "_mistakes", lambda *_: (Mistakes.EVEN, 0.0)),),
-    "no exchange of classes": ((_FIT + "EXCHANGED", math.inf),),
-    "exchanged whatever it strikes": ((_FIT + "strikes_all_alike", lambda *_: True),),
-    "confusion as if nothing looked alike": (
-        (_FIT + "likely_confusion", _even_confusion),
-        (_NOISE + "likely_confusion", _even_confusion),
+    "symmetric noise alone": ((_FIT + "_assumed_noise", lambda *_: (AssumedNoise.SYMMETRIC, 0.0)),),
+    "no pair noise": ((_FIT + "PAIR_GAIN", math.inf),),
+    "pair noise whatever it strikes": ((_FIT + "strikes_all_alike", lambda *_: True),),
+    "an even prior confusion": (
+        (_FIT + "prior_confusion", _even_confusion),
+        (_NOISE + "prior_confusion", _even_confusion),
     ),
-    "no look-alikes": ((_FIT + "ALIKE", math.inf),),
+    "no instance-dependent noise": ((_FIT + "INSTANCE_GAIN", math.inf),),
     "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),
 }
 NOISES = ("sym2", "sym4", "pair3", "inst4")

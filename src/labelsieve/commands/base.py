@@ -268,8 +268,8 @@ def source_of_options(kind: type[_SourceT], source: str, options: Any, *, prefix
         options: A dataclass of options. Its label column is one name or None.
         prefix: With `test_`, the value of `test_split` becomes `split`.
     """
-    there = {each.name for each in fields(options)}
-    names = [each.name for each in fields(kind) if each.name != "source" and prefix + each.name in there]
+    given = {each.name for each in fields(options)}
+    names = [each.name for each in fields(kind) if each.name != "source" and prefix + each.name in given]
     values = {name: getattr(options, prefix + name) for name in names}
     if "label_column" in values:
         values["label_column"] = () if values["label_column"] is None else (values["label_column"],)

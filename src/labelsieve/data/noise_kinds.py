@@ -13,7 +13,7 @@ from labelsieve.core.registry import Entry, Registry
 
 
 @dataclass(frozen=True)
-class Kind(Entry):
+class NoiseEntry(Entry):
     """A kind of noise; its `place` is a function of images and :class:`labelsieve.data.noise.NoiseRequest`.
 
     Attributes:
@@ -35,16 +35,16 @@ class Kind(Entry):
 
 
 _HERE = "labelsieve.data.noise:"
-NOISE: Registry[Callable[..., Any], Kind] = Registry(
+NOISE: Registry[Callable[..., Any], NoiseEntry] = Registry(
     "--kind",
-    Kind("symmetric", _HERE + "symmetric_noise", "to any other class, all equally likely"),
-    Kind("pair", _HERE + "pair_noise", "to the next class, the last to the first", takes_pairs=True),
-    Kind(
+    NoiseEntry("symmetric", _HERE + "symmetric_noise", "to any other class, all equally likely"),
+    NoiseEntry("pair", _HERE + "pair_noise", "to the next class, the last to the first", takes_pairs=True),
+    NoiseEntry(
         *("instance", _HERE + "instance_noise", "to a class that depends on the pixels"),
         needs_images=True,
         takes=("rate",),
     ),
-    Kind(
+    NoiseEntry(
         *("tags", "labelsieve.data.tags.noise:tag_noise", "tags left out and added, where images have several labels"),
         for_tags=True,
         takes=("omit", "add"),

@@ -20,21 +20,22 @@ from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect.evidence import discriminants
 from labelsieve.detect.evidence import fit as joint_fit
 from labelsieve.detect.evidence.discriminants import fit_discriminants
-from labelsieve.detect.evidence.fit import _likeliest, _match, _mistakes, _Sample, fit_joint
+from labelsieve.detect.evidence.fit import _assumed_noise, _likeliest, _match, _Sample, fit_joint
 from labelsieve.detect.evidence.noise_model import (
     SMALL,
+    AssumedNoise,
     ClassNoise,
+    InstanceNoise,
     Joined,
     JointModel,
-    LookAlikeNoise,
-    Mistakes,
+    SymmetricNoise,
     clean_share,
     even_confusion,
-    likely_confusion,
+    prior_confusion,
 )
 from labelsieve.detect.evidence.noise_rate import (
-    ALIKE_RISE,
     FLOOR,
+    INSTANCE_RISE,
     READ,
     RISE,
     _among_surest,
@@ -57,18 +58,18 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def class_noise(model: JointModel) -> ClassNoise:
-    assert isinstance(model.noise, ClassNoise)
+def class_noise(model: JointModel) -> SymmetricNoise:
+    assert isinstance(model.noise, SymmetricNoise)
     return model.noise
 
 
-def transition(noise: ClassNoise) -> Tensor:
+def transition(noise: SymmetricNoise) -> Tensor:
     """T as the formula has it, cell by cell."""
     classes = len(noise.rates)
     result = torch.zeros(classes, classes)
     for true in range(classes):
         for label in range(classes):
-            share = 1 / (classes - 1) if noise.confusion is None else float(noise.confusion[true, label])
+            share = float(noise.confusion[true, label]) if isinstance(noise, ClassNoise) else 1 / (classes - 1)
             result[true, label] = 1 - noise.rates[true] if true == label else noise.rates[true] * share
     return result
 
@@ -76,11 +77,12 @@ def transition(noise: ClassNoise) -> Tensor:
 def random_model(seed: int, *, confused: bool = True) -> JointModel:
     rng = np.random.default_rng(seed)
     confusion = torch.from_numpy(rng.random((CLASSES, CLASSES), dtype=np.float32)).fill_diagonal_(0)
+    confusion /= confusion.sum(dim=1, keepdim=True)
     rates = torch.from_numpy(rng.uniform(0, 1, CLASSES).astype(np.float32))
     return JointModel(
         weights=torch.tensor([1.0, 0.3]),
         bias=torch.from_numpy(rng.normal(size=CLASSES).astype(np.float32)),
-        noise=ClassNoise(0.5, rates, confusion / confusion.sum(dim=1, keepdim=True) if confused else None),
+        noise=ClassNoise(0.5, rates, confusion, even_confusion(CLASSES)) if confused else SymmetricNoise(0.5, rates),
     )
 
 
@@ -182,10 +184,10 @@ def test_noise_is_recovered(kind: str, rate: float) -> None:
     assert noise.rate == pytest.approx(rate, abs=0.04)
     assert float((noise.rates - rate).abs().max()) < 0.08
     if kind == "pair":
-        assert noise.confusion is not None
+        assert isinstance(noise, ClassNoise)
         assert float(noise.confusion.diagonal(1).min()) > 0.7, "the next class is where the wrong labels are"
     else:
-        assert noise.confusion is None, "a confusion of its own tells nothing that is not chance"
+        assert not isinstance(noise, ClassNoise), "a confusion of its own tells nothing that is not chance"
 
 
 def joined_of(data: Known) -> Joined:
@@ -212,39 +214,42 @@ def mistaken(by: str, *, partner: float = 0.3) -> Known:
     return Known(logits, truth, np.where(wrong, other, truth))
 
 
-def rate_of(joined: Joined, mistakes: Mistakes, *, exchanged: float = 0.0, reliable: float | None = None) -> Interval:
+def rate_of(joined: Joined, kind: AssumedNoise, *, like_pair: float = 0.0, reliable: float | None = None) -> Interval:
     surest = surest_images(joined)
     assert surest is not None
-    return noise_rate(joined, surest, mistakes, exchanged=exchanged, reliable=reliable)
+    return noise_rate(joined, surest, kind, like_pair=like_pair, reliable=reliable)
 
 
-def mistakes_of(joined: Joined) -> tuple[Mistakes, float]:
+def assumed_noise_of(joined: Joined) -> tuple[AssumedNoise, float]:
     surest = surest_images(joined)
-    return _mistakes(joined, surest, generator(), lambda _count: None)
+    return _assumed_noise(joined, surest, generator(), lambda _count: None)
 
 
-def kind_of(joined: Joined) -> Mistakes:
-    return mistakes_of(joined)[0]
+def kind_of(joined: Joined) -> AssumedNoise:
+    return assumed_noise_of(joined)[0]
 
 
 def disagreeing(joined: Joined) -> float:
     return float((joined.logits.argmax(dim=1) != joined.labels).float().mean())
 
 
-@pytest.mark.parametrize(("by", "rise"), mostly_slow([("class", RISE), ("looks", ALIKE_RISE)], quick=[("class", RISE)]))
+@pytest.mark.parametrize(
+    ("by", "rise"), mostly_slow([("class", RISE), ("image", INSTANCE_RISE)], quick=[("class", RISE)])
+)
 def test_mistakes_are_more_frequent_than_the_surest_images_show(by: str, rise: float) -> None:
     data = mistaken(by)
     true = float((data.labels != data.truth).mean())
     joined = Joined(data.logits, torch.from_numpy(data.labels))
     kind = kind_of(joined)
-    assert kind is (Mistakes.BY_CLASS if by == "class" else Mistakes.ALIKE)
-    surest, rate = rate_of(joined, Mistakes.EVEN if by == "class" else Mistakes.EXCHANGED), rate_of(joined, kind)
+    assert kind is (AssumedNoise.CLASS_DEPENDENT if by == "class" else AssumedNoise.INSTANCE_DEPENDENT)
+    shown = AssumedNoise.SYMMETRIC if by == "class" else AssumedNoise.PAIR
+    surest, rate = rate_of(joined, shown), rate_of(joined, kind)
     assert surest.value < true - 0.04
     assert rate.value == pytest.approx(min(rise * surest.value + FLOOR, disagreeing(joined)))
     assert rate.low < rate.value <= rate.high
-    if by == "looks":
+    if by == "image":
         model = data.fit()
-        assert isinstance(model.noise, LookAlikeNoise)
+        assert isinstance(model.noise, InstanceNoise)
         assert abs(model.noise.rate - true) < abs(surest.value - true)
 
 
@@ -285,7 +290,7 @@ def test_classes_differ_by_more_than_three_points(rate: float, differ: bool) -> 
 def test_no_more_labels_are_wrong_than_disagree() -> None:
     data = known("symmetric", 0.3, sharpness=12.0)
     joined = Joined(data.logits, torch.from_numpy(data.labels))
-    disagree, rate = disagreeing(joined), rate_of(joined, Mistakes.ALIKE)
+    disagree, rate = disagreeing(joined), rate_of(joined, AssumedNoise.INSTANCE_DEPENDENT)
     assert rate.value == pytest.approx(disagree) and rate.high == pytest.approx(disagree + FLOOR, abs=0.03)
 
 
@@ -301,21 +306,21 @@ def test_the_reliability_curve_of_a_calibrated_model_holds_the_noise(kind: str, 
 
 def test_mistakes_rise_the_less_the_closer_they_come_to_an_exchange() -> None:
     joined = joined_of(mistaken("class"))
-    surest = rate_of(joined, Mistakes.EVEN).value
-    rates = [rate_of(joined, Mistakes.BY_CLASS, exchanged=each).value for each in (0.0, 0.5, 1.0)]
+    surest = rate_of(joined, AssumedNoise.SYMMETRIC).value
+    rates = [rate_of(joined, AssumedNoise.CLASS_DEPENDENT, like_pair=each).value for each in (0.0, 0.5, 1.0)]
     assert rates == pytest.approx([(1 + each) * surest + FLOOR for each in (RISE - 1, (RISE - 1) / 2, 0.0)])
-    some, more = (mistakes_of(joined_of(mistaken("class", partner=each))) for each in (0.2, 0.3))
-    assert some[0] is more[0] is Mistakes.BY_CLASS and 0 < some[1] < more[1] < 1
-    assert mistakes_of(joined_of(known("symmetric", 0.3))) == (Mistakes.EVEN, 0.0)
+    some, more = (assumed_noise_of(joined_of(mistaken("class", partner=each))) for each in (0.2, 0.3))
+    assert some[0] is more[0] is AssumedNoise.CLASS_DEPENDENT and 0 < some[1] < more[1] < 1
+    assert assumed_noise_of(joined_of(known("symmetric", 0.3))) == (AssumedNoise.SYMMETRIC, 0.0)
 
 
 def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     joined = joined_of(mistaken("class"))
-    alone = rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8)
-    shown = rate_of(joined, Mistakes.EXCHANGED).value
+    alone = rate_of(joined, AssumedNoise.CLASS_DEPENDENT, like_pair=0.8)
+    shown = rate_of(joined, AssumedNoise.PAIR).value
     readings = (0.0, 0.1, shown, shown + 0.05, 1.0)
     none, low, same, more, most = (
-        rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each) for each in readings
+        rate_of(joined, AssumedNoise.CLASS_DEPENDENT, like_pair=0.8, reliable=each) for each in readings
     )
     assert most.value == pytest.approx(min(RISE * shown + FLOOR, disagreeing(joined))), "within what is assumed"
     assert same.value == pytest.approx(shown)
@@ -325,29 +330,29 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     assert surest is not None
     fewest, bound = surest.shares.low, RISE * surest.shares.low + FLOOR
     at, near, half = (
-        rate_of(joined, Mistakes.BY_CLASS, exchanged=0.8, reliable=each).value
+        rate_of(joined, AssumedNoise.CLASS_DEPENDENT, like_pair=0.8, reliable=each).value
         for each in (fewest, shown - 1e-6, (fewest + shown) / 2)
     )
     assert at == pytest.approx(min(alone.value, bound)) and near == pytest.approx(shown, abs=1e-4), "no jump"
     assert at > shown + 0.005
     assert half == pytest.approx((min(alone.value, RISE * (fewest + shown) / 2 + FLOOR) + shown) / 2)
     assert none.low <= none.value == pytest.approx(FLOOR) and none.high == alone.high
-    for kind in (Mistakes.EXCHANGED, Mistakes.ALIKE):
+    for kind in (AssumedNoise.PAIR, AssumedNoise.INSTANCE_DEPENDENT):
         for each in (0.0, 1.0):
             assert rate_of(joined, kind, reliable=each) == rate_of(joined, kind), "it is not asked about others"
-    even = rate_of(joined, Mistakes.EVEN)
-    assert rate_of(joined, Mistakes.EVEN, reliable=1.0) == even, "no lower end of even noise"
-    bounded = rate_of(joined, Mistakes.EVEN, reliable=0.1)
+    even = rate_of(joined, AssumedNoise.SYMMETRIC)
+    assert rate_of(joined, AssumedNoise.SYMMETRIC, reliable=1.0) == even, "no lower end of even noise"
+    bounded = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=0.1)
     assert bounded.value == pytest.approx(RISE * 0.1 + FLOOR) and bounded.low <= bounded.value < even.value
 
 
-@pytest.mark.parametrize("kind", [Mistakes.EVEN, Mistakes.BY_CLASS])
-def test_what_weak_evidence_errs_on_among_the_surest_is_no_noise(kind: Mistakes) -> None:
+@pytest.mark.parametrize("kind", [AssumedNoise.SYMMETRIC, AssumedNoise.CLASS_DEPENDENT])
+def test_what_weak_evidence_errs_on_among_the_surest_is_no_noise(kind: AssumedNoise) -> None:
     """Two in ten labels are wrong. Of the surest images more disagree, as weak evidence errs on some of them."""
     data = known("symmetric", 0.2, sharpness=1.5)
     joined = Joined(3 * data.logits, torch.from_numpy(data.labels))
-    errs = rate_of(joined, Mistakes.EXCHANGED).value
-    rate = rate_of(joined, kind, exchanged=1.0).value - (FLOOR if kind is Mistakes.BY_CLASS else 0.0)
+    errs = rate_of(joined, AssumedNoise.PAIR).value
+    rate = rate_of(joined, kind, like_pair=1.0).value - (FLOOR if kind is AssumedNoise.CLASS_DEPENDENT else 0.0)
     assert 0.2 < rate < errs - 0.04, "some of it: the evidence gets the most credit that it may have"
 
 
@@ -356,7 +361,7 @@ def test_even_noise_and_exchanged_classes_are_told_from_mistakes(kind: str) -> N
     data = known(kind, 0.3)
     joined = Joined(data.logits, torch.from_numpy(data.labels))
     mistakes = kind_of(joined)
-    assert mistakes is (Mistakes.EVEN if kind == "symmetric" else Mistakes.EXCHANGED)
+    assert mistakes is (AssumedNoise.SYMMETRIC if kind == "symmetric" else AssumedNoise.PAIR)
     rate = rate_of(joined, mistakes)
     assert rate.low < 0.3 < rate.high, "four thousand images, of which the surest tell"
 
@@ -379,9 +384,9 @@ def test_an_exchange_strikes_all_images_alike(monkeypatch: pytest.MonkeyPatch) -
     for joined, expected in ((exchanged, True), (mistaken, False), (joined_of(known("pair", 0.3)), True)):
         surest = surest_images(joined)
         assert surest is not None and strikes_all_alike(joined, surest) == expected
-        assert (kind_of(joined) is Mistakes.EXCHANGED) == expected
+        assert (kind_of(joined) is AssumedNoise.PAIR) == expected
     monkeypatch.setattr(joint_fit, "strikes_all_alike", lambda *_: True)
-    assert kind_of(mistaken) is Mistakes.EXCHANGED
+    assert kind_of(mistaken) is AssumedNoise.PAIR
     few = Joined(*(part[:200] for part in mistaken))
     surest = surest_images(few)
     assert surest is not None and strikes_all_alike(few, surest), "the surest are the surer half already"
@@ -406,26 +411,26 @@ def test_an_exchange_of_many_small_classes_is_no_mistake_by_looks(monkeypatch: p
     assert abs(estimated() - wrong.mean()) < 0.06
     for module in ("fit", "noise_model"):
         monkeypatch.setattr(
-            f"labelsieve.detect.evidence.{module}.likely_confusion",
+            f"labelsieve.detect.evidence.{module}.prior_confusion",
             lambda joined: even_confusion(joined.logits.shape[1]),
         )
     assert abs(estimated() - wrong.mean()) > 0.1
 
 
 def test_what_is_likely_to_be_confused_looks_alike() -> None:
-    joined = joined_of(mistaken("looks"))
-    likely, chances = likely_confusion(joined), joined.logits.softmax(dim=1).double().numpy()
+    joined = joined_of(mistaken("image"))
+    likely, chances = prior_confusion(joined), joined.logits.softmax(dim=1).double().numpy()
     expected = np.array(
         [[chances[:, j] @ chances[:, k] if j != k else 0 for k in range(CLASSES)] for j in range(CLASSES)]
     )
     expected = expected / expected.sum(axis=1, keepdims=True) / 2 + (1 - np.eye(CLASSES)) / (CLASSES - 1) / 2
     np.testing.assert_allclose(likely.numpy(), expected, rtol=1e-4)
-    certain = likely_confusion(Joined(200 * torch.eye(3), torch.arange(3)))
+    certain = prior_confusion(Joined(200 * torch.eye(3), torch.arange(3)))
     torch.testing.assert_close(certain, even_confusion(3), msg="no two classes were likely at once")
 
 
-@pytest.mark.parametrize("kind", list(Mistakes))
-def test_a_ranking_is_left_where_no_label_seems_to_be_wrong(kind: Mistakes) -> None:
+@pytest.mark.parametrize("kind", list(AssumedNoise))
+def test_a_ranking_is_left_where_no_label_seems_to_be_wrong(kind: AssumedNoise) -> None:
     logits = known("symmetric", 0.0).logits
     joined = Joined(logits, logits.argmax(dim=1))
     noise = _match(joined, kind.noise(joined, 0.0), 0.0, lambda _count: None)[1]
@@ -446,9 +451,9 @@ def test_few_mistakes_of_classes_are_told_from_even_noise() -> None:
     wrong = torch.from_numpy(rng.random(count) < 0.08 * unsure)
     shift = torch.from_numpy(np.where(rng.random(count) < 0.5, 1, rng.integers(1, 10, count)))
     labels = torch.where(wrong, (truth + shift) % 10, truth)
-    assert kind_of(Joined(logits, labels)) in (Mistakes.BY_CLASS, Mistakes.EXCHANGED)
+    assert kind_of(Joined(logits, labels)) in (AssumedNoise.CLASS_DEPENDENT, AssumedNoise.PAIR)
     even = torch.where(wrong, (truth + torch.from_numpy(rng.integers(1, 10, count))) % 10, truth)
-    assert kind_of(Joined(logits, even)) is Mistakes.EVEN
+    assert kind_of(Joined(logits, even)) is AssumedNoise.SYMMETRIC
 
 
 @pytest.mark.parametrize("exchanged", [True, False])
@@ -461,14 +466,14 @@ def test_an_exchange_of_many_small_classes_is_told_from_mistakes(exchanged: bool
     wrong = torch.from_numpy(rng.random(count) < 0.3)
     likeliest = probability.scatter(1, truth[:, None], 0.0).argmax(dim=1)
     labels = torch.where(wrong, (truth + 1) % classes if exchanged else likeliest, truth)
-    assert (kind_of(Joined(logits, labels)) is Mistakes.EXCHANGED) == exchanged
+    assert (kind_of(Joined(logits, labels)) is AssumedNoise.PAIR) == exchanged
 
 
-def look_alike() -> LookAlikeNoise:
-    return LookAlikeNoise(0.3, torch.tensor([0.6, 0.4, 0.1]), torch.tensor([0.5, 0.8]), 0.7)
+def look_alike() -> InstanceNoise:
+    return InstanceNoise(0.3, torch.tensor([0.6, 0.4, 0.1]), torch.tensor([0.5, 0.8]), 0.7)
 
 
-def by_hand(noise: LookAlikeNoise, p: Tensor, label: int) -> list[float]:
+def by_hand(noise: InstanceNoise, p: Tensor, label: int) -> list[float]:
     """The part of each true class as the formula has it, for one image."""
     values = p.double().numpy()
     rate = float(noise.rates[sum(values.max() > float(edge) for edge in noise.edges)])
@@ -498,7 +503,7 @@ def test_what_looks_alike_is_explained_as_the_formula_has_it(seed: int) -> None:
     torch.testing.assert_close(whole, torch.ones(8), rtol=0, atol=1e-4)
 
 
-def drawn(noise: LookAlikeNoise, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+def drawn(noise: InstanceNoise, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Probabilities of images, and labels that a noise gives them."""
     probability = (2 * torch.randn(count, CLASSES, generator=generator(seed))).softmax(dim=1)
     whole = [
@@ -511,7 +516,7 @@ def drawn(noise: LookAlikeNoise, count: int, *, seed: int = 0) -> tuple[Tensor, 
 def test_the_noise_of_look_alikes_is_learned_again() -> None:
     true = look_alike()
     probability, labels = drawn(true, 20_000)
-    found = LookAlikeNoise.flat(0.2)
+    found = InstanceNoise.flat(0.2)
     for _ in range(100):
         found = found.learned([(probability[:15_000], labels[:15_000]), (probability[15_000:], labels[15_000:])])
     most = probability.amax(dim=1)
@@ -529,7 +534,7 @@ def test_the_noise_of_look_alikes_is_learned_again() -> None:
 
 def test_more_rounds_make_the_labels_likelier() -> None:
     probability, labels = drawn(look_alike(), 3000)
-    noise, before = LookAlikeNoise.flat(0.2), -float("inf")
+    noise, before = InstanceNoise.flat(0.2), -float("inf")
     for _ in range(12):
         mine, others = noise.explain(probability, labels)
         now = float((mine + others.sum(dim=1)).log().sum())
@@ -540,14 +545,14 @@ def test_more_rounds_make_the_labels_likelier() -> None:
 def test_a_label_that_is_next_to_impossible_is_wrong_not_nothing() -> None:
     """Where a model is as sure as a number can say, a share is still a share."""
     probability = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1e-30, 0.0]])
-    noise = LookAlikeNoise.flat(0.3)
+    noise = InstanceNoise.flat(0.3)
     mine, others = noise.explain(probability, torch.tensor([1, 1]))
     assert not mine[0] and bool((others[:, 0] > 0.05).all()) and bool(torch.isfinite(others).all())
 
 
-@pytest.mark.parametrize("kind", list(Mistakes))
-def test_the_sharpness_makes_as_many_wrong_as_asked(kind: Mistakes) -> None:
-    data = mistaken("looks")
+@pytest.mark.parametrize("kind", list(AssumedNoise))
+def test_the_sharpness_makes_as_many_wrong_as_asked(kind: AssumedNoise) -> None:
+    data = mistaken("image")
     joined = Joined(data.logits / 2, torch.from_numpy(data.labels))
     for rate in (0.2, 0.25):
         assert _match(joined, kind.noise(joined, rate), rate, lambda _count: None)[1].rate == pytest.approx(
@@ -599,13 +604,13 @@ def test_what_weak_evidence_doubts_is_no_noise() -> None:
     joined = Joined(logits, labels)
     surest = surest_images(joined)
     assert surest is not None and surest.shares.low > 0.05
-    right = rate_of(joined, Mistakes.EVEN)
+    right = rate_of(joined, AssumedNoise.SYMMETRIC)
     assert right.value < 0.7 * surest.shares.value and right.low < 0.5 * surest.shares.low
     wrong = torch.rand(500, generator=generator(5)) < 0.3
     noisy = Joined(
         logits, torch.where(wrong, (labels + torch.randint(1, 100, (500,), generator=generator(6))) % 100, labels)
     )
-    rate = rate_of(noisy, Mistakes.EVEN)
+    rate = rate_of(noisy, AssumedNoise.SYMMETRIC)
     assert rate.low < 0.3 < rate.high and rate.value == pytest.approx(0.3, abs=0.12)
 
 
@@ -672,7 +677,7 @@ def test_it_does_not_matter_where_the_search_for_weights_begins() -> None:
     sample = _Sample(
         lambda rows: torch.stack([data.logits[rows], noise[rows]]), data.labels, np.arange(len(data.labels))
     )
-    even, found = ClassNoise.even(CLASSES, 0.4), []
+    even, found = SymmetricNoise.of(CLASSES, 0.4), []
     for first in ([0.0, 0.0], [2.0, 2.0], [0.0, 2.0]):
         start = JointModel(torch.tensor(first), torch.zeros(CLASSES), even)
         found.append(_likeliest(sample, start, biased=True).weights.numpy())

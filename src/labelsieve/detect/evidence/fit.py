@@ -22,14 +22,15 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.chunks import CHUNK
 from labelsieve.detect.evidence.noise_model import (
     FIRST_RATE,
+    AssumedNoise,
     ClassNoise,
     Joined,
     JointModel,
-    Mistakes,
     Noise,
+    SymmetricNoise,
     clean_share,
     even_confusion,
-    likely_confusion,
+    prior_confusion,
     start_rate,
 )
 from labelsieve.detect.evidence.noise_rate import (
@@ -56,13 +57,13 @@ MOST_HELD = 2**26
 ROUNDS = 3
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
 MOST_CLASSES_WITH_CONFUSION = 2_000
-# A confusion of its own for each class has to make held-out labels so much more likely, in nats. Even noise
+# A confusion of its own for each class has to make held-out labels so much more likely, in nats. Symmetric noise
 # loses by one, the more the more labels are wrong.
 LEAST_GAIN = 2.0
-# From this share of what it would gain if classes were exchanged on, they are.
-EXCHANGED = 0.6
-# Looks have to explain labels better than classes do, by so many nats for each wrong label.
-ALIKE = 0.2
+# From this share of what it would gain of pair noise on, noise is that.
+PAIR_GAIN = 0.6
+# Instance-dependent noise has to explain labels better than classes do, by so many nats for each wrong label.
+INSTANCE_GAIN = 0.2
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 # A noise is learned in so many rounds from the labels of all folds but one, to evaluate it by those of that one. Of few
@@ -117,13 +118,16 @@ def fit_joint(
     rows = rows[torch.randperm(len(rows), generator=generator)[:maximum].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
-        start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), ClassNoise.even(classes, FIRST_RATE))
+        start = JointModel(torch.ones(len(sample.spread)), torch.zeros(classes), SymmetricNoise.of(classes, FIRST_RATE))
         zero_shot = sample.first() if calibrated else None
         unbiased = _if_classes_differ(sample, start)
-        model, mistakes, exchanged, factor, reliable = start, Mistakes.EVEN, 0.0, None, None
+        model, assumed, like_pair, factor, reliable = start, AssumedNoise.SYMMETRIC, 0.0, None, None
         for number in range(ROUNDS):
-            # what looks alike would explain whatever the evidence says, and what it does not
-            noise = ClassNoise.even(classes, model.noise.rate) if mistakes is Mistakes.ALIKE else model.noise
+            noise = model.noise
+            if (
+                assumed is AssumedNoise.INSTANCE_DEPENDENT
+            ):  # which explains all that the evidence says, and does not say
+                noise = SymmetricNoise.of(classes, noise.rate)
             likeliest = (
                 _likeliest(sample, JointModel(model.weights, model.bias, noise))
                 if number or unbiased is None
@@ -135,11 +139,11 @@ def fit_joint(
                 if zero_shot and surest:
                     factor = fitting_factor(*zero_shot, noise_rate=surest.shares.value)
                     reliable = reliability_rate(*zero_shot, factor=factor)
-                mistakes, exchanged = _mistakes(joined, surest, generator, advance)
-            rate = surest and noise_rate(joined, surest, mistakes, exchanged=exchanged, reliable=reliable)
-            model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, mistakes=mistakes, advance=advance)
+                assumed, like_pair = _assumed_noise(joined, surest, generator, advance)
+            rate = surest and noise_rate(joined, surest, assumed, like_pair=like_pair, reliable=reliable)
+            model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, assumed=assumed, advance=advance)
             advance(1)
-        ends = [_sharpen(joined, likeliest, rate=end, mistakes=mistakes, advance=advance) for end in (rate or ())[1:]]
+        ends = [_sharpen(joined, likeliest, rate=end, assumed=assumed, advance=advance) for end in (rate or ())[1:]]
 
     def unscaled(model: JointModel) -> JointModel:
         return JointModel(model.weights / sample.spread, model.bias, model.noise)
@@ -249,53 +253,51 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
 # ---------------------------------------------------------------- noise, at a sharpness that fits its rate
 
 
-def _mistakes(
+def _assumed_noise(
     joined: Joined, surest: Surest | None, generator: torch.Generator, advance: Callable[[int], None]
-) -> tuple[Mistakes, float]:
-    """Tells what the wrong labels are, and how close to an exchange of classes (1) they come.
+) -> tuple[AssumedNoise, float]:
+    """Tells how wrong labels come about, and how close class-dependent noise comes to pair noise (1).
 
-    What they are shows in how likely they make labels that were not learned from.
+    The kind of noise shows in how likely it makes labels that were not learned from.
 
-    An exchange of classes is separated from other mistakes of classes by how much a confusion would say of one. That is
-    drawn: true classes from the class probabilities, and of as many as are wrong the label of the class that is most
-    often given instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it. And it
-    strikes all images alike, which mistakes between classes that look alike do not.
+    Pair noise differs from other class-dependent noise by how much a confusion would gain of it. That is drawn: true
+    classes from the class probabilities, and of as many as are wrong the label of the class that is most often given
+    instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it. And it strikes all
+    images alike, which mistakes between similar classes do not.
     """
     rate = surest and surest.shares.value
     # classes that are never given are left out: they would look like a confusion
     given, labels = joined.labels.unique(return_inverse=True)
     present, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(labels) < 2:
-        return Mistakes.EVEN, 0.0
+        return AssumedNoise.SYMMETRIC, 0.0
 
-    def matched(likely: Tensor) -> tuple[Joined, ClassNoise]:
-        scale, noise = _match(present, ClassNoise.confused(likely, start_rate(rate)), rate, advance)
+    def matched(prior: Tensor) -> tuple[Joined, ClassNoise]:
+        scale, noise = _match(present, ClassNoise.start(prior, start_rate(rate)), rate, advance)
         return present.sharpened(scale), noise
 
-    def by_class(sharp: Joined, likely: Tensor, noise: ClassNoise) -> tuple[float, float]:
-        """Returns how likely the labels are by class, and how much more than under even noise."""
-        likelihood = _held_out(sharp, ClassNoise.confused(likely, start_rate(noise.rate)), advance)
-        return likelihood, likelihood - _held_out(sharp, Mistakes.EVEN.noise(sharp, noise.rate), advance)
+    def by_class(sharp: Joined, noise: ClassNoise) -> tuple[float, float]:
+        """Returns how likely class-dependent noise makes the labels, and how much more than symmetric noise."""
+        likelihood = _held_out(sharp, ClassNoise.start(noise.prior, start_rate(noise.rate)), advance)
+        return likelihood, likelihood - _held_out(sharp, AssumedNoise.SYMMETRIC.noise(sharp, noise.rate), advance)
 
-    # what the evidence errs on looks alike, too: the labels alone have to show that classes are confused
-    even = even_confusion(classes)
-    sharp, noise = matched(even)
-    if by_class(sharp, even, noise)[1] <= LEAST_GAIN:
-        return Mistakes.EVEN, 0.0
-    likely = likely_confusion(present)
-    sharp, noise = matched(likely)
-    likelihood, gain = by_class(sharp, likely, noise)
-    gain_of_exchange = EXCHANGED * by_class(_exchanged(sharp, noise, generator), likely, noise)[1]
-    if gain >= gain_of_exchange and (surest is None or strikes_all_alike(joined, surest)):
-        return Mistakes.EXCHANGED, 1.0
-    scale, _ = _match(present, Mistakes.ALIKE.noise(present, rate), rate, advance)
-    by_looks = _held_out(present.sharpened(scale), Mistakes.ALIKE.noise(present, noise.rate), advance)
-    follow_looks = by_looks - likelihood > ALIKE * noise.rate * len(labels)
-    return Mistakes.ALIKE if follow_looks else Mistakes.BY_CLASS, min(gain / gain_of_exchange, 1.0)
+    # similar classes are what the evidence errs on, too: the labels alone have to show that classes are confused
+    if by_class(*matched(even_confusion(classes)))[1] <= LEAST_GAIN:
+        return AssumedNoise.SYMMETRIC, 0.0
+    sharp, noise = matched(prior_confusion(present))
+    likelihood, gain = by_class(sharp, noise)
+    gain_of_pairs = PAIR_GAIN * by_class(_with_pair_noise(sharp, noise, generator), noise)[1]
+    if gain >= gain_of_pairs and (surest is None or strikes_all_alike(joined, surest)):
+        return AssumedNoise.PAIR, 1.0
+    scale, _ = _match(present, AssumedNoise.INSTANCE_DEPENDENT.noise(present, rate), rate, advance)
+    by_image = _held_out(present.sharpened(scale), AssumedNoise.INSTANCE_DEPENDENT.noise(present, noise.rate), advance)
+    is_by_image = by_image - likelihood > INSTANCE_GAIN * noise.rate * len(labels)
+    assumed = AssumedNoise.INSTANCE_DEPENDENT if is_by_image else AssumedNoise.CLASS_DEPENDENT
+    return assumed, min(gain / gain_of_pairs, 1.0)
 
 
-def _exchanged(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
-    """Draws labels as they would be given if each class were exchanged with the one that is given most instead."""
+def _with_pair_noise(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
+    """Draws labels of which as many are wrong, each that of the class that is given most instead of the true one."""
     chunks = [probability for probability, _ in joined.chunks()]
     truth = torch.cat([probability.multinomial(1, generator=generator)[:, 0] for probability in chunks])
     wrong = torch.rand(len(truth), generator=generator) < noise.rate
@@ -324,10 +326,10 @@ def _log_likelihood(joined: Joined, noise: Noise) -> float:
 
 
 def _sharpen(
-    joined: Joined, model: JointModel, *, rate: float | None, mistakes: Mistakes, advance: Callable[[int], None]
+    joined: Joined, model: JointModel, *, rate: float | None, assumed: AssumedNoise, advance: Callable[[int], None]
 ) -> tuple[JointModel, Tensor]:
     """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
-    scale, noise = _match(joined, mistakes.noise(joined, rate), rate, advance)
+    scale, noise = _match(joined, assumed.noise(joined, rate), rate, advance)
     sharp = joined.sharpened(scale).chunks()
     clean = torch.cat([clean_share(*noise.explain(probability, labels)) for probability, labels in sharp])
     return JointModel(model.weights * scale, model.bias * scale, noise), clean

@@ -21,7 +21,7 @@ from labelsieve.detect.chunks import CHUNK
 FIRST_RATE, LEAST_RATE = 0.2, 0.01
 # The rate of a class, or of a part of the images, is drawn to the common one as if so many images had been seen before.
 PRIOR_IMAGES = 10.0
-# The confusion of a class is drawn to a likely one as if so many wrong labels had been seen before.
+# The confusion of a class is drawn to the prior one as if so many wrong labels had been seen before.
 PRIOR_LABELS = 10.0
 # Into so many parts the images go by how sure the evidence is of them.
 PARTS = 10
@@ -63,53 +63,42 @@ class Noise(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class ClassNoise(Noise):
-    """Wrong labels that depend on the true class alone: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k, T_ky = ε_k R_ky.
+class SymmetricNoise(Noise):
+    """Wrong labels of any class, all alike: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k, T_ky = ε_k / (K - 1).
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
         rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
-        confusion: R, (K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
-        likely: R before a label was seen, to which that of each class is drawn; None stands for an even one.
     """
 
     rounds = (6, 3)
     rate: float
     rates: Tensor
-    confusion: Tensor | None
-    likely: Tensor | None = None
 
     @classmethod
-    def even(cls, classes: int, rate: float) -> Self:
-        """Returns noise that is alike for all K classes; `rate` is between 0 and 1."""
-        return cls(rate, torch.full((classes,), rate), None)
-
-    @classmethod
-    def confused(cls, likely: Tensor, rate: float) -> Self:
-        """Returns noise that learns a confusion of its own for each class.
-
-        Args:
-            likely: What it begins with and is drawn to, (K, K); see :func:`likely_confusion`.
-            rate: Share of wrong labels, between 0 and 1.
-        """
-        return cls(rate, torch.full((len(likely),), rate), likely, likely)
+    def of(cls, classes: int, rate: float) -> SymmetricNoise:
+        """Returns noise with the same rate, between 0 and 1, for all K classes."""
+        return SymmetricNoise(rate, torch.full((classes,), rate))
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
-        spread = 1 / max(1, probability.shape[1] - 1) if self.confusion is None else self.confusion.T[labels]
         of_given = (probability * (1 - self.rates)).gather(1, labels[:, None])[:, 0]
-        others = probability * self.rates * spread
+        others = probability * self.rates * self._confusion_with(labels)
         return of_given, others.scatter(1, labels[:, None], 0.0)
 
-    def partners(self) -> Tensor:
-        """Returns the class that is given most often instead of each true class, (K,)."""
-        return (even_confusion(len(self.rates)) if self.confusion is None else self.confusion).argmax(dim=1)
+    def _confusion_with(self, _labels: Tensor) -> Tensor | float:
+        """Returns how often a wrong label of each true class is the given one: (n, K), or one number."""
+        return 1 / max(1, len(self.rates) - 1)
 
-    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
+    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> SymmetricNoise:
         """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
-        classes = len(self.rates)
-        right, wrong = torch.zeros(classes), torch.zeros(classes)  # by true class
-        counts = None if self.confusion is None else torch.zeros(classes, classes)  # rows: given, columns: true class
+        return SymmetricNoise(*self._learned_rates(chunks))
+
+    def _learned_rates(
+        self, chunks: Iterable[tuple[Tensor, Tensor]], *, counts: Tensor | None = None
+    ) -> tuple[float, Tensor]:
+        """Returns the next `rate` and `rates`; adds to `counts`, (K, K), where given: given and true class."""
+        right, wrong = torch.zeros_like(self.rates), torch.zeros_like(self.rates)  # by true class
         for probability, labels in chunks:
             of_given, others = self.explain(probability, labels)
             total = (of_given + others.sum(dim=1)).clamp(min=LEAST)
@@ -119,17 +108,48 @@ class ClassNoise(Noise):
             if counts is not None:
                 counts.index_add_(0, labels, others)
         rate = float(wrong.sum().clamp(min=LEAST_WRONG) / (wrong.sum() + right.sum()).clamp(min=LEAST_WRONG))
-        rates = (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
-        return type(self)(rate, rates, None if counts is None else _confusion(counts.T, self.likely), self.likely)
+        return rate, (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
 
 
 @dataclass(frozen=True, eq=False)
-class LookAlikeNoise(Noise):
-    """Wrong labels that depend on the image: what looks alike, and more often the less sure it is.
+class ClassNoise(SymmetricNoise):
+    """Class-dependent noise, pair noise among it: T_ky = ε_k R_ky.
+
+    Attributes:
+        confusion: R, (K, K), rows sum to 1, zero on the diagonal.
+        prior: R before a label was seen, to which that of each class is drawn; see :func:`prior_confusion`.
+    """
+
+    confusion: Tensor
+    prior: Tensor
+
+    @classmethod
+    def start(cls, prior: Tensor, rate: float) -> ClassNoise:
+        """Returns noise that has learned its rate alone, between 0 and 1."""
+        return ClassNoise(rate, torch.full((len(prior),), rate), prior, prior)
+
+    def _confusion_with(self, labels: Tensor) -> Tensor:
+        return self.confusion.T[labels]
+
+    def partners(self) -> Tensor:
+        """Returns the class that is given most often instead of each true class, (K,)."""
+        return self.confusion.argmax(dim=1)
+
+    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> ClassNoise:
+        """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
+        counts = torch.zeros_like(self.confusion)
+        rates = self._learned_rates(chunks, counts=counts)
+        drawn = counts.T + PRIOR_LABELS * self.prior
+        return ClassNoise(*rates, drawn / drawn.sum(dim=1, keepdim=True), self.prior)
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceNoise(Noise):
+    """Instance-dependent noise: what the image looks like, and more often the less sure the evidence is of it.
 
         P(y | x) = (1 - ε(x)) p_y + ε(x) Σ_{k≠y} p_k [π p_y / (1 - p_k) + (1 - π) / (K - 1)]
 
-    Instance-dependent noise whose wrong labels follow the class probability itself. ε(x) does not rise with max_k p_k.
+    Wrong labels follow the class probability itself. ε(x) does not rise with max_k p_k.
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
@@ -202,12 +222,7 @@ def even_confusion(classes: int) -> Tensor:
     return (1 - torch.eye(classes)) / max(1, classes - 1)
 
 
-def _confusion(counts: Tensor, likely: Tensor | None) -> Tensor:
-    drawn = counts + PRIOR_LABELS * (even_confusion(len(counts)) if likely is None else likely)
-    return drawn / drawn.sum(dim=1, keepdim=True)
-
-
-def likely_confusion(joined: Joined) -> Tensor:
+def prior_confusion(joined: Joined) -> Tensor:
     """Returns R before a label is seen, (K, K): one half even, the other by how often two classes are likely at once.
 
     What is mistaken looks alike. With few images of a class little more is known of its confusion.
@@ -270,21 +285,21 @@ def clean_share(of_given: Tensor, others: Tensor) -> Tensor:
     return of_given / (of_given + others.sum(dim=1)).clamp(min=LEAST)
 
 
-class Mistakes(Enum):
-    """What wrong labels are: any class, one that theirs is exchanged with or taken for, or what looks alike."""
+class AssumedNoise(Enum):
+    """How wrong labels come about: by any class, by the one partner of each, by some classes, or by the image."""
 
-    EVEN = auto()
-    EXCHANGED = auto()
-    BY_CLASS = auto()
-    ALIKE = auto()
+    SYMMETRIC = auto()
+    PAIR = auto()
+    CLASS_DEPENDENT = auto()
+    INSTANCE_DEPENDENT = auto()
 
     def noise(self, joined: Joined, rate: float | None) -> Noise:
         """Returns noise of this kind that has learned nothing yet but its rate, for the classes of joined logits."""
-        if self is Mistakes.ALIKE:
-            return LookAlikeNoise.flat(start_rate(rate))
-        if self is Mistakes.EVEN:
-            return ClassNoise.even(joined.logits.shape[1], start_rate(rate))
-        return ClassNoise.confused(likely_confusion(joined), start_rate(rate))
+        if self is AssumedNoise.INSTANCE_DEPENDENT:
+            return InstanceNoise.flat(start_rate(rate))
+        if self is AssumedNoise.SYMMETRIC:
+            return SymmetricNoise.of(joined.logits.shape[1], start_rate(rate))
+        return ClassNoise.start(prior_confusion(joined), start_rate(rate))
 
 
 def start_rate(rate: float | None) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelsieve.detect.evidence.noise_model import LEAST, Joined, Mistakes
+from labelsieve.detect.evidence.noise_model import LEAST, AssumedNoise, Joined
 from labelsieve.detect.scores import GUESSING
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.metrics import Interval
@@ -21,13 +21,14 @@ from labelsieve.metrics import Interval
 SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
 # So many of them have to be of each class, on average, that classes show that they differ.
 SURE_OF_A_CLASS = 30
-# Mistakes are more frequent on the other images, by a factor (another where they follow looks) and a few in a hundred.
-RISE, ALIKE_RISE, FLOOR = 1.5, 2.0, 0.03
+# Wrong labels are more frequent on the other images, by a factor (another for instance-dependent noise) and a few in a
+# hundred.
+RISE, INSTANCE_RISE, FLOOR = 1.5, 2.0, 0.03
 # Of the rise the reliability curve takes about a half for doubt, so what it reads of it counts twice.
 READ = 2.0
 # What rises by more than that within the surest images, by so many standard errors, is what the evidence errs on.
 RISING_ERRORS = 3.0
-# An exchange of classes strikes all images alike, but for so many standard errors.
+# Pair noise strikes all images alike, but for so many standard errors.
 UNLIKE_ERRORS = 2.0
 # A logit scale is far off from this factor on.
 FAR_OFF = 2.0
@@ -71,33 +72,33 @@ def surest_images(joined: Joined, *, by_class: bool = False) -> Surest | None:
 
 @torch.no_grad()
 def noise_rate(
-    joined: Joined, surest: Surest, mistakes: Mistakes, *, exchanged: float = 0.0, reliable: float | None = None
+    joined: Joined, surest: Surest, assumed: AssumedNoise, *, like_pair: float = 0.0, reliable: float | None = None
 ) -> Interval:
     """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
 
     The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
-    what the evidence doubts itself. Noise that is even over the classes, and an exchange of classes, strike all images
-    alike. Other mistakes are more often made on the other images: by `RISE` and `FLOOR`, and by the less the closer
-    they come to an exchange; by `ALIKE_RISE` where they follow looks. The reliability curve of a zero-shot model that
-    reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One that reads
-    fewer than the lower end of what they show takes mistakes for its own doubt, but no more than the rise: that bounds
-    them, and even noise. Between that end and what they show the estimate goes from one to the other in proportion. No
-    more are considered wrong than disagree with the evidence.
+    what the evidence doubts itself. Symmetric and pair noise strike all images alike. Other wrong labels are more
+    frequent on the other images: those of class-dependent noise by `RISE` and `FLOOR`, and by the less the closer it
+    comes to pair noise; those of instance-dependent noise by `INSTANCE_RISE`. The reliability curve of a zero-shot
+    model that reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One
+    that reads fewer than the lower end of what they show takes wrong labels for its own doubt, but no more than the
+    rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
+    one to the other in proportion. No more are considered wrong than disagree with the evidence.
 
     Args:
         joined: Joined logits and given labels.
         surest: What :func:`surest_images` found.
-        mistakes: What the wrong labels are.
-        exchanged: How close mistakes by class come to an exchange of classes, between 0 and 1.
+        assumed: How wrong labels come about.
+        like_pair: How close class-dependent noise comes to pair noise, between 0 and 1.
         reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
 
     Returns:
         Between 0 and 1, the ends by the number of the surest images.
     """
-    if mistakes is Mistakes.EXCHANGED:
+    if assumed is AssumedNoise.PAIR:
         return surest.shares
     bound = 1.0 if reliable is None else RISE * reliable + FLOOR
-    if mistakes is Mistakes.EVEN:
+    if assumed is AssumedNoise.SYMMETRIC:
         value, low, high = _without_doubt(joined, surest)
         return Interval(min(value, bound), min(low, bound), high)
     disagreeing = float(_disagreeing(joined).float().mean())
@@ -105,12 +106,12 @@ def noise_rate(
     def raised(share: float, rise: float) -> float:
         return max(share, min(rise * share + FLOOR, disagreeing))
 
-    if mistakes is Mistakes.ALIKE:  # such noise blurs the evidence, which would be taken for doubt
-        (share, low, _), rise = surest.shares, ALIKE_RISE
+    if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # such noise blurs the evidence, which would be taken for doubt
+        (share, low, _), rise = surest.shares, INSTANCE_RISE
         value = raised(share, rise)
     else:
         (share, low, _), rise = _without_doubt(joined, surest), RISE
-        value = min(raised(share, 1 + (rise - 1) * (1 - exchanged)), bound)
+        value = min(raised(share, 1 + (rise - 1) * (1 - like_pair)), bound)
         if reliable is not None:
             shown, lower = surest.shares.value, surest.shares.low
             read = min(shown + READ * max(0.0, reliable - shown), raised(shown, rise))
@@ -124,7 +125,7 @@ def noise_rate(
 def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
     """Returns whether wrong labels are no more frequent in the rest of the surer half than among the surest images.
 
-    An exchange of classes strikes all images alike. What the evidence doubts there comes off both shares; more is more
+    Pair noise strikes all images alike. What the evidence doubts there comes off both shares; more is more
     than `UNLIKE_ERRORS` standard errors of their difference.
 
     Args:
