@@ -78,18 +78,28 @@ FORMS = {
     "bars": "path,labels\n0,cat|dog\n1,dog\n2,\n3,cat",
     "python": "path,tags\n0,\"['cat', 'dog']\"\n1,['dog']\n2,[]\n3,['cat']",
     "json": 'path,tags\n0,"[""cat"", ""dog""]"\n1,"[""dog""]"\n2,[]\n3,"[""cat""]"',
+    "tuples": "path,tags\n0,\"('cat', 'dog')\"\n1,\"('dog',)\"\n2,()\n3,\"('cat',)\"",
+    "sets": "path,tags\n0,\"{'cat', 'dog'}\"\n1,{'dog'}\n2,set()\n3,{'cat'}",
     "columns": "path,cat,dog\n0,1,1\n1,0,1.0\n2,0,0\n3,1,0",
     "rows": "path,label\n0,cat\n1,dog\n0,dog\n2,\n3,cat",
     "columns-and-others": "path,width,cat,dog\n0,9,1,1\n1,8,0,1\n2,7,0,0\n3,9,1,0",
 }
 
 
-@pytest.mark.parametrize("form", mostly_slow(FORMS, quick=("semicolons", "python", "rows", "columns-and-others")))
+@pytest.mark.parametrize("form", mostly_slow(FORMS, quick=("semicolons", "python", "sets", "rows", "columns-and-others")))
 def test_texts_and_columns_of_a_csv_file(form: str, written: Callable[[str], Path]) -> None:
     images = ls.load_tags(written(FORMS[form]))
     assert images.tags.tolist() == BITS and images.class_names == ("cat", "dog")
     assert images.ids == ("0.png", "1.png", "2.png", "3.png")
     assert images.origin["source"].endswith("tags.csv")
+
+
+def test_lists_of_0_and_1_in_a_csv_file_have_one_value_for_each_class(written: Callable[[str], Path]) -> None:
+    path = written('path,tags\n0,"[1, 0, 1]"\n1,"[0, 0, 1]"\n2,"[0, 0, 0]"\n3,"[1, 1, 0]"')
+    images = ls.load_tags(path, class_names=["x", "y", "z"])
+    assert [images.names_of(row) for row in range(4)] == [("x", "z"), ("z",), (), ("x", "y")]
+    with pytest.raises(DataError, match="holds 3 values of 0 and 1, one a class; give the names"):
+        ls.load_tags(path)
 
 
 TYPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -236,6 +246,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "odd-bit": ("path,a,b,c\n0,1,0,1\n1,2,0,1\n2,0,0,0\n3,0,1,0", {}, "column \"a\" .* found '?2'? in row 2 "),
     "no-bit": ("path,a,b,c\n0,1,0,1\n1,0,0,\n2,0,0,0\n3,0,1,0", {}, 'column "c" .* found nothing in row 2 '),
     "cut-list": ("path,tags\n0,['a']\n1,\"['b',\"\n2,\n3,['b']", {}, r"row 2 of the column .* found \['b',"),
+    "numpy": (
+        "path,tags\n0,['a']\n1,['a' 'b']\n2,\n3,['b']",
+        {},
+        r"names or integers in row 2 .* found \['a' 'b'\]; fix it",
+    ),
+    "booleans": ("path,tags\n0,['a']\n1,[True]\n2,\n3,['b']", {}, r"names or integers in row 2 .* found \[True\]"),
+    "huge": ("path,tags\n0,[1]\n1,[99999999999999999999]\n2,\n3,[2]", {}, "names or integers in row 2 .* found"),
+    "dictionary": ("path,tags\n0,{'a'}\n1,{'a': 1}\n2,\n3,{'b'}", {}, "names or integers in row 2 .* found {'a': 1}"),
     "twice": ("path,a,b\n0,1,0\n1,1,0\n2,0,0\n3,0,1", {"tag_column": ["a", "a"]}, "is named twice"),
     "broken-list": ("path,tags\n0,['a']\n1,[{}]\n2,\n3,['b']", {}, r"expected lists of names .* found \[\{\}\]"),
 }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import re
+import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,8 @@ SEPARATORS = ("|", ";", ",")
 _OPTION = "--tag-column"
 ONE_LABEL = "for one label an image use: labelsieve scan"
 _YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
+# Lists as JSON or Python writes them, tuples and sets; names in parentheses are none.
+_WRITTEN = re.compile(r"""\[.*\]|[({]\s*(['"\d].*)?[)}]|set\(\)""", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +105,8 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
         DataError: The column has other values, or the separator is not clear.
         SettingsError: The column has lists, but there is a separator.
     """
+    import pyarrow as pa
+
     feature, where = table.rows.features[name], f'the column "{shown(name)}" of {table.where}'
     values = arrow_column(table.rows, name)
     if holds_tags(feature):
@@ -112,6 +120,8 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
         )
     texts = [(value or "").strip() for value in values.to_pylist()]
     lists, note = split_texts(texts, separator=separator, where=where)
+    if {type(tag) for tags_of_row in lists for tag in tags_of_row} == {int}:
+        return _of_lists(pa.chunked_array([lists], pa.list_(pa.int64())), where, None, classes)
     tags = tag_lists(lists, where=where)
     return replace(tags, notes=(*note, *tags.notes))
 
@@ -221,7 +231,7 @@ def split_texts(
     Args:
         texts: N texts, empty for an image without tags.
         separator: The separator of two tags; None to guess it: one of `SEPARATORS`, if the texts have only one of them,
-            or lists as JSON or Python writes them.
+            or lists, tuples or sets as JSON or Python writes them.
         where: Name of the texts, for messages.
 
     Returns:
@@ -235,7 +245,7 @@ def split_texts(
         [['cat', 'dog'], []]
     """
     filled = [text for text in texts if text]
-    as_lists = sum(text[0] == "[" and text[-1] == "]" for text in filled)
+    as_lists = sum(_WRITTEN.fullmatch(text) is not None for text in filled)
     if separator is None and filled and as_lists > len(filled) / 2:
         return [_written_list(text, f"row {row} of {where}") if text else [] for row, text in enumerate(texts, 1)], ()
     note: tuple[str, ...] = ()
@@ -254,17 +264,31 @@ def split_texts(
 
 
 def _written_list(text: str, where: str) -> list[str | int]:
-    """Reads a list as JSON or Python writes it."""
-    for parse in (json.loads, ast.literal_eval):
+    """Reads a list as JSON or Python writes it, or a tuple or a set."""
+    for parse in (json.loads, _python_value):
         try:
             values = parse(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        if isinstance(values, list) and all(isinstance(each, str | int) for each in values):
-            return values
+        if isinstance(values, list | tuple | set) and all(map(_is_tag, values)):
+            return [*values]
     raise DataError(
         f"expected lists of names or integers in {where}, found {shown(text)}; fix it, or name a --separator"
     )
+
+
+def _python_value(text: str) -> Any:
+    """Reads a value as Python writes it; a `ValueError` where NumPy wrote texts without commas, which Python joins."""
+    value = ast.literal_eval(text)
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
+    if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
+        raise ValueError("texts without a comma between them")
+    return value
+
+
+def _is_tag(value: Any) -> bool:
+    """Returns whether a value is a name or an integer, which Arrow holds in 64 bits."""
+    return isinstance(value, str) or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 def tag_lists(lists: Sequence[Sequence[Any]], *, where: str) -> TagLists:
