@@ -570,6 +570,30 @@ def test_kinds_of_columns(images: Any, labels: Any, tmp_path: Path) -> None:
     assert_read(load_images(tmp_path / "all.parquet"))
 
 
+PNGS = [png(number) for number in range(6)]
+PATHS = [f"x/{number}.png" for number in range(6)]
+HASHES = [b"\xff" + bytes([number]) for number in range(6)]
+BYTES = [name.encode() for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ({"md5": HASHES, "path": PATHS, "label": NAMES}, {}),
+        ({"path": PATHS, "label": BYTES}, {}),
+        ({"pixels": PNGS, "kind": BYTES, "real": BYTES}, {"label_column": "kind", "truth_column": "real"}),
+        ({"md5": HASHES, "photo_1": [{"bytes": each, "path": "a"} for each in PNGS], "label": NAMES}, {}),
+        ({"image_bytes": PNGS, "filename": ["gone.png"] * 6, "label": NAMES}, {}),
+        ({"name": NAMES, "id": PATHS}, {"label_column": "name", "image_folder": "."}),
+    ],
+    ids=["hashes", "labels", "named", "struct", "bytes", "folder"],
+)
+def test_bytes_that_are_no_images(columns: Any, options: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    pq.write_table(pa.table(columns), folder / "all.parquet")
+    assert_read(load_images("all.parquet", **options))
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8), (8, 8, 1)])
 def test_nested_lists_of_pixels(shape: tuple[int, ...], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)

@@ -23,6 +23,8 @@ IMAGE_NAMES = (
 LABEL_NAMES = ("label", "labels", "class", "class_name", "label_name", "category", "target")
 # Names of label columns that are used if none of the above exists.
 OTHER_LABEL_NAMES = ("targets", "y", "noisy_label", "noisy_labels", "given_label", "given_labels")
+# Words in names of columns of encoded images. Other bytes, such as hashes, are no images beside a column of paths.
+_BYTES = re.compile(r"(?<![a-z])(image|img|picture|photo|bytes|content|data|raw|jpe?g|png)(?![a-z])", re.IGNORECASE)
 # Names of columns of image names, without separators between words.
 _NAME_COLUMNS = (
     "imageid", "imgid", "pictureid", "photoid", "fileid", "idcode", "imagename", "imgname", "fname", "name", "uuid",
@@ -140,7 +142,8 @@ def choose_columns(
     image = None
     if image_needed:
         guess = _guess_image if requested.folder is None else _guess_names
-        image = requested.image or guess(features, where=where, about_names=about_names or (lambda _: ""))
+        free = {name: feature for name, feature in features.items() if name not in requested.labels_and_ids}
+        image = requested.image or guess(free, where=where, about_names=about_names or (lambda _: ""))
         _check_image(features[image], image, named=requested.folder is not None, where=where)
     if requested.truth in requested.annotators:
         raise DataError(
@@ -275,19 +278,18 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
                 "--image-folder, or name another with --image-column"
             )
     elif not (holds_images(feature) or holds_text(feature) or holds_pixels(feature)):
-        advice = "if they name images, add --image-folder FOLDER" if _holds_names(feature) else "name another"
-        raise DataError(
-            f"expected images or paths in {column}, found {kind_of(feature)}; {advice}"
-            f"{' with --image-column' if advice == 'name another' else ''}"
-        )
+        folder, other = "if they name images, add --image-folder FOLDER", "name another with --image-column"
+        advice = folder if _holds_names(feature) else other
+        raise DataError(f"expected images or paths in {column}, found {kind_of(feature)}; {advice}")
 
 
 def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
     images = [name for name, feature in features.items() if holds_images(feature)]
+    likely = [name for name in images if _holds_paths(features[name]) or _BYTES.search(name)]
     paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
     pixels = [name for name, feature in features.items() if holds_pixels(feature) and is_usual(name, IMAGE_NAMES)]
     usual = [name for name in images if is_usual(name, IMAGE_NAMES)]
-    candidates = usual if len(usual) == 1 else images or paths or pixels
+    candidates = usual if len(usual) == 1 else likely or paths or pixels or images
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
@@ -364,9 +366,8 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
 def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[str, Any]) -> str:
     usual = [name for name in features if is_usual(name, LABEL_NAMES)]
     other = [name for name in features if is_usual(name, OTHER_LABEL_NAMES)]
-    candidates = (
-        usual or [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"] or other
-    )
+    classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    candidates = usual or classes or other
     if len(candidates) == 1:
         return candidates[0]
     raise DataError(no_guess("a label column", candidates, LABEL_NAMES, "--label-column", where=where, columns=columns))
