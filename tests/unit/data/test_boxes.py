@@ -57,6 +57,13 @@ def test_a_data_set_of_each_format_is_read(tmp_path: Path, kind: str) -> None:
     assert "each row is a box: 8 boxes in 2 images" in images.notes
 
 
+@pytest.mark.parametrize("kind", BOX_FORMATS)
+def test_options_that_do_not_go_with_boxes_are_refused(tmp_path: Path, kind: str) -> None:
+    source = MAKERS[kind](tmp_path)
+    refused(source, 'whose images need no column, but "zz" was asked for', image_column="zz")
+    refused(source, 'which have one label each, but "a", "b" were asked for', label_column=["a", "b"])
+
+
 def test_ids_name_image_and_box(tmp_path: Path) -> None:
     assert load_images(make_voc(tmp_path / "voc")).ids[:2] == ("a#0", "a#1")
     assert load_images(make_yolo(tmp_path / "yolo")).ids[0] == "images/train/a#0"

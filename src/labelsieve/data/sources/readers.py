@@ -138,6 +138,7 @@ def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
     if location.kind == "hub":
         return read_hub(source, requested=requested, split=split)
     if location.kind in BOX_FORMATS:
+        _refuse_columns_of_boxes(location, requested)
         return BOX_FORMATS[location.kind](location.path, requested=requested, split=split)
     table = _read_files(location.files, kind=location.kind, requested=requested, where=location.where)
     return replace(table, notes=(*location.notes, *table.notes))
@@ -181,6 +182,17 @@ def _tables_in(folder: Path) -> list[str]:
 def _refuse_image_folder(requested: Columns, kind: str) -> None:
     if requested.folder is not None:
         raise DataError(f"--image-folder goes with a table that names images, and this is {kind}; leave it out")
+
+
+def _refuse_columns_of_boxes(location: SourceLocation, requested: Columns) -> None:
+    boxes = f"{location.path} is a source of boxes ({location.kind})"
+    if requested.image is not None:
+        raise DataError(
+            f'{boxes}, whose images need no column, but "{shown(requested.image)}" was asked for; leave it out'
+        )
+    if requested.annotators:
+        labels = listed(requested.annotators, quoted=True)
+        raise DataError(f"{boxes}, which have one label each, but {labels} were asked for; name one")
 
 
 def _read_files(files: Sequence[Path], *, kind: str, requested: Columns, where: str) -> Table:
