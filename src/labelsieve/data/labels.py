@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.files import is_utf8
 
 _WORDNET = re.compile(r"n[0-9]{8}")
 # Maximum number of notes on class names.
@@ -224,23 +225,25 @@ def _given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ..
         return tuple(line.strip() for line in text.splitlines() if line.strip()), f"from {path.name}"
     try:
         names = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"expected a JSON list of class names in {path}, which is not valid JSON: {error}") from None
     return tuple(names), f"from {path.name}"
 
 
 def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = False) -> None:
-    """Raises a `DataError` with the problem if class names are too few, or equal or empty after :func:`normalise`.
+    """Raises a `DataError` if class names are too few, equal or empty after :func:`normalise`, or cannot be recorded.
 
     Args:
-        names: The K names; values that are not texts are rejected, too.
+        names: The K names; values that are not texts in UTF-8 without zero bytes are rejected, too.
         where: Name of their source, for messages.
         one_class: Whether one name is enough, instead of two.
     """
     for name in names:
-        if not isinstance(name, str) or not normalise(name):
-            actual = shown(repr(name))
-            raise DataError(f"expected class names to be texts that are not empty, found {actual} in {where}")
+        if not isinstance(name, str) or not normalise(name) or "\0" in name or not is_utf8(name):
+            raise DataError(
+                "expected class names to be texts, not empty, in UTF-8 and without zero bytes, found "
+                f"{shown(repr(name))} in {where}"
+            )
     first_by_form: dict[str, str] = {}
     for name in names:
         if (normalised := normalise(name)) in first_by_form:
@@ -264,8 +267,7 @@ def _quoted_pair(first: str, second: str) -> str:
 
 def check_complete(column: LabelColumn, ids: Sequence[str]) -> None:
     """Raises a `DataError` with the number of missing labels and the first id, if any is missing."""
-    missing = np.flatnonzero(column.codes < 0)
-    if len(missing):
+    if len(missing := np.flatnonzero(column.codes < 0)):
         first = shown(ids[missing[0]])
         raise DataError(
             f'{len(missing)} of {len(ids)} labels are missing in {column.where} (first: id "{first}"); '
@@ -296,8 +298,7 @@ def to_indices(
     check_complete(column, ids)
     expected_names = former or class_names
     table = _lookup(column.values, expected_names, by_number=by_number)
-    unknown = np.flatnonzero(table[column.codes] < 0)
-    if len(unknown):
+    if len(unknown := np.flatnonzero(table[column.codes] < 0)):
         value = column.values[column.codes[unknown[0]]]
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "

@@ -136,7 +136,10 @@ def test_folder_with_given_order_of_classes(photo_folder: MakeFolder, tmp_path: 
     [
         (b'["cat", ', "which is not valid JSON"),
         (b'{"cat": 0, "dog": 1}', "found an object; give the names in their order"),
-        (b'["cat", 7]', "expected class names to be texts that are not empty, found 7"),
+        (b'["cat", 7]', "expected class names to be texts, not empty, .* found 7"),
+        (b'["cat", "d\\u0000g"]', r"in UTF-8 and without zero bytes, found 'd\\x00g'"),
+        (b'["cat", "\\ud800"]', r"in UTF-8 and without zero bytes, found '\\ud800'"),
+        (b"[" * 100_000, "which is not valid JSON: maximum recursion depth"),
         (b"cat\n", "expected at least two classes .* found cat"),
         (b"c\xffat\ndog\n", "cannot be read .it is not UTF-8 text"),
     ],

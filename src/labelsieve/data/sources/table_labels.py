@@ -141,7 +141,9 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
         return values.cast(pa.float64())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         try:  # the encoding is checked by the cast
-            return values.cast(pa.binary() if types.is_fixed_size_binary(kind) else kind).cast(pa.string())
+            if types.is_fixed_size_binary(kind):  # shorter texts are padded
+                return pc.utf8_rtrim(values.cast(pa.binary()).cast(pa.string()), characters="\0")
+            return values.cast(pa.string())
         except pa.ArrowInvalid:
             raise DataError(f"expected texts in UTF-8 in {where}, found other bytes; write names as texts") from None
     if types.is_nested(kind) or types.is_temporal(kind):
