@@ -198,9 +198,11 @@ def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
 
 def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
     names, origin = sorted(map(str, label.values)), f"the different values of {label.where}, sorted"
-    if negative := [value for value in label.values if isinstance(value, int) and value < 0]:
+    are_numbers = bool(names) and all(name.isdecimal() for name in names if name != "-1")
+    negative = [each for each in label.values if (isinstance(each, int) and each < 0) or (are_numbers and each == "-1")]
+    if negative:
         raise DataError(f"expected names or numbers from 0 in {label.where}, found {negative[0]}; fix these rows")
-    if names and all(name.isdecimal() for name in names):
+    if are_numbers:
         origin += "; the labels are numbers without names, give class_names to name them"
         return tuple(sorted(names, key=int)), origin
     return tuple(names), origin
@@ -240,10 +242,8 @@ def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = Fal
     """
     for name in names:
         if not isinstance(name, str) or not normalise(name) or "\0" in name or not is_utf8(name):
-            raise DataError(
-                "expected class names to be texts, not empty, in UTF-8 and without zero bytes, found "
-                f"{shown(repr(name))} in {where}"
-            )
+            actual = shown(repr(name))
+            raise DataError(f"expected class names in UTF-8, not empty, without zero bytes, found {actual} in {where}")
     first_by_form: dict[str, str] = {}
     for name in names:
         if (normalised := normalise(name)) in first_by_form:
