@@ -274,18 +274,15 @@ def about_noise(images: LabelledImages, parameters: Mapping[str, Any] | None = N
 
     Returns:
         `noise`, the `parameters`; `images`, N; `changed`, the number of wrong labels; `data_fingerprint` of the images
-        with their true labels, and `pixels_fingerprint` of the images only; `transitions`, K rows of K counts: the
-        number of images of a true class (row) with each label.
+        with their true labels, and `pixels_fingerprint` of the images only.
     """
-    truth, classes = images.labels if images.truth is None else images.truth, len(images.class_names)
-    counts = np.bincount(truth * classes + images.labels, minlength=classes**2).reshape(classes, classes)
+    truth = images.labels if images.truth is None else images.truth
     return {
         "noise": None if parameters is None else dict(parameters),
         "images": len(images),
         "changed": int((truth != images.labels).sum()),
         "data_fingerprint": images.with_labels(truth).fingerprint,
         "pixels_fingerprint": images.pixels_fingerprint,
-        "transitions": counts.tolist(),
     }
 
 

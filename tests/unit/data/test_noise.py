@@ -306,10 +306,7 @@ def test_a_file_says_what_noise_it_is_and_of_what(tmp_path: Path) -> None:
     assert (about["images"], about["changed"]) == (60, 30)
     assert about["data_fingerprint"] == images.fingerprint
     assert about["pixels_fingerprint"] == images.pixels_fingerprint
-    counts = np.array(about["transitions"])
-    noisy = read_noise(path)
-    assert counts.sum(axis=1).tolist() == [20, 20, 20] and counts.trace() == 30
-    assert counts[1, 2] == ((noisy.clean == 1) & (noisy.labels == 2)).sum() > 0 == counts[1, 0]
+    assert len(about) == 5, "metadata that grow with the classes cannot be read again where there are thousands"
 
 
 def test_noise_of_other_images_is_refused(tmp_path: Path) -> None:
