@@ -145,11 +145,9 @@ def instance_noise(images: LabelledImages, request: NoiseRequest) -> tuple[NDArr
     unreadable: list[str] = []
     with request.progress.task("reading images", total=len(images), unit="images", brief=True) as advance:
         for label in np.unique(images.labels).tolist():
-            weights = {label: class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)}
+            weights = class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)
             for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable, advance):
-                chances = transition_probabilities(
-                    features, images.labels[rows], flip_rates=rates[rows], weights=weights
-                )
+                chances = transition_probabilities(features, label, flip_rates=rates[rows], weights=weights)
                 noisy[rows] = _draw(chances, dice[rows])
     if not unreadable:
         return noisy, ()
@@ -266,40 +264,28 @@ def class_weights(label: int, *, features: int, classes: int, seed: int = 0) -> 
 
 
 def transition_probabilities(
-    features: NDArray[Any],
-    labels: NDArray[np.int64],
-    *,
-    flip_rates: NDArray[Any],
-    weights: NDArray[Any] | Mapping[int, NDArray[Any]],
+    features: NDArray[Any], label: int, *, flip_rates: NDArray[Any], weights: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Returns the probability of each label for each image.
+    """Returns the probability of each label for each image of one class.
 
-    Part-dependent noise, Xia et al., NeurIPS 2020, Algorithm 2: with x the features, y the label, q the flip rate and
-    W[y] the projection of the class, `A = x W[y]`, `A[y] = -inf`, `P = q softmax(A)`, `P[y] = 1 - q`. On raw pixels
+    Part-dependent noise, Xia et al., NeurIPS 2020, Algorithm 2: with x the features, y the class, q the flip rate and
+    W[y] its projection, `A = x W[y]`, `A[y] = -inf`, `P = q softmax(A)`, `P[y] = 1 - q`. On raw pixels
     from 0 to 255 the softmax is nearly one-hot: each image has one class that it is mistaken for.
 
     Args:
         features: Shape (N, F).
-        labels: Shape (N,), values 0 to K-1.
+        label: Index of the class.
         flip_rates: Shape (N,), values 0 to 1.
-        weights: Shape (K, F, K), or class to an array of shape (F, K) for those classes that occur.
+        weights: Shape (F, K), see :func:`class_weights`.
 
     Returns:
         Shape (N, K), float64, between 0 and 1; each row adds up to 1.
     """
-    logits: NDArray[np.float64] | None = None
-    for label in np.unique(labels).tolist():
-        rows, weight = labels == label, np.asarray(weights[label], dtype=np.float64)
-        if logits is None:
-            logits = np.empty((len(labels), weight.shape[1]))
-        logits[rows] = np.asarray(features[rows], dtype=np.float64) @ weight
-    if logits is None:
-        return np.zeros((0, 0))
-    rows_all = np.arange(len(labels))
-    logits[rows_all, labels] = -np.inf
+    logits = np.asarray(features, dtype=np.float64) @ np.asarray(weights, dtype=np.float64)
+    logits[:, label] = -np.inf
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     chances: NDArray[np.float64] = flip_rates[:, None] * powers / powers.sum(axis=1, keepdims=True)
-    chances[rows_all, labels] = 1 - flip_rates
+    chances[:, label] = 1 - flip_rates
     return chances
 
 
