@@ -29,6 +29,7 @@ from labelsieve.bench.synthetic import SYNTHETIC_SOURCES, SyntheticSource
 from labelsieve.bench.tasks import TASKS, adaptation
 from labelsieve.core.engine import Engine, make_engine
 from labelsieve.core.errors import DataError, LabelsieveError, ModelError
+from labelsieve.core.files import expand_home
 from labelsieve.core.progress import Progress
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
@@ -308,14 +309,14 @@ def _check_local(experiment: Experiment, cells: Iterable[Cell]) -> None:
 
 def _exists(location: str) -> bool:
     named = named_source(location)
-    return (named.path if named else Path(location).expanduser()).exists()
+    return (named.path if named else expand_home(location)).exists()
 
 
 def _has_model(name: str) -> bool:
     """Returns whether a model is bundled, a folder, or in the cache of the Hub."""
     from huggingface_hub import try_to_load_from_cache
 
-    if name == BUNDLED or Path(name).expanduser().is_dir():
+    if name == BUNDLED or expand_home(name).is_dir():
         return True
     try:
         return name.count("/") == 1 and isinstance(try_to_load_from_cache(name, "config.json"), str)

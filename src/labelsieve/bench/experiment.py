@@ -44,6 +44,7 @@ from labelsieve.bench.published import PaperNumbers, read_published_methods, rea
 from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
+from labelsieve.core.files import expand_home
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import Seed, check_keys, check_value, field_names
 from labelsieve.data.noise_kinds import SHARES, kinds_for
@@ -196,7 +197,7 @@ class Experiment:
     def _in_folder(self, folder: str | None) -> dict[str, str]:
         if folder is None:
             return {}
-        if not Path(folder).expanduser().is_dir():
+        if not expand_home(folder).is_dir():
             raise SettingsError(f"expected --source NAME=PLACE or a folder, got {shown(folder)}, which is no folder")
         names = {name: each.source for name, each in self.data.items() if _is_file_name(each.source)}
         if not names:

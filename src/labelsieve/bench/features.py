@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from labelsieve.bench.config import NO_TEXT, Data, Noise
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, look_up
+from labelsieve.core.files import expand_home
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.noise_kinds import kinds_for_features
@@ -47,7 +48,7 @@ def load_rows(data: Data, noise: Noise, *, seed: int, texts: Sequence[str]) -> L
         SettingsError: A setting of data or noise is for images only.
     """
     _check(data, noise)
-    path = Path(data.source).expanduser()
+    path = expand_home(data.source)
     names = stored_names(path)
     truth = data.truth_column or (_TRUTH if _TRUTH in names else None)
     if truth is None and not noise.injects_noise:
@@ -115,7 +116,7 @@ def features_of_file(rows: LabelledFeatures, data: Data, texts: Sequence[str]) -
     """
     if not texts:
         return {"": rows}
-    path = Path(data.source).expanduser()
+    path = expand_home(data.source)
     names, features_by_text = stored_names(path), dict[str, LabelledFeatures]()
     for text in texts:
         values = None if text == NO_TEXT else _text(path, text, names)

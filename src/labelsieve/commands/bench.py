@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from labelsieve.commands.base import Command, Flag
 from labelsieve.core.errors import LabelsieveError, SettingsError, UsageError, listed, shown
+from labelsieve.core.files import expand_home
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import about, gigabytes
 
@@ -159,7 +160,7 @@ def _cost_text(costs: Sequence[Cost | None]) -> str:
 
 def _folder(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Separates the folder of the data, which is no NAME=PLACE, from the locations of single data sets."""
-    folders = [word for word in words if "=" not in word or Path(word).expanduser().is_dir()]
+    folders = [word for word in words if "=" not in word or expand_home(word).is_dir()]
     if len(folders) > 1:
         raise SettingsError(f"expected one folder in --source, got {listed(folders)}; give NAME=PLACE for the others")
     return folders[0] if folders else None, [word for word in words if word not in folders]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from labelsieve.core.errors import UsageError
+from labelsieve.core.files import expand_home
 from labelsieve.core.output_folders import check_outside
 
 
@@ -41,7 +42,7 @@ def check_not_input(out: Path, *, run: Path | None = None, source: str | None = 
     inputs = [run / name for name in (*RUN_FILES, *TAG_FILES, LOG) if name != but] if run is not None else []
     if _real(out) in map(_real, inputs):
         raise UsageError(f"expected --out to be no file of the run itself, got {out}; choose another name")
-    if source and _real(out) == _real(Path(source).expanduser()):
+    if source and _real(out) == _real(expand_home(source)):
         raise UsageError(f"expected --out to be no file that images are read from, got {out}; choose another name")
 
 

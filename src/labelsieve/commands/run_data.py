@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
+from labelsieve.core.files import expand_home
 from labelsieve.core.progress import Progress
 from labelsieve.records import OriginRecord, check_kinds, is_tag_record, kinds_of
 
@@ -166,7 +167,7 @@ def moved_origin(origin: Mapping[str, Any], source: str) -> dict[str, Any]:
     folder, old = origin.get("image_folder"), Path(str(origin.get("source", ""))).parent
     moved = {**origin, "source": source}
     if folder is not None and Path(folder).is_relative_to(old):
-        new = Path(source).expanduser().parent / Path(folder).relative_to(old)
+        new = expand_home(source).parent / Path(folder).relative_to(old)
         moved["image_folder"] = str(new) if new.is_dir() else folder
     return moved
 

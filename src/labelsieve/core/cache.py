@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+from labelsieve.core.files import expand_home
 from labelsieve.core.validation import Range, number_from_environment
 
 LIMIT = "LABELSIEVE_CACHE_LIMIT"
@@ -21,7 +22,7 @@ def cache_folder() -> Path:
     """
     override = os.environ.get("LABELSIEVE_CACHE")
     if override:
-        return Path(override).expanduser()
+        return expand_home(override)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelsieve"
 
 

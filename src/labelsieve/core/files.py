@@ -42,6 +42,11 @@ def is_utf8(path: str | Path) -> bool:
     return True
 
 
+def expand_home(path: str | Path) -> Path:
+    """Returns a path with `~` replaced by the home folder; `~name` stays where there is no user of that name."""
+    return Path(os.path.expanduser(path))
+
+
 def check_reachable(path: str | Path, error: type[LabelsieveError]) -> None:
     """Checks that the system lets one look at a path, whether something is there or not.
 

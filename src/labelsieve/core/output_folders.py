@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.files import is_utf8, new_temporary, remove_leftovers, target_of, temporaries_of
+from labelsieve.core.files import expand_home, is_utf8, new_temporary, remove_leftovers, target_of, temporaries_of
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import is_main_process
 from labelsieve.core.provenance import fingerprint
@@ -93,7 +93,7 @@ def check_outside(out: Path, source: Path | str) -> None:
     Raises:
         RunError: `source` is a folder that contains `out`.
     """
-    folder = Path(os.path.realpath(Path(source).expanduser()))
+    folder = Path(os.path.realpath(expand_home(source)))
     if os.path.isdir(folder) and Path(os.path.realpath(out)).is_relative_to(folder):
         raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
 

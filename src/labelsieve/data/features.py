@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, first_line, shown
+from labelsieve.core.files import expand_home
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
 from labelsieve.data.labelled import Labelled
@@ -167,7 +168,7 @@ def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
     if isinstance(source, str | Path):
         if labels is not None:
             raise DataError("labels go with features in memory only; name the column of a file with label_column")
-        return read_features_file(Path(source).expanduser(), requested=requested)
+        return read_features_file(expand_home(source), requested=requested)
     if labels is None:
         raise DataError(
             f"expected a .npz, .npy or .parquet file, or an array with labels=, got {type(source).__name__}"

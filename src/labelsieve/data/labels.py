@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.core.files import is_utf8
+from labelsieve.core.files import expand_home, is_utf8
 
 _WORDNET = re.compile(r"n[0-9]{8}")
 # Maximum number of notes on class names.
@@ -117,7 +117,7 @@ def read_labels(
             array = pc.dictionary_encode(array)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         raw, codes = array.dictionary.to_pylist(), np.asarray(array.indices.fill_null(-1)).astype(np.int64)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"expected one name or integer a row in {where}, found something else: {error}") from None
     values = [_parsed_value(value, where=where) for value in raw]
     if names_of_integers is not None:
@@ -211,7 +211,7 @@ def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
 def _given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ...], str]:
     if not isinstance(class_names, str | Path):
         return tuple(class_names), "as given"
-    path = Path(class_names).expanduser()
+    path = expand_home(class_names)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, SettingsError
-from labelsieve.core.files import check_reachable
+from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.box_formats.columns import boxes_of
@@ -165,7 +165,7 @@ def absolute_source(source: str | Path) -> str:
     """Returns a source that does not depend on the current folder."""
     if (named := named_source(source)) is not None:
         return str(named)
-    path = os.path.abspath(Path(source).expanduser())
+    path = os.path.abspath(expand_home(source))
     return path if os.path.exists(path) or has_pattern(str(source)) else str(source)  # a Hub id stays as it is
 
 
@@ -177,7 +177,7 @@ def image_folder_of(image_folder: str | Path | None) -> Path | None:
     """
     if image_folder is None:
         return None
-    folder = Path(os.path.abspath(Path(image_folder).expanduser()))
+    folder = Path(os.path.abspath(expand_home(image_folder)))
     check_reachable(folder, DataError)
     if not str(image_folder) or not folder.is_dir():
         state = "is no folder" if folder.exists() else "does not exist"

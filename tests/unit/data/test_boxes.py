@@ -124,6 +124,12 @@ def test_boxes_beyond_their_image_are_cut_and_those_outside_have_a_reason(tmp_pa
             "expected one name for each id in the categories",
         ),
         (lambda found: found["images"][0].pop("file_name"), 'expected "file_name" in each of the images'),
+        (lambda found: found["images"][0].update(file_name="\ud800"), 'expected UTF-8 in "file_name" of the images'),
+        (lambda found: found["annotations"][0].update(id="\ud800"), 'expected UTF-8 in "id" of the annotations'),
+        (
+            lambda found: found["annotations"][0].update(category_id=[1]),
+            'expected one value in "category_id" of the annotations',
+        ),
     ],
 )
 def test_a_coco_file_of_something_else_is_refused(
@@ -488,6 +494,10 @@ def test_labels_of_yolo_whose_image_is_missing_are_rows_with_a_reason(tmp_path: 
         with pytest.raises(UnreadableImageError, match="No such file or directory") as caught:
             images.open(row)
         assert "b.jpg: " in str(caught.value), "ids of boxes do not name the file"
+
+
+def test_labels_of_voc_that_lie_deeper_are_refused_as_they_cannot_be_written_back(tmp_path: Path) -> None:
+    refused(make_voc(tmp_path), "expected an element of <object> itself as --label-column", label_column="bndbox/xmin")
 
 
 def test_two_xml_files_of_one_image_are_refused(tmp_path: Path) -> None:

@@ -274,6 +274,8 @@ def test_a_number_is_no_array() -> None:
         ({"features": np.zeros((60, 8), complex)}, ("complex",)),
         ({"labels": np.array(["cat", "dog"])}, ('value of "labels"', "60 rows", "found 2")),
         ({"truth": np.array(["cat"])}, ('value of "truth"', "60 rows", "found 1")),
+        ({"labels": np.full(60, 1j)}, ('array "labels"', "found complex128")),
+        ({"labels": np.array(["\ud800"] * 60)}, ('array "labels"', "surrogates")),
         ({"labels": np.array(["cat"] * 59 + ["rat"])}, ("1 of 60 labels", "rat")),
         ({"text": np.zeros((2, 8))}, ("(3, 8)", "(2, 8)")),
         ({"text": np.float64(3.0)}, ("(3, 8)", "shape ()")),
@@ -358,6 +360,19 @@ def test_texts_that_cannot_be_read(tmp_path: Path) -> None:
         "broken.npy": ("broken.npy cannot be read",),
     }.items():
         one_line(lambda name=name: load_features(np.eye(2), text=tmp_path / name, **options), *words)
+
+
+def test_ids_of_64_bits_without_a_sign_are_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.npz", **{**blobs(), "ids": np.arange(60, dtype=np.uint64) + np.uint64(2**64 - 60)})
+    assert load_features(path).ids[-1] == str(2**64 - 1)
+
+
+def test_a_home_folder_of_no_user_does_not_exist() -> None:
+    one_line(lambda: load_features("~no-such-user/x.npz"), "~no-such-user/x.npz does not exist")
+    options: dict[str, Any] = {"labels": ["a", "b"], "class_names": ("a", "b"), "logit_scale": 1.0}
+    one_line(
+        lambda: load_features(np.eye(2), text="~no-such-user/x.npy", **options), "~no-such-user/x.npy does not exist"
+    )
 
 
 def test_a_table_with_several_columns_of_features(tmp_path: Path) -> None:

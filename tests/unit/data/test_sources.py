@@ -404,6 +404,13 @@ def test_numbers_as_labels(photo_folder: MakeFolder, numbers: Any, class_names: 
         ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", "CAT"]}, "are the same"),
         ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", ""]}, "not empty"),
         ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "nowhere.txt"}, "cannot be read"),
+        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "~no-such-user/names.txt"}, "cannot be read"),
+        (
+            "path,label",
+            ["x/0.png,0", "x/1.png,1"],
+            {"image_folder": "~no-such-user/x"},
+            '"~no-such-user/x" does not exist',
+        ),
         ("path,label,t", ["x/0.png,cat,cat", "x/1.png,dog,cow"], {"truth_column": "t"}, 'column "t" .* first "cow"'),
         ("path,label,t", ["x/0.png,cat,1", "x/1.png,dog,0"], {"truth_column": "t"}, "outside of the 2 class names"),
     ],
@@ -609,6 +616,7 @@ def test_pictures_in_memory(photo_folder: MakeFolder) -> None:
         (np.zeros((2, 4, 4, 3), np.uint8), ["a"], "expected 2 labels, one for each image, got 1"),
         (np.zeros((2, 4, 4, 3), np.uint8), ["a", None], "1 of 2 labels are missing"),
         (np.zeros((2, 4, 4, 3), np.uint8), ["a", 1], "one name or integer"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [2**70, 1], "one name or integer"),
         (np.zeros((2, 4, 4, 3), np.uint8), None, "got ndarray without labels"),
         ([], [], "found no rows"),
         (42, ["a"], "expected images as uint8"),
@@ -642,7 +650,9 @@ def test_labels_are_replaced_by_indices_alone() -> None:
 # ---------------------------------------------------------------- no such source, and the Hub
 
 
-@pytest.mark.parametrize("source", ["photos", "./photos/x", "/nowhere/photos", "a/b/c", "x/all.parquet"])
+@pytest.mark.parametrize(
+    "source", ["photos", "./photos/x", "/nowhere/photos", "a/b/c", "x/all.parquet", "~no-such-user/x"]
+)
 def test_sources_that_do_not_exist(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="does not exist") as error:

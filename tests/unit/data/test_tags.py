@@ -86,7 +86,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", mostly_slow(FORMS, quick=("semicolons", "python", "sets", "rows", "columns-and-others")))
+@pytest.mark.parametrize(
+    "form", mostly_slow(FORMS, quick=("semicolons", "python", "sets", "rows", "columns-and-others"))
+)
 def test_texts_and_columns_of_a_csv_file(form: str, written: Callable[[str], Path]) -> None:
     images = ls.load_tags(written(FORMS[form]))
     assert images.tags.tolist() == BITS and images.class_names == ("cat", "dog")
@@ -276,8 +278,29 @@ def test_missing_lists_and_one_label_with_types_are_refused(photos: Path) -> Non
         ls.load_tags(parquet(photos, labels=[[1, 1], [0, 1], [0, 0], [1, 0]]))
     with pytest.raises(SettingsError, match="a separator goes with texts"):
         ls.load_tags(parquet(photos, tags=TAGS), separator=";")
-    with pytest.raises(DataError, match="expected 4 lists of tags"):
-        ls.load_tags(np.zeros((4, 8, 8), dtype=np.uint8), tags=["cat", "dog", "cat", "dog"])
+    for columns, message in (
+        (["tags", "a"], r"column \"tags\" .* found \['cat', 'dog'\] in row 1 "),
+        (["tags", "image"], 'expected an image column .* found the columns "image", "tags", "a"'),
+    ):
+        with pytest.raises(DataError, match=message):
+            ls.load_tags(parquet(photos, tags=TAGS, a=[0, 1, 1, 0]), tag_column=columns)
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        (["cat", "dog", "cat", "dog"], "'cat'"),
+        ([["a"], None, [], ["b"]], "None"),
+        ([["a"], b"b", [], ["b"]], "b'b'"),
+        ([["a"], ["b"]], "2 lists"),
+        (5, "5"),
+        (np.array(5), r"array\(5\)"),
+        (np.arange(4), r"np.int64\(0\)"),
+    ],
+)
+def test_tags_in_memory_are_lists(tags: Any, found: str) -> None:
+    with pytest.raises(DataError, match=f"expected 4 lists of tags, one for each image, got {found}"):
+        ls.load_tags(np.zeros((4, 8, 8), dtype=np.uint8), tags=tags)
 
 
 def test_texts_are_split_by_the_one_mark_that_they_have() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.files import is_utf8
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
@@ -99,7 +100,7 @@ class Coco:
     def _add_annotation(self, value: Mapping[str, Any]) -> None:
         if self.label not in value:
             self._refuse_other_tasks(value)
-        self.ids.append(str(value.get("id", "")))
+        self.ids.append(str(_in_utf8(value.get("id", ""), "id", "annotations", self.path)))
         self.images.append(value.get("image_id"))
         self.labels.append(_named(value, self.label, "annotations", self.path))
         if self.truth is not None:
@@ -203,11 +204,21 @@ def _no_coco(path: Path) -> DataError:
 
 
 def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:
-    field_value = value.get(name)
-    if field_value is None or isinstance(field_value, list | dict):
+    if name not in value:
         fields = listed([str(each) for each in value], quoted=True)
         raise DataError(f'expected "{shown(name)}" in each of the {what} of {path}, found one with {fields}; add it')
-    return field_value
+    field_value = value[name]
+    if field_value is None or isinstance(field_value, list | dict):
+        kind = "null" if field_value is None else "a list" if isinstance(field_value, list) else "an object"
+        raise DataError(f'expected one value in "{shown(name)}" of the {what} of {path}, found {kind}; correct it')
+    return _in_utf8(field_value, name, what, path)
+
+
+def _in_utf8(value: Any, name: str, what: str, path: Path) -> Any:
+    if isinstance(value, str) and not is_utf8(value):  # escapes of JSON can stand for half a character
+        found = shown(repr(value))
+        raise DataError(f'expected UTF-8 in "{shown(name)}" of the {what} of {path}, found {found}; correct it')
+    return value
 
 
 def _is_in(value: Any, known: Mapping[Any, Any]) -> bool:

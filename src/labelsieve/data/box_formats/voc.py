@@ -73,10 +73,15 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
         split: A list of `ImageSets/Main/`; by default the only one, else `train`. Without lists all files are read.
 
     Raises:
-        DataError: A file is not such XML, or there is no such split.
+        DataError: A file is not such XML, there is no such split, or the label lies deeper in an object.
     """
     files, notes = _files(path, split)
     label, number = requested.label or NAME, len(files)
+    if "/" in label:  # `edit_voc` could not write it
+        raise DataError(
+            f'expected an element of <object> itself as --label-column of {path}, got "{shown(label)}"; name another, '
+            f"such as {NAME}"
+        )
     objects = _Objects(label=label, truth=requested.truth)
     folder = _folder(path, requested)
     names = {*_listdir(folder)}

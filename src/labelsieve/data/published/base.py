@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labelsieve.core.errors import DataError, look_up
+from labelsieve.core.files import expand_home
 from labelsieve.data.published.layout import PublishedSplit, to_rows
 from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources.columns import Columns, Table, choose_columns
@@ -40,7 +41,7 @@ def named_source(source: str | Path) -> NamedSource | None:
     name, _, path = str(source).partition(":")
     if not path or name not in PUBLISHED or os.path.exists(source):
         return None
-    return NamedSource(name, Path(os.path.abspath(Path(path).expanduser())))
+    return NamedSource(name, Path(os.path.abspath(expand_home(path))))
 
 
 def refuse_unknown_name(source: str) -> None:

@@ -37,6 +37,7 @@ _CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"left",
 _ID_TYPES = ("string", "large_string", "int", "uint")
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
+_Features = Mapping[str, Any]
 # At least so many numbered columns are one vector.
 _MIN_NUMBERED = 20
 
@@ -143,7 +144,7 @@ def choose_columns(
     if image_needed:
         guess = _guess_image if requested.folder is None else _guess_names
         free = {name: feature for name, feature in features.items() if name not in requested.labels_and_ids}
-        image = requested.image or guess(free, where=where, about_names=about_names or (lambda _: ""))
+        image = requested.image or guess(free, columns=features, where=where, about_names=about_names or (lambda _: ""))
         _check_image(features[image], image, named=requested.folder is not None, where=where)
     if requested.truth in requested.annotators:
         raise DataError(
@@ -157,7 +158,7 @@ def choose_columns(
         several = (label, *further) if further else several
     named = "id" in other_features and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
     folder = requested.folder if image_needed else None
-    wants_boxes = image_needed and requested.guess is None  # boxes are not used for tags
+    rest = [name for name in other_features if name not in (label, *several)]
     return Columns(
         image=image,
         label=label,
@@ -165,9 +166,7 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=several,
-        box=_box_columns([name for name in other_features if name not in (label, *several)], where)
-        if wants_boxes
-        else (),
+        box=_box_columns(rest, where) if image_needed and requested.guess is None else (),  # none for tags
     )
 
 
@@ -283,7 +282,7 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
         raise DataError(f"expected images or paths in {column}, found {kind_of(feature)}; {advice}")
 
 
-def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
+def _guess_image(features: _Features, *, columns: _Features, where: str, about_names: Callable[[str], str]) -> str:
     images = [name for name, feature in features.items() if holds_images(feature)]
     likely = [name for name in images if _holds_paths(features[name]) or _BYTES.search(name)]
     paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
@@ -295,11 +294,11 @@ def _guess_image(features: Mapping[str, Any], *, where: str, about_names: Callab
     if not candidates:
         _refuse_known(features, where=where, about_names=about_names)
     raise DataError(
-        no_guess("an image column", candidates, IMAGE_NAMES, "--image-column", where=where, columns=features)
+        no_guess("an image column", candidates, IMAGE_NAMES, "--image-column", where=where, columns=columns)
     )
 
 
-def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> str:
+def _guess_names(features: _Features, *, columns: _Features, where: str, about_names: Callable[[str], str]) -> str:
     """Returns the column of paths or names in a folder of images; a column `id` is the last choice."""
     del about_names
     fitting = [name for name, feature in features.items() if _holds_names(feature)]
@@ -311,7 +310,7 @@ def _guess_names(features: Mapping[str, Any], *, where: str, about_names: Callab
         return candidates[0]
     usual = (*IMAGE_NAMES, "image_id", "id")
     raise DataError(
-        no_guess("a column of image names", candidates, usual, "--image-column", where=where, columns=features)
+        no_guess("a column of image names", candidates, usual, "--image-column", where=where, columns=columns)
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, shown
-from labelsieve.core.files import check_reachable
+from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.registry import loaded
 from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema
 from labelsieve.data.sources.columns import (
@@ -72,7 +72,7 @@ def holds_features(source: Any) -> bool:
     """
     if not isinstance(source, str | Path):
         return False
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.suffix.lower() in _ARRAY_SUFFIXES:
         return os.path.isfile(path)
     if path.suffix.lower() not in TYPED_TABLES or not os.path.isfile(path):
@@ -130,7 +130,7 @@ def read_text_file(text: Any, *, name: str = "text") -> NDArray[Any]:
     """Returns text features from an array, a `.npy` file, or a `.npz` file with an array of this name."""
     if not isinstance(text, str | Path):
         return np.asarray(text)
-    path = Path(text).expanduser()
+    path = expand_home(text)
     arrays = _load(path)
     if not isinstance(arrays, dict):
         return np.asarray(arrays)
@@ -245,7 +245,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
         f'the array "{shown(array_name)}" was left out{did_you_mean(array_name, (*_ARRAYS, "ids", _TRUTH))}'
         for array_name in unused
     ]
-    rows = Dataset(pa.table({array_name: pa.array(columns[array_name].tolist()) for array_name in used}))
+    rows = Dataset(pa.table({array_name: _arrow_array(columns[array_name], array_name, where) for array_name in used}))
     names = arrays.get("class_names")
     return Stored(
         features=features,
@@ -254,6 +254,16 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
         text=arrays.get("text"),
         logit_scale=arrays.get("logit_scale"),
     )
+
+
+def _arrow_array(values: NDArray[Any], name: str, where: str) -> Any:
+    import pyarrow as pa
+
+    try:  # as a list, integers are read with a sign
+        return pa.array(values if values.dtype.kind == "u" else values.tolist())
+    except (pa.ArrowException, ValueError) as error:
+        reason = first_line(error) if values.dtype.kind in "US" else str(values.dtype)
+        raise DataError(f'expected texts or numbers in the array "{shown(name)}" of {where}, found {reason}') from None
 
 
 def _is_column(values: NDArray[Any]) -> bool:

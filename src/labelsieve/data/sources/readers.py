@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
-from labelsieve.core.files import check_reachable, is_utf8
+from labelsieve.core.files import check_reachable, expand_home, is_utf8
 from labelsieve.data.box_formats.open_images import is_open_images
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.box_formats.voc import is_voc
@@ -69,7 +69,7 @@ def find_source(source: str, *, split: str | None = None) -> SourceLocation:
     if not source:  # such as an unset shell variable; as a path it would be the current folder
         raise DataError("expected a folder, a file or a Hub data set, got an empty text; check the source")
     named = named_source(source)
-    path = named.path if named else Path(source).expanduser()
+    path = named.path if named else expand_home(source)
     if not is_utf8(os.path.abspath(path)):  # Arrow and the record of a run store paths as texts
         raise DataError(f"the path {str(path)!r} is not UTF-8; rename the folder or file")
     check_reachable(path, DataError)

@@ -217,7 +217,10 @@ def _as_bits(values: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    try:
+        texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    except pa.ArrowException:  # lists, or bytes that are no text
+        return np.zeros(len(values), dtype=bool), np.ones(len(values), dtype=bool)
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
     is_one, valid = (np.asarray(pc.is_in(texts, pa.array(each))) for each in (_YES, (*_YES, *_NO)))
     return is_one, ~valid

@@ -284,10 +284,7 @@ def _given_tags(
 ) -> TagLists:
     """Reads the given tags from the argument or the columns of the table."""
     if tags is not None:
-        lists = list(tags)
-        if len(lists) != count or any(isinstance(each, str | int) for each in lists):
-            raise DataError(f"expected {count} lists of tags, one for each image, got {len(lists)} values")
-        return tag_lists([list(each) for each in lists], where="tags")
+        return tag_lists(_as_lists(tags, count), where="tags")
     if table.columns.annotators:
         return read_class_columns(table, table.columns.annotators, guessed=not columns)
     name = str(table.columns.label)
@@ -298,6 +295,17 @@ def _given_tags(
         table.rows[name], where=table.where, names_of_integers=table.class_names, names_from="the class folders"
     )
     return TagLists(rows=np.arange(count), labels=labels)
+
+
+def _as_lists(tags: Any, count: int) -> list[list[Any]]:
+    rows = list(tags) if np.iterable(tags) else [tags]
+    odd = [row for row in rows if isinstance(row, str | bytes) or not np.iterable(row)]
+    if odd or len(rows) != count:
+        actual = shown(repr(odd[0])) if odd else f"{len(rows)} lists"
+        raise DataError(
+            f"expected {count} lists of tags, one for each image, got {actual}; an image without tags has an empty list"
+        )
+    return [list(row) for row in rows]
 
 
 def _check_tags(tags: NDArray[np.bool_], names: Sequence[str], where: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError, SettingsError
+from labelsieve.core.files import expand_home
 from labelsieve.core.output_folders import check_free
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
@@ -92,7 +93,7 @@ def _target(source: str, out: Path, *, overwrite: bool) -> Path:
     check_free(out, overwrite=overwrite)
     if not os.path.lexists(out):
         return out
-    if not out.is_file() or out.is_symlink() or os.path.samefile(out, Path(source).expanduser()):
+    if not out.is_file() or out.is_symlink() or os.path.samefile(out, expand_home(source)):
         raise RunError(f"expected a file to replace that is not the source, {out} is none; choose another name")
     target = out.with_name(f".{out.stem}.new{out.suffix}")
     target.unlink(missing_ok=True)

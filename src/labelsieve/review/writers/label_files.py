@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from labelsieve.core.errors import RunError, shown
+from labelsieve.core.files import expand_home
 from labelsieve.core.output_folders import new_folder
 from labelsieve.data.sources.edits import Edits
 from labelsieve.review.writers.backups import backed_up
@@ -51,7 +52,7 @@ class LabelFiles(Writer):
     @property
     def companion_folder(self) -> Path:
         """Returns the folder whose other files are transferred, too; none if it is a file."""
-        return Path(self.source).expanduser()
+        return expand_home(self.source)
 
     def notes(self, out: Path) -> tuple[str, ...]:
         """Returns notes for the user after writing to a new path."""
