@@ -25,6 +25,7 @@ from labelsieve.data.sources.feature_files import holds_features
 from labelsieve.detect.registry import DETECTORS, detector_class, feature_detectors
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
+from small_tables import write_table
 
 NAMES = ("cat", "dog", "owl")
 
@@ -310,6 +311,26 @@ def test_parquet_of_other_widths_or_gaps(tmp_path: Path) -> None:
         table = pa.table({"features": pa.array([[1.0, 2.0], broken, [3.0, 4.0]]), "label": ["a", "b", "a"]})
         pq.write_table(table, tmp_path / "x.parquet")
         one_line(lambda: load_features(tmp_path / "x.parquet"), words)
+
+
+@pytest.mark.parametrize("gap", [None, []])
+def test_the_width_of_a_table_is_that_of_its_first_list(gap: Any, tmp_path: Path) -> None:
+    kind = pa.list_(pa.float32())
+    for lists, words in (
+        ([gap, [1.0, 2.0]], "expected lists of 2 numbers"),
+        ([None] * 9000 + [[1.0, 2.0]] * 2, "expected lists of numbers"),
+    ):
+        table = pa.table({"features": pa.array(lists, kind), "label": ["a", "b"] * (len(lists) // 2)})
+        pq.write_table(table, tmp_path / "x.parquet")
+        one_line(lambda: load_features(tmp_path / "x.parquet"), words, "found 0 in row 1")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("name", ["features", "label"])
+def test_a_table_with_two_columns_of_one_name(name: str, suffix: str, tmp_path: Path) -> None:
+    table = pa.table({"features": [[1.0], [2.0]], "label": ["a", "b"]})
+    write_table(table.append_column(name, table[name]), tmp_path / f"x{suffix}")
+    one_line(lambda: load_features(tmp_path / f"x{suffix}"), f'found "{name}" more than once; rename one')
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:

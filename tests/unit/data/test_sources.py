@@ -529,6 +529,23 @@ def test_labels_of_minus_one_are_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
+def test_tables_without_rows_or_with_two_columns_of_one_name(tmp_path: Path, suffix: str) -> None:
+    table, path = a_dataset().with_format("arrow")[:], tmp_path / f"all{suffix}"
+    write_table(table.slice(0, 0), path)
+    with pytest.raises(DataError, match=f"expected images in the file {path}, found no rows") as error:
+        load_images(path)
+    one_line(error)
+    for name in ("image", "label"):
+        write_table(table.append_column(name, table[name]), path)
+        with pytest.raises(DataError, match=f'found "{name}" more than once; rename one') as error:
+            load_images(path)
+        one_line(error)
+    if suffix == ".parquet":  # of which columns that are not used are not read
+        write_table(table.append_column("note", table["label"]).append_column("note", table["label"]), path)
+        assert len(load_images(path)) == 6
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
 def test_broken_files(tmp_path: Path, suffix: str) -> None:
     path = write_table(a_dataset(200).with_format("arrow")[:], tmp_path / f"all{suffix}")
     whole = path.read_bytes()
@@ -557,6 +574,16 @@ def test_saved_folder_and_splits(tmp_path: Path) -> None:
         load_images(tmp_path / "two", split="train[:2]")  # slices are for the Hub
     with pytest.raises(DataError, match=r"expected one split in .* found a, b"):
         load_images(datasets.DatasetDict({"a": a_dataset(), "b": a_dataset()}))
+
+
+def test_saved_folders_without_rows(tmp_path: Path) -> None:
+    empty = a_dataset().select([])
+    empty.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": a_dataset(), "test": empty}).save_to_disk(tmp_path / "two")
+    for name, message in (("one", "found no rows; check"), ("two", "found no rows in one of its splits; check")):
+        with pytest.raises(DataError, match=f"expected images in the folder .*{name}, {message}") as error:
+            load_images(tmp_path / name)
+        one_line(error)
 
 
 def test_dataset(tmp_path: Path) -> None:

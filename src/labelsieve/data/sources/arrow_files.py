@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,19 @@ def read_arrow_files(files: Sequence[Path], *, requested: Columns, where: str) -
     names = about_names(lambda name: _first_values(files[0], name), table_folder=folder)
     chosen = choose_columns(features, requested=requested, where=where, about_names=names)
     used = {*chosen.labels_and_ids, *chosen.box, *([chosen.image] if chosen.image is not None else [])}
+    for path, schema in zip(files, schemas, strict=True):
+        refuse_duplicates(used if kind == "parquet" else schema.names, schema, path)
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
     if kind == "parquet":  # other formats are stored by row, so leaving out columns saves nothing
         features = datasets.Features({name: feature for name, feature in features.items() if name in used})
     is_plain = all(each.field(chosen.image).type == _plain_type(each.field(chosen.image).type) for each in schemas)
-    with quiet(), reading(where):
-        rows = _load(files, features, kind=kind, image=str(chosen.image), is_plain=is_plain)
+    try:
+        with quiet(), reading(where):
+            rows = _load(files, features, kind=kind, image=str(chosen.image), is_plain=is_plain)
+    except DataError:
+        _refuse_empty(files, where)
+        raise
     return Table(rows=rows, columns=chosen, where=where, folder=chosen.folder or folder)
 
 
@@ -66,6 +73,21 @@ def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_pla
     names = [glob.escape(str(path)) for path in files]
     rows = datasets.load_dataset(kind, data_files=names, split="train", features=features, **settings)
     return rows if is_plain or not images else rows.cast_column(image, undecoded)
+
+
+def _refuse_empty(files: Sequence[Path], where: str) -> None:
+    """Raises a `DataError` if files that the library does not load have no rows; counting them may take long."""
+    import pyarrow as pa
+
+    with suppress(OSError, pa.ArrowException):  # damaged
+        if not any(map(loaded(format_of(files[0]).count), files)):
+            raise DataError(f"expected images in {where}, found no rows; check the source")
+
+
+def refuse_duplicates(names: Iterable[str], schema: pa.Schema, path: Path) -> None:
+    """Raises a `DataError` if a file has several columns of one of these names."""
+    if twice := [name for name in names if schema.names.count(name) > 1]:
+        raise DataError(f'expected different columns in {path}, found "{shown(twice[0])}" more than once; rename one')
 
 
 def read_schema(path: Path) -> pa.Schema:

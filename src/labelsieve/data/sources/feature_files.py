@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, shown
 from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.registry import loaded
-from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema
+from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema, refuse_duplicates
 from labelsieve.data.sources.columns import (
     LABEL_NAMES,
     OTHER_LABEL_NAMES,
@@ -327,6 +327,7 @@ def _read_table(path: Path, *, requested: Columns) -> Stored:
     other_features = {name: each for name, each in kinds.items() if name != candidates[0]}
     chosen = choose_columns(other_features, requested=requested, where=where, image_needed=False)
     used = list(chosen.labels_and_ids)
+    refuse_duplicates([*candidates, *used], schema, path)
     try:
         parts = [*batches(path, columns=used, rows=_ROWS)]
         labels = pa.Table.from_batches(parts) if parts else schema.empty_table().select(used)
@@ -353,17 +354,19 @@ def _read_lists(batches: Iterable[Any], name: str, *, count: int, where: str) ->
     import pyarrow.compute as pc
 
     features = np.empty((0, 0), dtype=np.float32)
-    at = 0
+    at = width = 0
     for batch in batches:
         column = batch.column(0)
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
         if not at:
-            features = np.empty((count, max(int(lengths[0]), 0)), dtype=np.float32)
-        wrong = np.flatnonzero(lengths != features.shape[1])
+            width = int(next(iter(lengths[lengths > 0]), 0))
+            features = np.empty((count, width), dtype=np.float32)
+        wrong = np.flatnonzero(lengths != width)
         if len(wrong):
+            expected = f"lists of {width} numbers" if width else "lists of numbers"
             raise DataError(
-                f'expected lists of {features.shape[1]} numbers in the column "{name}" of {where}, found '
-                f"{max(int(lengths[wrong[0]]), 0)} in row {at + int(wrong[0]) + 1}; compute all with one model"
+                f'expected {expected} in the column "{name}" of {where}, found {max(int(lengths[wrong[0]]), 0)} in row '
+                f"{at + int(wrong[0]) + 1}; compute all with one model"
             )
         with np.errstate(over="ignore"):
             values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)  # null becomes NaN

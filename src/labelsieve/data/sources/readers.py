@@ -213,7 +213,11 @@ def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
 
     where = f"the folder {path}"
     with quiet(), reading(where):
-        data = datasets.load_from_disk(str(path))
+        try:
+            data = datasets.load_from_disk(str(path))
+        except IndexError:  # of a data set without files
+            part = " in one of its splits" if (path / "dataset_dict.json").is_file() else ""
+            raise DataError(f"expected images in {where}, found no rows{part}; check the source") from None
     table = read_dataset(data, requested=requested, split=split, where=where)
     return replace(table, folder=table.columns.folder or Path(os.path.abspath(path)))
 
