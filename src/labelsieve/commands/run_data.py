@@ -38,8 +38,14 @@ def is_tag_run(folder: Path) -> bool:
 
 
 def source_of(verdicts: Verdicts | TagVerdicts, source: str | None) -> str | None:
-    """Returns the requested source, or the recorded one of a run."""
-    return source or verdicts.run.origin.source
+    """Returns the requested source, or the recorded one of a run; a `DataError` if the requested one is empty."""
+    _refuse_empty(source)
+    return verdicts.run.origin.source if source is None else source
+
+
+def _refuse_empty(source: str | None) -> None:
+    if source == "":  # such as an unset shell variable
+        raise DataError("expected a folder, a file or a Hub data set as --source, got an empty text; leave it out")
 
 
 def images_of(verdicts: Verdicts, *, progress: Progress, source: str | None = None) -> LabelledImages:
@@ -116,7 +122,9 @@ def origin_of(verdicts: Verdicts | TagVerdicts, *, source: str | None = None) ->
 
     Raises:
         RunError: The run had its data in memory.
+        DataError: `source` is empty.
     """
+    _refuse_empty(source)
     origin: dict[str, Any] = dict(verdicts.record.get("origin") or {})
     if source is not None:
         origin = moved_origin(origin, source)

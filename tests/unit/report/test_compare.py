@@ -83,6 +83,10 @@ def test_images_that_are_gone_are_matched_by_id(photo_folder: Callable[..., Path
     assert "3 images are in both, matched by id, 1 only in the first" in out
     code, _, err = run("compare", tmp_path / "one", tmp_path / "two", "--source", source)
     assert code == 1 and err.count("\n") == 1 and "changed since the run" in err
+    export = ("export", tmp_path / "one", "--format", "csv", "--out", tmp_path / "x.csv")
+    for words in (("compare", tmp_path / "one", tmp_path / "two"), export):
+        code, _, err = run(*words, "--source", "")
+        assert code == 1 and err.count("\n") == 1 and "as --source, got an empty text" in err
 
 
 def test_copies_of_an_image_are_matched_one_to_one(photo_folder: Callable[..., Path]) -> None:
