@@ -216,8 +216,8 @@ def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:
 
 def _in_utf8(value: Any, name: str, what: str, path: Path) -> Any:
     if isinstance(value, str) and not is_utf8(value):  # escapes of JSON can stand for half a character
-        found = shown(repr(value))
-        raise DataError(f'expected UTF-8 in "{shown(name)}" of the {what} of {path}, found {found}; correct it')
+        actual = shown(repr(value))
+        raise DataError(f'expected UTF-8 in "{shown(name)}" of the {what} of {path}, found {actual}; correct it')
     return value
 
 

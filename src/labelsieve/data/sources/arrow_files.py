@@ -85,7 +85,16 @@ def _refuse_empty(files: Sequence[Path], where: str) -> None:
 
 
 def refuse_duplicates(names: Iterable[str], schema: pa.Schema, path: Path) -> None:
-    """Raises a `DataError` if a file has several columns of one of these names."""
+    """Checks that the names of some columns of a file are those of no others.
+
+    Args:
+        names: Names of the columns that are read.
+        schema: The schema of the file.
+        path: The file, for the message.
+
+    Raises:
+        DataError: Several columns have one of these names.
+    """
     if twice := [name for name in names if schema.names.count(name) > 1]:
         raise DataError(f'expected different columns in {path}, found "{shown(twice[0])}" more than once; rename one')
 

@@ -158,7 +158,7 @@ def choose_columns(
         several = (label, *further) if further else several
     named = "id" in other_features and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
     folder = requested.folder if image_needed else None
-    rest = [name for name in other_features if name not in (label, *several)]
+    unused = [name for name in other_features if name not in (label, *several)]
     return Columns(
         image=image,
         label=label,
@@ -166,7 +166,7 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=several,
-        box=_box_columns(rest, where) if image_needed and requested.guess is None else (),  # none for tags
+        box=_box_columns(unused, where) if image_needed and requested.guess is None else (),  # none for tags
     )
 
 
