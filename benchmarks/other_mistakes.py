@@ -1,4 +1,4 @@
-"""NoiseKind of kinds that no file of features has a column of: which are found, and how many are estimated?
+"""Mistakes of kinds that no file of features has a column of: which are found, and how many are estimated?
 
 `some`: 40 % of the labels of half of the classes, which each seed draws, become the class whose mean feature is
 nearest; the others are right. Evidence that has learned from such labels is less sure of these classes, and so is a

@@ -184,6 +184,8 @@ def _scan(
     labels = prior_reviews if audit is None else audit
     training_images = images if labels is None else images.with_labels(labels.labels)
     inputs = detector_inputs(training_images, vlm, engine=engine, test=test)
+    if prior_reviews is not None and audit is None:
+        inputs = dataclasses.replace(inputs, unreviewed_labels=prior_reviews.unreviewed_labels)
     comparison = None if against is None else (against, comparison_inputs(against, inputs))
     scores = detector.score(inputs)
     scores = scores if audit is None else audit.flag(scores)

@@ -48,6 +48,8 @@ class DetectorInputs:
         vlm: The model; None for features computed before.
         annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
         test: T images to classify at the end, whose labels are never read and by which nothing is chosen; or None.
+        unreviewed_labels: Shape (N,): the labels as they were given before a review corrected some of `labels`; None
+            where there was none. A review mends what is most suspicious, so only these tell how many labels are wrong.
     """
 
     features: ImageFeatures
@@ -61,6 +63,7 @@ class DetectorInputs:
     vlm: VisionLanguageModel | None = None
     annotations: NDArray[np.int64] | None = None
     test: LabelledImages | None = None
+    unreviewed_labels: NDArray[np.int64] | None = None
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,8 @@ class EarlierReview:
         is_right: Shape (N,): the given label is known to be right.
         is_wrong: Shape (N,): the given label is known to be wrong.
         labels: Shape (N,), int64: the given labels, replaced by the right label if a reviewer named it.
+        unreviewed_labels: Shape (N,), int64: the labels that the reviewers saw; the given ones of other images. Only
+            these show how many labels are wrong, as a review begins with the most suspicious ones.
         answers: The standing answers on these images, in the form for the log of the new run.
         notes: Remarks for the user.
     """
@@ -48,6 +50,7 @@ class EarlierReview:
     is_right: NDArray[np.bool_]
     is_wrong: NDArray[np.bool_]
     labels: NDArray[np.int64]
+    unreviewed_labels: NDArray[np.int64]
     answers: tuple[Answer, ...]
     notes: tuple[str, ...]
 
@@ -140,7 +143,9 @@ def earlier_review_of(reviews: Reviews, images: Labelled, *, run_folder: Path) -
             f"{run_folder} has reviews of other data: none of its {len(reviews):,} reviewed images is among the "
             f"{len(images):,} here; pass the run that reviewed these"
         )
-    labels, marks = images.labels.copy(), np.zeros((2, len(images)), dtype=np.bool_)
+    labels, before, marks = images.labels.copy(), images.labels.copy(), np.zeros((2, len(images)), dtype=np.bool_)
+    _, content, copies = np.unique(images.contents, return_inverse=True, return_counts=True)
+    is_single = copies[content] == 1
     facts = {key: resolved for key, resolved in reviews.facts.items() if key not in obsolete}
     for row in np.flatnonzero(np.isin(images.contents, _hashes(facts))).tolist():
         given, resolved = images.class_names[labels[row]], facts[key_of(images.contents[row])]
@@ -148,11 +153,14 @@ def earlier_review_of(reviews: Reviews, images: Labelled, *, run_folder: Path) -
             label = _right_class(resolved, given, index)
             marks[0 if label == labels[row] else 1, row] = True
             labels[row] = labels[row] if label is None else label
+            if is_single[row]:  # a copy may have had another label than the one that was looked at
+                before[row] = _label_seen(resolved, index, labels[row])
     return EarlierReview(
         run_folder=run_folder,
         is_right=marks[0],
         is_wrong=marks[1],
         labels=labels,
+        unreviewed_labels=before,
         answers=_carried_answers(reviews, obsolete, images, str(run_folder)),
         notes=_notes(run_folder, marks, reviews, obsolete, images),
     )
@@ -202,6 +210,12 @@ def _right_class(resolved: Resolved, given_label: str, index: Mapping[str, int])
     """Returns the right class, None if it is unknown."""
     name = resolved_label(resolved, given_label)
     return None if name is None else index[normalise(name)]
+
+
+def _label_seen(resolved: Resolved, index: Mapping[str, int], label: np.int64) -> int:
+    """Returns the given label that reviewers saw; `label` where there is no such class any more."""
+    seen = (index.get(normalise(each.given_label)) for each in resolved.answers)
+    return int(next((each for each in seen if each is not None), label))
 
 
 def _carried_answers(reviews: Reviews, obsolete: set[str], images: Labelled, run: str) -> tuple[Answer, ...]:

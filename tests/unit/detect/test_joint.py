@@ -16,6 +16,7 @@ from sklearn.covariance import OAS
 from torch import Tensor
 
 import labelsieve as ls
+from labelsieve.core.engine import make_engine
 from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect.evidence import discriminants
 from labelsieve.detect.evidence import fit as joint_fit
@@ -46,6 +47,7 @@ from labelsieve.detect.evidence.noise_rate import (
     strikes_all_alike,
     surest_images,
 )
+from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.flagging import MOST_CLEAN, best_threshold
 from labelsieve.metrics import Interval
@@ -341,7 +343,8 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
         for each in (0.0, 1.0):
             assert rate_of(joined, kind, reliable=each) == rate_of(joined, kind), "it is not asked about others"
     even = rate_of(joined, AssumedNoise.SYMMETRIC)
-    assert rate_of(joined, AssumedNoise.SYMMETRIC, reliable=1.0) == even, "no lower end of even noise"
+    read = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=0.9)
+    assert read[:2] == even[:2] and read.high == 0.9, "it is the upper end alone that it raises"
     bounded = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=0.1)
     assert bounded.value == pytest.approx(RISE * 0.1 + FLOOR) and bounded.low <= bounded.value < even.value
 
@@ -415,6 +418,21 @@ def test_an_exchange_of_many_small_classes_is_no_mistake_by_looks(monkeypatch: p
             lambda joined: even_confusion(joined.logits.shape[1]),
         )
     assert abs(estimated() - wrong.mean()) > 0.1
+
+
+def test_a_scan_after_a_review_does_not_take_the_rest_for_right() -> None:
+    data, wrong = similar_pairs(of_each=60)
+    inputs, detector = detector_inputs(data, None, engine=make_engine(device="cpu")), ls.Joint()
+    reviewed = detector.score(inputs).label_quality.argsort()[: int(0.5 * wrong.sum())]
+    labels, is_open = data.labels.copy(), ~np.isin(np.arange(len(data)), reviewed)
+    labels[reviewed] = np.where(wrong, data.labels ^ 1, data.labels)[reviewed]
+
+    def estimated(seen: NDArray[np.int64] | None) -> float:
+        scores = detector.score(dataclasses.replace(inputs, labels=labels, unreviewed_labels=seen))
+        return float((1 - scores.label_quality[is_open]).sum()) / int(wrong[is_open].sum())
+
+    assert estimated(data.labels) == pytest.approx(1, abs=0.3)
+    assert estimated(None) < 0.4, "the surest mistakes were mended, so the rest looks right"
 
 
 def test_what_is_likely_to_be_confused_looks_alike() -> None:

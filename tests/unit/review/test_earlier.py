@@ -64,6 +64,11 @@ def test_answers_are_found_by_content(photos: Path, tmp_path: Path) -> None:
     (photos / "dog/0.png").unlink()
     found = known(run, photos)
     assert found["dog/new.png"] == ("right", "dog") and "owl/new.png" not in found
+    images = load_images(str(photos))
+    seen = read_earlier_review(run, images).unreviewed_labels
+    before = {name: images.class_names[seen[row]] for row, name in enumerate(images.ids)}
+    assert before.pop("dog/new.png") == "cat", "as it was when it was looked at"
+    assert all(name.startswith(label) for name, label in before.items())
     note = read_earlier_review(run, load_images(str(photos))).notes[-1]
     assert note == "1 reviewed image is not among these"
 

@@ -83,7 +83,8 @@ def noise_rate(
     model that reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One
     that reads fewer than the lower end of what they show takes wrong labels for its own doubt, but no more than the
     rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
-    one to the other in proportion. No more are considered wrong than disagree with the evidence.
+    one to the other in proportion. No more are considered wrong than disagree with the evidence. The upper end for
+    symmetric noise is at least what the curve reads: of few images the kind of noise is not sure.
 
     Args:
         joined: Joined logits and given labels.
@@ -100,7 +101,7 @@ def noise_rate(
     bound = 1.0 if reliable is None else RISE * reliable + FLOOR
     if assumed is AssumedNoise.SYMMETRIC:
         value, low, high = _without_doubt(joined, surest)
-        return Interval(min(value, bound), min(low, bound), high)
+        return Interval(min(value, bound), min(low, bound), max(high, reliable or 0.0))
     disagreeing = float(_disagreeing(joined).float().mean())
 
     def raised(share: float, rise: float) -> float:

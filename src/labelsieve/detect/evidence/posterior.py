@@ -44,7 +44,7 @@ def score_jointly(
     with reuse_allocations():
         fit = fit_joint(
             evidence,
-            labels,
+            labels if inputs.unreviewed_labels is None else inputs.unreviewed_labels,
             rows=rows,
             classes=inputs.classes,
             calibrated=logit_scale is not None,
