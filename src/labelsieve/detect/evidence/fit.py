@@ -64,6 +64,9 @@ LEAST_GAIN = 2.0
 PAIR_GAIN = 0.6
 # Instance-dependent noise has to explain labels better than classes do, by so many nats for each wrong label.
 INSTANCE_GAIN = 0.2
+# And better than symmetric noise does, by so many for each label, where few images a class show no confusion of classes:
+# by up to 0.1 it does of right labels of three images a class, too, since the evidence errs on similar classes.
+INSTANCE_GAIN_OVER_SYMMETRIC = 0.15
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
 # A noise is learned in so many rounds from the labels of all folds but one, to evaluate it by those of that one. Of few
@@ -282,8 +285,12 @@ def _assumed_noise(
         return likelihood, likelihood - _held_out(sharp, AssumedNoise.SYMMETRIC.noise(sharp, noise.rate), advance)
 
     # similar classes are what the evidence errs on, too: the labels alone have to show that classes are confused
-    if by_class(*matched(even_confusion(classes)))[1] <= LEAST_GAIN:
-        return AssumedNoise.SYMMETRIC, 0.0
+    sharp, noise = matched(even_confusion(classes))
+    likelihood, gain = by_class(sharp, noise)
+    if gain <= LEAST_GAIN:
+        by_image = _held_out(sharp, AssumedNoise.INSTANCE_DEPENDENT.noise(sharp, noise.rate), advance)
+        is_by_image = by_image - (likelihood - gain) > INSTANCE_GAIN_OVER_SYMMETRIC * len(labels)
+        return AssumedNoise.INSTANCE_DEPENDENT if is_by_image else AssumedNoise.SYMMETRIC, 0.0
     sharp, noise = matched(prior_confusion(present))
     likelihood, gain = by_class(sharp, noise)
     gain_of_pairs = PAIR_GAIN * by_class(_with_pair_noise(sharp, noise, generator), noise)[1]
