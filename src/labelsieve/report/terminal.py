@@ -176,10 +176,18 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
             corrected, verbs = next_to(folder, f"-corrected{suffix}"), f"apply, {verbs}"
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
-        steps.append(("train a classifier on it", f"labelsieve adapt {run} --out {model}"))
+        fast, note = _fast_on_this(verdicts.run)
+        steps.append((f"train a classifier on it{note}", f"labelsieve adapt {run} --out {model}{fast}"))
         steps.append(("with what you marked in the report", f"add --marks labelsieve-marks.csv to {verbs}"))
     if steps:
         print_next_steps(steps, console)
+
+
+def _fast_on_this(run: RunRecord) -> tuple[str, str]:
+    """Returns the option that makes training fast without an accelerator, and a note; both empty if the run had one."""
+    if not (run.hardware or "").startswith("cpu"):
+        return "", ""
+    return " --tune linear", " (fast on a CPU; without --tune linear all weights are trained)"
 
 
 def _suffix_of_corrected(origin: OriginRecord) -> str | None:

@@ -110,6 +110,16 @@ def test_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "Next steps" in features and not any(verb in features for verb in ("labelsieve export", "labelsieve adapt"))
 
 
+def test_without_an_accelerator_the_step_of_training_is_fast(tmp_path: Path) -> None:
+    record = {"out": str(tmp_path), "model": {"name": "some/clip"}}
+    on_cpu, on_gpu = (
+        summary([0.1, 0.9], record={**record, "hardware": f"{device}, x86_64"}, width=400) for device in ("cpu", "cuda")
+    )
+    assert f"labelsieve adapt {tmp_path} --out {tmp_path}-model --tune linear\n" in on_cpu
+    assert "fast on a CPU; without --tune linear all weights are trained" in on_cpu
+    assert f"labelsieve adapt {tmp_path} --out {tmp_path}-model\n" in on_gpu and "--tune" not in on_gpu
+
+
 def test_an_empty_record_is_enough() -> None:
     text = summary([0.9, 0.8])
     assert "0 flagged of 2 images (0 %)" in text
