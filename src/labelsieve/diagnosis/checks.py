@@ -52,6 +52,8 @@ MANY_UNREADABLE = 0.1
 IMBALANCE = 20
 # Training that selects a smaller share has almost nothing to learn from.
 MIN_SELECTED = 0.05
+CONFLICTING_COPIES = "duplicates-conflict"
+"""The `code` of equal images with different labels, which a review can solve."""
 
 
 def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Finding]:
@@ -296,7 +298,7 @@ def _conflicting_copies(scan: ScanStatistics) -> Finding | None:
     pair = scan.rows[[earliest, other]]
     example = ", ".join(f"{shortened(scan.images.ids[row])} is {scan.label(row)}" for row in pair)
     return _finding(
-        "duplicates-conflict",
+        CONFLICTING_COPIES,
         "problem",
         figure=f"{counted(mixed.size, 'image occurs', 'images occur')} more than once with different labels "
         f"({int(sizes[mixed].sum()):,} images), for example {example}",

@@ -25,6 +25,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint, versions
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.test_sets import described, overlap_note
+from labelsieve.diagnosis.checks import CONFLICTING_COPIES
 from labelsieve.finetune import tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.evaluation import predict
@@ -126,7 +127,7 @@ def adapt(
         move(loaded.model, engine.device)
         job = _job(loaded, images, selection, test_images, settings, engine)
         overlap = () if test_images is None else overlap_note(test_images, images.contents[selection.rows])
-        notes = (*_problems(verdicts), *selection.notes, *overlap)
+        notes = (*_problems(verdicts, images, selection), *selection.notes, *overlap)
         engine.progress.say_notes(notes)
         adapted = _train_and_measure(job, verdicts, notes, started)
         if folder is not None and engine.accelerator.is_main_process:
@@ -207,13 +208,21 @@ def _job(
     )
 
 
-def _problems(verdicts: AnyVerdicts) -> tuple[str, ...]:
-    """Returns the problems of the scan that make its selection doubtful."""
+def _problems(verdicts: AnyVerdicts, images: AnyImages, selection: Selection) -> tuple[str, ...]:
+    """Returns the problems of the scan that make its selection doubtful, without those that the selection solved."""
     return tuple(
         f"the scan warned: {finding['figure']}. {finding['message']}"
         for finding in findings(verdicts.run)
         if finding["level"] == "problem"
+        and not (finding["code"] == CONFLICTING_COPIES and _copies_agree(images, selection))
     )
+
+
+def _copies_agree(images: AnyImages, selection: Selection) -> bool:
+    """Returns whether all copies of an image that are trained on have the same label, for instance after a review."""
+    contents, labels = images.contents[selection.rows], selection.labels[selection.rows]
+    _, first, group = np.unique(contents, return_index=True, return_inverse=True)
+    return bool((labels == labels[first[group]]).all())
 
 
 def _train_and_measure(job: Job, verdicts: AnyVerdicts, notes: tuple[str, ...], started: float) -> Adapted:

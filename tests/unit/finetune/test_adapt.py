@@ -782,6 +782,22 @@ def test_what_the_scan_warned_of_is_told_again(images: LabelledImages, verdicts:
     assert "Half is flagged" in model_card(result) and "Some are equal" not in model_card(result)
 
 
+def test_copies_that_a_review_gave_one_label_are_no_problem_any_more(model: Model, tmp_path: Path) -> None:
+    drawn, labels = pictures(12)
+    images = load_images([*drawn, drawn[0]], labels=[*labels, 1], class_names=CLASSES)
+    warning = {"code": "duplicates-conflict", "level": "problem", "figure": "One image occurs twice", "message": "So."}
+    verdicts = verdicts_on(images, flagged=())
+    verdicts = dataclasses.replace(verdicts, record={**verdicts.record, "findings": [warning]})
+    before = adapted(images, verdicts, model("vit"), epochs=0)
+    assert "the scan warned: One image occurs twice. So." in before.record["notes"]
+    assert "evaluated by a model, not by a person" in model_card(before)
+    marks = tmp_path / "marks.csv"
+    marks.write_text(f"id,mark,given_label,new_label\n{images.ids[12]},wrong,green,red\n")
+    after = adapted(images, verdicts, model("vit"), epochs=0, marks=[marks])
+    assert not any("occurs twice" in note for note in after.record["notes"])
+    assert "not by a person" not in model_card(after) and "Labels that no person has marked were" in model_card(after)
+
+
 def test_classes_are_matched_by_name(test_images: LabelledImages) -> None:
     drawn, labels = pictures(6)
     turned = load_images(drawn, labels=labels[::-1].copy(), class_names=("GREEN", "blue", "Red"))
