@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labelsieve.core.errors import RunError, first_line
-from labelsieve.core.quantities import NBSP
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -25,12 +24,12 @@ class FindingKind(Entry):
         title: Name of the images with this finding.
         other: Which other image a finding refers to: one of the data, with which it shares a group; one of the
             `against` images; or none.
-        remark: A remark on all findings of this kind.
+        level: Significance level of its test: the share of images without this finding that are listed by chance.
     """
 
     title: str = ""
     other: Literal["", "data", "against"] = ""
-    remark: str = ""
+    level: float = 0.0
 
     @property
     def paired(self) -> bool:
@@ -40,6 +39,8 @@ class FindingKind(Entry):
 
 EXACT_DUPLICATE, NEAR_DUPLICATE, EXACT_LEAK, NEAR_LEAK = "exact-duplicate", "near-duplicate", "exact-leak", "near-leak"
 NO_CLASS, SAME_BOX = "no-class", "same-box"
+# Significance level of the one-sided test: the share of inliers above it, by construction.
+LEVEL_OF_NO_CLASS = 0.01
 DARK, LIGHT, BLURRY, LOW_INFORMATION = "dark", "light", "blurry", "low-information"
 ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
 DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
@@ -89,7 +90,7 @@ FINDINGS: Registry[Callable[..., Iterator[pa.Table]], FindingKind] = Registry(
         _NO_CLASS,
         "They are unusually far from all classes, not from the given one alone: leave out those that show none.",
         title="images that may belong to none of the classes",
-        remark=f"about 1{NBSP}% of those that belong are among them",
+        level=LEVEL_OF_NO_CLASS,
     ),
     FindingKind(DARK, _DEFECTS, f"Hardly anything in them is bright: {_LOOK}", title="dark images"),
     FindingKind(LIGHT, _DEFECTS, f"Hardly anything in them is dark: {_LOOK}", title="bright images"),

@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelsieve.curation.findings import LEVEL_OF_NO_CLASS
 from labelsieve.detect.chunks import chunks
 from labelsieve.detect.evidence.discriminants import FoldStatistics, fold_statistics, means_and_covariance
 
 FOLDS = 5
-# Significance level of the one-sided test: the share of inliers above it, by construction.
-LEVEL = 0.01
 # Minimum number of trusted images.
 MIN_TRUSTED = 100
 
@@ -32,7 +31,7 @@ class OutlierScores:
         score: Shape (n,), between 0 and 1: share of the trusted images with a smaller distance. It is one-sided and
             calibrated out of fold: p % of the inliers exceed 1 - p %.
         distance: Shape (n,): the distance, which orders images with larger distances than all trusted ones.
-        outlier: Shape (n,): whether the distance exceeds those of all but `LEVEL` of the trusted images.
+        outlier: Shape (n,): whether the distance exceeds those of all but `LEVEL_OF_NO_CLASS` of the trusted images.
     """
 
     score: NDArray[np.float32]
@@ -80,7 +79,7 @@ def outlier_scores(
     reference = np.sort(distance[trusted])
     below = np.searchsorted(reference, distance, side="left")
     score = (below / len(reference)).astype(np.float32)
-    return OutlierScores(score, distance, score >= np.float32(1 - LEVEL))
+    return OutlierScores(score, distance, score >= np.float32(1 - LEVEL_OF_NO_CLASS))
 
 
 def _whitened_means(statistics: FoldStatistics, fold: int) -> tuple[Tensor, Tensor]:

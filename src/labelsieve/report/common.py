@@ -132,7 +132,9 @@ def image_findings(verdicts: Verdicts) -> list[tuple[FindingKind, str, pa.Table]
 
 
 def _of_kind(verdicts: Verdicts, kind: FindingKind, table: pa.Table) -> str:
-    text = counted(len(table), "image", "images") + (f" ({kind.remark})" if kind.remark else "")
+    text = counted(len(table), "image", "images")
+    if expected := round(kind.level * int(verdicts.is_readable.sum())):
+        text += f" (about {expected:,} {'is' if expected == 1 else 'are'} expected by chance)"
     if kind.other == "against":
         other = (verdicts.run.against and verdicts.run.against.source_name) or "the other split"
         return f"{text}, also in {other}"

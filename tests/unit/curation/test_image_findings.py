@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, ne
 from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, image_findings, schema
 from labelsieve.curation.outliers import outlier_scores
 from labelsieve.curation.search import Search
+from labelsieve.report import common
 from labelsieve.report.terminal import summarize
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -212,6 +214,14 @@ def test_a_run_without_findings_has_no_rows_and_others_are_refused(tmp_path: Pat
     (tmp_path / IMAGE_FINDINGS).write_bytes(b"PAR1 torn")
     with pytest.raises(ls.LabelsieveError, match="cannot be read"):
         image_findings(tmp_path)
+
+
+def test_images_of_no_class_are_counted_beside_those_expected_by_chance() -> None:
+    points = np.concatenate([blobs(400), 50 * np.random.default_rng(1).normal(size=(6, blobs(400).shape[1]))])
+    features = ls.load_features(points, labels=[f"class {n % 4}" for n in range(406)])
+    verdicts = ls.scan(features, detector=ls.KNN(), device="cpu")
+    (line,) = (line for kind, line, _ in common.image_findings(verdicts) if kind.name == "no-class")
+    assert re.search(r"belong to none of the classes: \d+ images \(about 4 are expected by chance\)", line)
 
 
 def test_a_search_that_takes_hours_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -478,6 +478,7 @@ def test_clean_labels_are_left_alone(clean: LabelledImages, mini_clip: VisionLan
 
 def weights_of_deft(images: LabelledImages, vlm: VisionLanguageModel) -> dict[str, float]:
     (note,) = (note for note in score(quick("deft"), images, vlm).notes if "weights of the evidence" in note)
+    assert note.endswith("(the larger, the more it counts in p_clean)")
     weights = dict(re.findall(r"([a-z][a-z -]+) ([\d.]+)", note.partition("evidence: ")[2]))
     assert set(weights) == {"zero-shot", "positive prompts", "learned threshold", "image features", "smoothed features"}
     return {kind: float(weight) for kind, weight in weights.items()}

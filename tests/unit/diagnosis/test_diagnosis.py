@@ -282,6 +282,7 @@ def test_wrong_labels_survive() -> None:
     case.quality[np.flatnonzero(case.quality < 0.5)[:40]] = 0.8
     case.confidence[:] = 0.95
     assert "For 40 images that were kept" in case.finding("wrong-labels-survive")["figure"]
+    assert "--detector deft --evidence threshold" in case.finding("wrong-labels-survive")["advice"]
     case.confidence[:] = 0.6
     assert "wrong-labels-survive" not in case.codes()
     case.confidence[:] = 0.95

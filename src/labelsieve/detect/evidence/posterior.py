@@ -69,7 +69,10 @@ def score_jointly(
         predicted=np.where(wrong, posterior.instead, posterior.likeliest),
         confidence=np.where(wrong, posterior.instead_confidence, posterior.likeliest_confidence),
         rule=FlagRule(threshold=threshold),
-        notes=(f"weights of the evidence: {weights}", *_scale_notes(logit_scale, fit.factor)),
+        notes=(
+            f"weights of the evidence: {weights} (the larger, the more it counts in p_clean)",
+            *_scale_notes(logit_scale, fit.factor),
+        ),
         estimate=_estimate(fit, posterior.clean, threshold),
         crowd=crowd,
     )

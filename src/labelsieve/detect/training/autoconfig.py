@@ -84,7 +84,7 @@ def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int,
         if not frozen_learns and is_compatible("bitfit", vlm):
             say(f"peft auto: all biases of the image encoder (bitfit): {why}, and nothing else is left to train")
             return "bitfit"
-        say(f"peft auto: the image encoder stays frozen: {why}")
+        say(f"peft auto: the image encoder stays frozen: {why}; the text prompts alone are trained")
         return "none"
     if not settings.visual_prompts:
         say("peft auto: the image encoder stays frozen, without visual prompts: there are none")
