@@ -141,9 +141,9 @@ def test_a_record_that_somebody_changed(
         if value is None:  # as good as removed
             continue
         if key.startswith(("origin", "data")):
-            assert one_line(run("report", broken, "--max-images", 0)), value
+            assert one_line(run("report", broken, "--max-images", 1)), value
             continue
-        write_report(verdicts, images, tmp_path / "a.html", max_images=0)
+        write_report(verdicts, images, tmp_path / "a.html", max_images=1)
         export(verdicts, None, format="csv", out=tmp_path / "a.csv", overwrite=True)
     assert all("\n" not in line and len(line) < 400 + len(str(broken)) for line in lines)
 
@@ -182,7 +182,7 @@ def test_a_file_that_holds_something_else(text: str, name: str, broken: Path, ru
 def test_metrics_that_somebody_changed(value: Any, broken: Path, run: Run) -> None:
     metrics = json.loads((broken / "metrics.json").read_text())
     (broken / "metrics.json").write_text(json.dumps(dict.fromkeys(metrics, value)))
-    assert one_line(run("report", broken, "--max-images", 0))
+    assert one_line(run("report", broken, "--max-images", 1))
 
 
 def _renamed(table: pa.Table) -> pa.Table:

@@ -11,5 +11,5 @@ MAX_IMAGES = 5_000
 """Default number of images in the report."""
 MAX_IMAGES_LIMIT = 20_000
 """Maximum number of images in the report."""
-ImageCount = Annotated[int, Range(0, MAX_IMAGES_LIMIT)]
+ImageCount = Annotated[int, Range(1, MAX_IMAGES_LIMIT)]
 ThumbnailPixels = Annotated[int, Range(32, 512)]

@@ -52,7 +52,7 @@ def write_report(
         images: The images of the verdicts; only those of the gallery are opened. Precomputed features have no images:
             their cards show the ids.
         path: The file to write, atomically.
-        max_images: Number of the most suspicious images in the gallery, 0 to 20,000.
+        max_images: Number of the most suspicious images in the gallery, 1 to 20,000.
         thumbnail_px: Longest side of the embedded images, 32 to 512.
         overwrite: Replace also a file that is no report of labelsieve.
         audit: Result of an audit, from :func:`labelsieve.review.audit.statement`; its sentences are at the top.

@@ -47,7 +47,7 @@ def write_tag_report(
         verdicts: The verdicts.
         images: The images of the verdicts; only those of the page are opened.
         path: The file to write, atomically.
-        max_images: Number of the most suspicious pairs of each kind to show, 0 to 20,000.
+        max_images: Number of the most suspicious pairs of each kind to show, 1 to 20,000.
         thumbnail_px: Longest side of the embedded images, 32 to 512.
         overwrite: Replace also a file that is no report of labelsieve.
         progress: Receives progress.

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.validation import Range, Share, check_value
+from labelsieve.core.validation import Range, check_value
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
 from labelsieve.review.guarantees import Side, lower_bound, missed_share, upper_bound, within, wrong_on_side
@@ -25,6 +25,9 @@ from labelsieve.review.statement import RequestedBound, Statement
 from labelsieve.verdicts import Verdicts, ranks
 
 Confidence = Annotated[float, Range(0.5, 1, below=True)]
+AtMost = Annotated[
+    float, Range(0, 1, above=True, hint="that no label is wrong is known only once all of them are looked at")
+]
 FalseFlags = Annotated[float, Range(0, 1, above=True, below=True)]
 
 
@@ -45,7 +48,7 @@ def statement(
         confidence: Confidence level of each bound, from 0.5 to below 1.
         contents: Shape (N,): `LabelledImages.contents` of the same images, so that copies of an image share its answer.
             None: answers are matched by the ids that the images had.
-        at_most: A share of wrong labels, to estimate how many more images to review to get below it.
+        at_most: A share of wrong labels above 0, to estimate how many more images to review to get below it.
         false_flags: A share of false flags, to compute the threshold for it.
 
     Raises:
@@ -63,7 +66,7 @@ def statement(
         Nothing was audited, so nothing is guaranteed.
     """
     check_value("confidence", confidence, Confidence)
-    check_value("at_most", at_most, Share | None)
+    check_value("at_most", at_most, AtMost | None)
     check_value("false_flags", false_flags, FalseFlags | None)
     plan = design(verdicts)
     known = known_labels(verdicts, reviews, contents=contents)

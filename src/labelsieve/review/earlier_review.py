@@ -26,6 +26,7 @@ from labelsieve.review.answers import Answer, key_of, undo_of
 from labelsieve.review.changes import resolved_label
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, load
+from labelsieve.verdicts import RECORD
 
 # Key of `shown`: the answer was copied to the log of a new run after its scan.
 _LATE = "late"
@@ -97,10 +98,12 @@ def check_reviewed(run_folder: str | Path) -> Path:
     """Returns the folder of a run and checks that it has a log of answers.
 
     Raises:
-        RunError: It has none.
+        RunError: It has none, or is no finished run.
     """
     folder = Path(run_folder)
     if not (folder / LOG).is_file():
+        if not (folder / RECORD).is_file():
+            raise RunError(f"expected a finished, reviewed run with a {RECORD} in {folder}, found none; check the path")
         answer = f"labelsieve review {folder}"
         raise RunError(f"expected a reviewed run with a {LOG} in {folder}, found none; answer with: {answer}")
     return folder

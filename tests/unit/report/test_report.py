@@ -331,11 +331,11 @@ def test_a_report_replaces_reports_only(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="it is a folder, and only a regular file"):
         write_report(verdicts, images, tmp_path)
     path.unlink()
-    first = write_report(verdicts, images, path, max_images=0).read_text()
+    first = write_report(verdicts, images, path, max_images=1).read_text()
     assert write_report(verdicts, images, path, max_images=2).read_text() != first
 
 
-@pytest.mark.parametrize("setting", [{"max_images": -1}, {"max_images": 10**6}, {"thumbnail_px": 4}])
+@pytest.mark.parametrize("setting", [{"max_images": -1}, {"max_images": 0}, {"max_images": 10**6}, {"thumbnail_px": 4}])
 def test_refuses_settings_out_of_range(tmp_path: Path, setting: dict[str, Any]) -> None:
     verdicts, images = make([0, 1], [0.1, 0.9])
     with pytest.raises(SettingsError, match="expected"):

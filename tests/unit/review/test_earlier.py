@@ -204,7 +204,10 @@ def test_reviews_that_do_not_fit(photos: Path, drawn_folder: Path, tmp_path: Pat
     done, out = tmp_path / "run", tmp_path / "out"
     words = ("scan", drawn_folder, *SCAN, "--detector", "label-match", "--out", out, "--reviewed")
     images = run_of(done, photos)
-    for folder, said in ((done, "expected a reviewed run with a reviews.jsonl"), (tmp_path / "no", "found none")):
+    for folder, said in (
+        (done, "expected a reviewed run with a reviews.jsonl"),
+        (tmp_path / "no", f"run.json in {tmp_path / 'no'}, found none; check the path"),
+    ):
         code, _, err = run(*words, folder)
         assert code == 1 and err.count("\n") == 1 and said in err and not out.exists()
     answer(done, images, {"cat/0.png": "dog"})

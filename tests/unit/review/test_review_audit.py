@@ -213,7 +213,11 @@ def test_a_p_clean_that_tells_nothing_cannot_flag_whatever_the_size_of_the_audit
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("confidence", 1.0), ("confidence", 0.2), ("confidence", float("nan")), ("at_most", 2.0), ("false_flags", 0.0)],
+    [
+        *(("confidence", value) for value in (1.0, 0.2, float("nan"))),
+        *(("at_most", value) for value in (2.0, 0)),
+        ("false_flags", 0.0),
+    ],
 )
 def test_numbers_out_of_their_range_are_refused(made: SmallRun, setting: str, value: float) -> None:
     with pytest.raises(SettingsError, match=setting):
@@ -268,9 +272,10 @@ def test_the_report_and_the_export_have_it_too(audited: SmallRun, run: Run, tmp_
     ("words", "said"),
     [
         (("--confidence", "95"), "expected a share such as 10% or 0.1 for --confidence, got 95"),
-        (("--confidence", "100%"), "expected confidence from 0.5 to below 1"),
+        (("--confidence", "100%"), "expected --confidence from 0.5 to below 1"),
+        (("--at-most", "0"), "--at-most above 0 and at most 1, got 0.0; that no label is wrong is known only once all"),
         (("--at-most", "some"), "expected a share such as 10% or 0.1 for --at-most, got some"),
-        (("--false-flags", "0%"), "expected false_flags above 0 and below 1"),
+        (("--false-flags", "0%"), "expected --false-flags above 0 and below 1"),
     ],
 )
 def test_a_bad_share_is_one_line(audited: SmallRun, run: Run, words: tuple[str, ...], said: str) -> None:
