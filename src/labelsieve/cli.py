@@ -175,10 +175,13 @@ def _dispatch(args: list[str]) -> int:
         raise UsageError(f'expected a verb out of {verbs}, got "{shown(args[0])}"{did_you_mean(args[0], VERBS)}')
     from rich.console import Console
 
+    from labelsieve.commands.option_names import names_of_options
+
     _check_encoding(args)
     check_environment()
     command = VERBS[args[0]].parse(args[1:], prog=f"labelsieve {args[0]}")
-    command.run(Console(quiet=not is_main_process()))
+    with names_of_options(type(command), command):
+        command.run(Console(quiet=not is_main_process()))
     return 0
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import VERBS, main
+from labelsieve.core.errors import UsageError
 from labelsieve.core.locks import locked
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Scores
@@ -180,8 +181,57 @@ def test_a_narrow_terminal_changes_no_error(run: Run, monkeypatch: pytest.Monkey
 
 def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
     code, _, err = run("scan", "photos", "--out", tmp_path / "run", "--epochs", "-1")
-    assert (code, err) == (1, "labelsieve: expected epochs from 0 to 1,000, got -1\n")
+    assert (code, err) == (1, "labelsieve: expected --epochs from 0 to 1,000, got -1\n")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adapt", "{run}", "--out", "m", "--validation", "2"], "expected --validation from 0 to below 1, got 2.0; "),
+        (["adapt", "{run}", "--out", "m", "--drop-at", "120%"], "expected --drop-at from 0 to 1, got 1.2\n"),
+        (["export", "{run}", "--format", "imagefolder", "--out", "x", "--drop-at=-1"], "expected --drop-at from 0 to "),
+        (
+            ["export", "{run}", "--format", "csv", "--drop-at", "0.5", "--out", "x"],
+            ": --drop-at goes with imagefolder only",
+        ),
+        (["export", "{run}", "--format", "csv", "--out", "{run}/../there.csv"], "another name or pass --overwrite\n"),
+        (["scan", "{table}", "--out", "x", "--class-names", "a", "b"], "fix the labels or give --class-names\n"),
+        (
+            ["scan", "x", "--out", "x", "--detector", "deft", "--scores-from", "last-epoch"],
+            ": --scores-from last-epoch",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_messages_name_the_options_that_were_typed(
+    words: list[str], said: str, run: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (finished.parent / "there.csv").touch()
+    (tmp_path / "drop_at.csv").write_text("image,label\na.png,7\nb.png,8\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*(word.format(run=finished, table=tmp_path / "drop_at.csv") for word in words))
+    assert code == 1 and said in err and err.count("\n") == 1
+
+
+def test_a_share_may_be_a_percentage() -> None:
+    def parsed(verb: str, *words: str) -> Any:
+        return VERBS[verb].parse(list(words), prog=f"labelsieve {verb}")
+
+    adapt = parsed("adapt", "run", "--out", "m", "--validation", "10%", "--drop-at=2.5 %")
+    assert (adapt.settings.validation, adapt.settings.drop_at) == (0.1, 0.025)
+    scan = parsed(
+        "scan", "50%", "--out", "30%", "--detector", "small-loss", "--noise-rate", "30%", "--box-margin", "5%"
+    )
+    assert (scan.data.source, str(scan.out), scan.settings.noise_rate, scan.data.box_margin) == (
+        "50%",
+        "30%",
+        0.3,
+        0.05,
+    )
+    assert parsed("noise", "x", "--kind", "pair", "--rate", "40%", "--out", "y.parquet").rate == 0.4
+    with pytest.raises(UsageError, match="expected a number for --percentile, got 99%"):
+        parsed("scan", "x", "--out", "y", "--detector", "aum", "--percentile", "99%")
 
 
 # ---------------------------------------------------------------- scan
@@ -330,6 +380,8 @@ def test_no_pipe_is_replaced(
 def test_a_report_replaces_another_file_only_if_asked(run: Run, finished: Path, tmp_path: Path) -> None:
     words, page = ("report", finished, "--max-images", 1, "--out"), tmp_path / "page.html"
     page.write_text("mine")
+    code, _, err = run(*(0 if word == 1 else word for word in words), tmp_path / "empty.html")
+    assert code == 1 and "expected --max-images from 1 to 20,000, got 0" in err
     code, _, err = run(*words, page)
     assert code == 1 and "is no report of labelsieve, so it is not replaced; choose another name or pass" in err
     assert page.read_text() == "mine"

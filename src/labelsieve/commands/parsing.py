@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import tyro
 
-from labelsieve.commands.help import show_help, wants_help
+from labelsieve.commands.help import options_of, show_help, wants_help
+from labelsieve.commands.option_names import names_of_options, shares_as_numbers
 from labelsieve.core.errors import UsageError, did_you_mean, listed, shown
 from labelsieve.data.sources.table_formats import TABLES
 
@@ -48,14 +49,18 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     Raises:
         SystemExit: They request help.
         UsageError: They are invalid.
+        SettingsError: A value is out of range.
     """
     if help_word := wants_help(args):
         show_help(kind, prog=prog, requested=help_word, default=default)
     start = tyro.MISSING_NONPROP if default is None else default
     stderr = io.StringIO()
+    words = list(args)
+    if any("%" in word for word in words):
+        words = shares_as_numbers(words, options_of(get_origin(kind) or kind, default))
     try:
-        with redirect_stderr(stderr):
-            command: _CommandT = tyro.cli(kind, args=list(args), prog=prog, default=start)
+        with redirect_stderr(stderr), names_of_options(kind, default):
+            command: _CommandT = tyro.cli(kind, args=words, prog=prog, default=start)
     except SystemExit as end:
         if end.code != 2:
             raise

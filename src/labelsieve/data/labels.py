@@ -203,7 +203,7 @@ def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
     if negative:
         raise DataError(f"expected names or numbers from 0 in {label.where}, found {negative[0]}; fix these rows")
     if are_numbers:
-        origin += "; the labels are numbers without names, give class_names to name them"
+        origin += "; the labels are numbers without names; name them with --class-names"
         return tuple(sorted(names, key=int)), origin
     return tuple(names), origin
 

@@ -1056,7 +1056,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
     [
         ("seeds = [0, 1]", "seads = [0, 1]", 'an experiment has no setting seads (did you mean "seeds"?)'),
         ("rate = 0.25", "rat = 0.25", '[noise.sym-20]: it has no setting rat (did you mean "rate"?)'),
-        ("rate = 0.25", "rate = 25", "from 0 to below 1, got 25; a share, not a percentage"),
+        ("rate = 0.25", "rate = 25", "from 0 to below 1, got 25; a share, such as 0.1 for 10 %"),
         ("rate = 0.25", 'rate = "much"', "[noise.sym-20]: expected rate to be of type float, got 'much'"),
         ('kind = "given"', 'kind = "given"\nrate = 0.1', "[noise.as-drawn]: kind given takes no rate"),
         ('kind = "symmetric"', 'kind = "symetric"', 'got symetric (did you mean "symmetric"?)'),

@@ -379,7 +379,7 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
         ({"negative_weight": -1.0}, "expected negative_weight from 0 to 1,000, got -1.0"),
         ({"negative_prompts": False}, "without negative_prompts use threshold"),
         ({"similarity_weight": float("nan")}, "expected similarity_weight from 0 to 1,000, got nan"),
-        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
+        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with --evidence threshold"),
         ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
     ],
     ids=str,

@@ -1,0 +1,92 @@
+"""What the command line says and accepts in its own way: messages name options, and shares may be percentages.
+
+Settings have the names of Python in the messages of all other modules, since these serve Python as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_origin
+
+from labelsieve.commands.help import Option, options_of
+from labelsieve.core.errors import LabelsieveError
+from labelsieve.core.validation import Range, range_of
+from labelsieve.data.boxes import BoxMargin
+
+# An option with its form in Python behind it: --overwrite (overwrite=True).
+_IN_PYTHON = re.compile(r"(--[\w-]+) \(\w+=\w*\)")
+_PERCENTAGE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
+
+
+@contextmanager
+def names_of_options(kind: Any, default: Any = None) -> Iterator[None]:
+    """Rewords errors that are raised within, so that they name the options of a verb.
+
+    Args:
+        kind: The dataclass of the verb, or a generic one with the settings of a detector.
+        default: An instance, whose settings may be of another class.
+    """
+    try:
+        yield
+    except LabelsieveError as error:
+        error.args = (with_option_names(str(error), options_of(get_origin(kind) or kind, default)),)
+        raise
+
+
+def with_option_names(message: str, options: Iterable[Option]) -> str:
+    """Returns a message in which the names of settings are those of options.
+
+    Names of one word are replaced only where a message says what is expected of them, for they may be plain words.
+
+    Args:
+        message: The message.
+        options: The options of the verb.
+
+    Example:
+        >>> epochs = Option(name="epochs", group="", kind=int, value=1, about="")
+        >>> with_option_names("expected epochs from 0 to 9, got 10", [epochs])
+        'expected --epochs from 0 to 9, got 10'
+    """
+    message = _IN_PYTHON.sub(r"\1", message)
+    for option in options:
+        if option.is_positional:
+            continue
+        name = re.escape(option.name)
+        pattern = rf"(?<![\w./\"'=-]){name}(?![\w/\"'(=]|\.\w)"
+        if "_" not in option.name:
+            pattern = rf"(?<=^expected ){name}(?= (?:from|above|to be|with) )"
+        message = re.sub(pattern, f"--{option.name.replace('_', '-')}", message)
+    return message
+
+
+def shares_as_numbers(args: Sequence[str], options: Iterable[Option]) -> list[str]:
+    """Returns arguments in which `10%` is `0.1`, if the option is a share.
+
+    Args:
+        args: The arguments after the verb.
+        options: The options of the verb.
+    """
+    shares = {each.name for each in options if _is_share(range_of(each.kind))}
+    words: list[str] = []
+    for word in args:
+        name, sign, value = word.partition("=")
+        if _field_of(name) in shares and sign:
+            words.append(f"{name}={_number(value)}")
+        else:
+            words.append(_number(word) if words and _field_of(words[-1]) in shares else word)
+    return words
+
+
+def _field_of(word: str) -> str:
+    return word.removeprefix("--").replace("-", "_") if word.startswith("--") else ""
+
+
+def _is_share(limits: Range | None) -> bool:
+    return limits is not None and (limits.maximum <= 1 or limits == range_of(BoxMargin))
+
+
+def _number(text: str) -> str:
+    match = _PERCENTAGE.fullmatch(text)
+    return f"{float(match[1]) / 100:.12g}" if match else text
