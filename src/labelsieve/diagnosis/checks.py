@@ -246,8 +246,8 @@ def _contradicted_labels(scan: ScanStatistics) -> Finding | None:
         figure=f"For {count:,} images that were kept ({percent(share)}) the model names another class with at "
         f"least {percent(CONFIDENT)} confidence",
         message="Wrong labels probably survive among those kept (low clean precision).",
-        advice="Scan again with --detector deft --evidence threshold (features: --detector knn), which flags all labels "
-        "that the model contradicts, or look at the images just above the threshold before you train on them.",
+        advice="Scan again with --detector deft --evidence threshold (features: --detector knn), which flags all "
+        "labels that the model contradicts, or look at the images just above the threshold before you train on them.",
     )
 
 

@@ -162,7 +162,12 @@ FROZEN = DeFT(context_learns=False, negative_prompts=False, evidence="threshold"
     ("image", "detector", "chosen", "line"),
     [
         ("vit", DeFT(), "vpt-deep", "visual prompts, since there is an accelerator"),
-        ("timm", DeFT(), "none", "the image encoder stays frozen: .* no visual prompts; the text prompts alone are trained"),
+        (
+            "timm",
+            DeFT(),
+            "none",
+            "the image encoder stays frozen: .* no visual prompts; the text prompts alone are trained",
+        ),
         ("beit", DeFT(), "none", "the image encoder stays frozen: .* takes no visual prompts"),
         ("timm", FROZEN, "bitfit", r"all biases of the image encoder \(bitfit\): .* and nothing else is left to train"),
     ],

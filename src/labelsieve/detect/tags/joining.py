@@ -57,7 +57,11 @@ def join(
     model = fit_pairs([*kinds.values()], given, pairs.frequency, generator=generator, progress=engine.progress)
     weights, rates = dict(zip(kinds, model.weights.tolist(), strict=True)), model.estimates()
     weight_text = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
-    notes = (*notes, f"weights of the evidence: {weight_text} (the larger, the more it counts in p_clean)", *rates.pop("notes", ()))
+    notes = (
+        *notes,
+        f"weights of the evidence: {weight_text} (the larger, the more it counts in p_clean)",
+        *rates.pop("notes", ()),
+    )
     present = model.all_probabilities(given, posterior=True)
     return tag_scores(pairs, present, notes=notes, history=(*history, weights), **rates)
 
