@@ -425,6 +425,7 @@ def test_export(format: str, run: Run, finished: Path, tmp_path: Path) -> None:
     verdicts = Verdicts.load(finished)
     if format == "imagefolder":
         assert f"wrote {out}: {32 - int(verdicts.is_issue.sum())} of 32 images\n" in said
+        assert f"note: not written: {int(verdicts.is_issue.sum())} flagged\n" in said
         kept = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
         assert kept == {
             name.as_py() for name, bad in zip(verdicts.table["id"], verdicts.is_issue, strict=True) if not bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,24 @@ class Apply(Command):
             progress.say(f"wrote {list_path}: the list of changes")
         if applied.backups:
             progress.say(f"what was there before is {_named(applied.backups)}")
+        if self.changes is None:
+            self._say_next_step(applied.path, progress)
+
+    def _say_next_step(self, corrected: Path, progress: Progress) -> None:
+        """Says how to scan the corrected data, if the answers are in the run, where a scan can read them."""
+        from labelsieve.report.terminal import next_to, quoted
+        from labelsieve.review.log import LOG
+
+        run = Path(self.run_folder)
+        if not (run / LOG).is_file():
+            return
+        model = self._verdicts.run.model.name
+        chosen = f" --model {shlex.quote(model)}" if model else ""
+        progress.say(
+            "to look for what is still wrong, with the answers known (without them the estimate would be too low, as "
+            f"the most suspicious labels are corrected): labelsieve scan {quoted(corrected)} --reviewed {quoted(run)}"
+            f"{chosen} --out {next_to(run, '-again')}"
+        )
 
     def _check_options(self) -> None:
         if (self.out is None) != self.in_place:
@@ -135,7 +154,7 @@ class Apply(Command):
 
     def _changes(self, images: LabelledImages, progress: Progress) -> Sequence[Change]:
         from labelsieve.review.changes import changes_of, read_changes
-        from labelsieve.review.row_reviews import reviews_of
+        from labelsieve.review.row_reviews import reviews_of, undecided_flags
 
         if self.changes is not None:
             return read_changes(self.changes)
@@ -144,6 +163,10 @@ class Apply(Command):
         reviews = None if files is None else reviews_of(files, self._verdicts, images=images, progress=progress)
         if not reviews:
             raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {run}")
+        if undecided := undecided_flags(self._verdicts, reviews, images):
+            labels = counted(undecided, "flagged label has", "flagged labels have")
+            stays = "stays as it is" if undecided == 1 else "stay as they are"
+            progress.say(f"note: {labels} no answer that decides, and {stays}; answer with: labelsieve review {run}")
         return changes_of(reviews, images)
 
     def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:

@@ -6,7 +6,7 @@ Reviews come from the log of a run (`reviews.jsonl`) and from CSV files of marks
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import DROPPED, Answer, key_of
+from labelsieve.review.answers import DROPPED, Answer, is_right, key_of
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
 from labelsieve.review.known_labels import rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
@@ -201,12 +201,52 @@ def reviews_of(
     answers = [answer for path in logs for answer in _answers_of(path, progress)]
     marks = [path for path in paths if path not in logs]
     contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))
-    reviews = resolve([*answers, *_answers_of_marks(marks, verdicts, contents, progress)])
+    marked = _answers_of_marks(marks, verdicts, contents, progress)
+    reviews = resolve([*answers, *marked])
     if progress is not None and answers:
         # without images that were only skipped
         reviewed = len(reviews.by_key.keys() & {answer.key for answer in answers})
         progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
+        progress.say_notes(_contradictions(marked, resolve(answers), reviews))
     return reviews
+
+
+def undecided_flags(verdicts: Verdicts, reviews: Reviews, images: Labelled) -> int:
+    """Returns how many flagged labels no review decides, so that they stay as they are.
+
+    Args:
+        verdicts: The verdicts of a run.
+        reviews: The reviews of its images.
+        images: Images with the ids of the run, and possibly more.
+    """
+    flagged = set(verdicts.table["id"].filter(pa.array(verdicts.is_issue)).to_pylist())
+    rows = [row for row, name in enumerate(images.ids) if name in flagged]
+    resolved = ((row, reviews.by_key.get(key_of(images.contents[row]))) for row in rows)
+    return sum(each is None or not _decides(each, images.class_names[images.labels[row]]) for row, each in resolved)
+
+
+def _decides(resolved: Resolved, given_label: str) -> bool:
+    return resolved.kind in DROPPED or resolved.is_right(given_label) is not None
+
+
+def _contradictions(marks: Sequence[Answer], before: Reviews, after: Reviews) -> Iterator[str]:
+    """Yields a note if marks of the report contradict what the review decided."""
+    keys = [each.key for each in marks if each.key in before.facts and _contradicts(each, before.facts[each.key])]
+    if not keys:
+        return
+    undecided = sum(after.by_key[key].kind == "unsure" for key in keys)
+    marks_contradict = counted(len(keys), "mark contradicts", "marks contradict")
+    yield (
+        f"{marks_contradict} answers of the review; of these labels {undecided:,} count as undecided, since as many "
+        "people say one as the other"
+    )
+
+
+def _contradicts(mark: Answer, resolved: Resolved) -> bool:
+    says, decided = is_right(mark.kind, mark.labels, mark.given_label), resolved.is_right(mark.given_label)
+    if says is None or decided is None:
+        return False
+    return says != decided or bool(mark.labels and resolved.labels and not set(mark.labels) & set(resolved.labels))
 
 
 def _names_of(files: ReviewFiles) -> str:

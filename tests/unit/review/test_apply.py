@@ -64,6 +64,8 @@ def test_images_move_to_the_folder_of_their_class(photos: Path, tmp_path: Path, 
     code, told, err = run("apply", done, "--out", out, *(["--copy"] if copy else []))
     assert (code, err) == (0, "")
     assert f"wrote {out}: 2 labels corrected, 1 image left out" in told
+    again = f"labelsieve scan {out} --reviewed {done} --out {done}-again\n"
+    assert "without them the estimate would be too low" in told and again in told
     assert files_of(photos) == before, "the source stays"
     expected = {**before, "dog/0-2.png": before["cat/0.png"], "cat/1-2.png": before["owl/1.png"]}
     for name in ("cat/0.png", "dog/0.png", "owl/1.png"):
@@ -521,6 +523,30 @@ def test_the_marks_of_a_report_are_applied(photos: Path, tmp_path: Path, run: Ru
     code, told, err = run("apply", done, "--out", tmp_path / "out", "--marks", marks)
     assert (code, err) == (0, "") and "1 label corrected, 1 image left out" in told
     assert (tmp_path / "out/owl/0-2.png").exists() and not (tmp_path / "out/cat/1.png").exists()
+
+
+def test_flagged_labels_without_an_answer_are_counted(photos: Path, tmp_path: Path, run: Run) -> None:
+    done = tmp_path / "run"
+    images = run_of(done, photos)
+    marks = tmp_path / "marks.csv"
+    marks.write_text("id,mark,new_label\ncat/0.png,wrong,owl\n")
+    _, told, _ = run("apply", done, "--out", tmp_path / "out", "--marks", marks)
+    assert "--reviewed" not in told, "marks alone are not in the run"
+    assert "note: 4 flagged labels have no answer that decides, and stay as they are; answer with: " in told
+    answer(done, images, {"dog/1.png": "dog", "owl/1.png": "<unsure>", "owl/0.png": "<none>"})
+    _, told, _ = run("apply", done, "--out", tmp_path / "reviewed")
+    assert "note: 2 flagged labels have no answer that decides" in told and "--reviewed" in told
+
+
+def test_marks_that_contradict_the_review_are_counted(photos: Path, tmp_path: Path, run: Run) -> None:
+    done = tmp_path / "run"
+    answer(done, run_of(done, photos), {"cat/0.png": "dog", "cat/1.png": "cat", "dog/0.png": "dog"})
+    marks = tmp_path / "marks.csv"
+    marks.write_text("id,mark,new_label\ncat/0.png,right,\ncat/1.png,wrong,owl\ncat/2.png,right,\ndog/0.png,right,\n")
+    _, told, _ = run("apply", done, "--out", tmp_path / "out", "--marks", marks)
+    assert "note: 2 marks contradict answers of the review; of these labels 2 count as undecided" in told
+    _, told, _ = run("apply", done, "--out", tmp_path / "other")
+    assert "contradicts" not in told and "marks contradict" not in told
 
 
 def test_a_run_of_a_subset_writes_the_whole_data_set(table: Path, tmp_path: Path, run: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from labelsieve.review.row_reviews import (
     corrected,
     dropped_by_reviewers,
     kept_although_flagged,
+    marks_of_rows,
 )
 
 
@@ -32,6 +35,8 @@ def write_image_folder(request: ExportRequest) -> None:
     labels = corrected(verdicts, reviews or {})
     is_exported = _clean_part(request) | (labels != verdicts.given)
     is_exported &= verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
+    if request.progress is not None:
+        request.progress.say_notes(_reasons(request, ~is_exported))
     rows = np.flatnonzero(is_exported).tolist()
     unique = UniqueNames()
     folders = [unique.take("", safe_name(name)) for name in verdicts.class_names]
@@ -40,6 +45,21 @@ def write_image_folder(request: ExportRequest) -> None:
         write_marker(
             verdicts, part, count=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
         )
+
+
+def _reasons(request: ExportRequest, is_left_out: NDArray[np.bool_]) -> Iterator[str]:
+    """Yields a note on why images are left out, if any are."""
+    verdicts, reviews = request.verdicts, request.reviews or {}
+    dropped, wrong = dropped_by_reviewers(verdicts, reviews), marks_of_rows(verdicts, reviews) == "wrong"
+    readable = verdicts.is_readable
+    counts = {
+        "flagged": is_left_out & readable & ~dropped & ~wrong,
+        "wrong by a review that names no class": is_left_out & readable & ~dropped & wrong,
+        "left out by a review": readable & dropped,
+        "unreadable": ~readable,
+    }
+    if reasons := [f"{int(rows.sum()):,} {reason}" for reason, rows in counts.items() if rows.any()]:
+        yield f"not written: {', '.join(reasons)}"
 
 
 def _clean_part(request: ExportRequest) -> NDArray[np.bool_]:
