@@ -43,10 +43,10 @@ def estimate(verdicts: Verdicts) -> list[str]:
     if wrong is None or not readable:
         return []
     flagged = int(verdicts.is_issue.sum())
-    lines = [f"about {_count(wrong)} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"]
+    lines = [f"about {count_text(wrong)} of {readable:,} labels are wrong (estimate); {flagged:,} flagged"]
     if right is not None and missed is not None:
         value, low, high = (percent(share) for share in right)
-        missed_text = f"of the others about {_count(missed)}"
+        missed_text = f"of the others about {count_text(missed)}"
         lines.append(f"of the flagged about {value} ({low} to {high}) are wrong; {missed_text}")
     return lines
 
@@ -92,7 +92,8 @@ def consensus(run: RunRecord) -> str:
     return line
 
 
-def _count(interval: Interval) -> str:
+def count_text(interval: Interval) -> str:
+    """Formats an estimated number with its interval."""
     estimate, low, high = (f"{round(each):,}" for each in interval)
     return f"{estimate} ({low} to {high})"
 

@@ -14,15 +14,16 @@ from rich.console import Console
 from rich.text import Text
 
 from labelsieve.core.progress import clean
-from labelsieve.core.quantities import counted, percent, plain
+from labelsieve.core.quantities import UNKNOWN, counted, percent, plain
 from labelsieve.metrics import METRIC_TITLES
+from labelsieve.records import RunRecord
 from labelsieve.report import common
 from labelsieve.report.printing import Unbroken, new_table, print_table
 from labelsieve.verdicts import Verdicts
 
 CHANGES = {
-    "came": ("new flag", "new flags"),
-    "went": ("removed flag", "removed flags"),
+    "new": ("new flag", "new flags"),
+    "removed": ("removed flag", "removed flags"),
     "changed": ("other label changed", "other labels changed"),
 }
 """Kinds of changes between two runs: the word in the table of changes, and its singular and plural in a text."""
@@ -86,7 +87,7 @@ def compare(
         >>> labels[:2] = "dog"
         >>> wrong = ls.scan(ls.load_features(points, labels=labels), detector=ls.KNN())
         >>> compare(right, wrong).table.select(["change", "id", "given_label"]).to_pylist()[0]
-        {'change': 'came', 'id': '0000000', 'given_label': 'dog'}
+        {'change': 'new', 'id': '0000000', 'given_label': 'dog'}
     """
     ids = first.table["id"].to_pylist(), second.table["id"].to_pylist()
     keys: Sequence[Sequence[Any]] = ids if contents is None else [each.tolist() for each in contents]
@@ -135,14 +136,14 @@ def _changes(first: Verdicts, second: Verdicts, pairs: NDArray[np.int64]) -> pa.
     chosen = [row for row, kind in enumerate(kinds) if kind is not None]
     rank, first_rank = after["rank"].to_pylist(), before["rank"].to_pylist()
     last = len(first) + len(second)
-    order = sorted(chosen, key=lambda row: (first_rank[row] if kinds[row] == "went" else rank[row]) or last)
+    order = sorted(chosen, key=lambda row: (first_rank[row] if kinds[row] == "removed" else rank[row]) or last)
     return table.take(pa.array(order, pa.int64()))
 
 
 def _kind(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     was_flagged, is_flagged = bool(before["is_label_issue"]), bool(after["is_label_issue"])
     if was_flagged != is_flagged:
-        return "came" if is_flagged else "went"
+        return "new" if is_flagged else "removed"
     is_relabelled = before["given_label"] != after["given_label"]
     return (
         "changed" if is_relabelled or (was_flagged and before["predicted_label"] != after["predicted_label"]) else None
@@ -160,6 +161,8 @@ def print_comparison(comparison: Comparison, names: tuple[str, str], console: Co
     console.print()
     for name, verdicts in zip(names, (comparison.first, comparison.second), strict=True):
         console.print(Unbroken(_about(name, verdicts)))
+    for line in differences(comparison.first.run, comparison.second.run):
+        console.print(Unbroken(clean(line)))
     console.print(Unbroken(_matched(comparison), style="dim"))
     console.print()
     in_both = comparison.first.is_issue[comparison.pairs[:, 0]] & comparison.second.is_issue[comparison.pairs[:, 1]]
@@ -177,6 +180,54 @@ def _about(name: str, verdicts: Verdicts) -> str:
     detector = verdicts.run.detector.name
     by = f", {detector}" if detector else ""
     return clean(f"{name}: {flagged:,} flagged of {counted(readable, 'image', 'images')}{share}{by}")
+
+
+def differences(first: RunRecord, second: RunRecord) -> list[str]:
+    """Returns what two runs differ in, and their estimates if these differ: at most two lines.
+
+    Args:
+        first: The record of the earlier run.
+        second: The record of the later run.
+    """
+    pairs = {
+        "data": (_data_of(first, second), _data_of(second, first)),
+        "model": (first.model.name, second.model.name),
+        "detector": (first.detector.name, second.detector.name),
+        **_settings(first, second),
+        "seed": (first.seed, second.seed),
+        "precision": (first.precision, second.precision),
+        "false flags": (first.rule.false_flags, second.rule.false_flags),
+        "review": tuple(None if run.reviewed is None else run.reviewed.run for run in (first, second)),
+        "labelsieve": (first.labelsieve, second.labelsieve),
+    }
+    changes = [f"{name} {_value(a)} → {_value(b)}" for name, (a, b) in pairs.items() if a != b]
+    lines = [f"they differ in: {', '.join(changes)}"] if changes else []
+    if not changes and first.detector.name:
+        lines = ["data, model, settings and seed are the same"]
+    estimates = [run.estimate.wrong_labels for run in (first, second)]
+    if estimates[0] != estimates[1]:
+        texts = (UNKNOWN if each is None else common.count_text(each) for each in estimates)
+        lines.append(f"wrong labels (estimate): {' → '.join(texts)}")
+    return lines
+
+
+def _data_of(run: RunRecord, other: RunRecord) -> str | None:
+    """Returns the source of a run, with its fingerprint if the content under the same name is another one."""
+    if run.data.fingerprint == other.data.fingerprint:
+        return None
+    return run.source if run.source != other.source else f"{run.source} ({run.data.fingerprint})"
+
+
+def _settings(first: RunRecord, second: RunRecord) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings of both runs by their names; empty if their detectors differ."""
+    if first.detector.name != second.detector.name:
+        return {}
+    before, after = (dict(run.detector.settings or {}) for run in (first, second))
+    return {name: (before.get(name), after.get(name)) for name in {**before, **after}}
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _matched(comparison: Comparison) -> str:

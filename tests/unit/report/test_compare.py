@@ -15,7 +15,8 @@ from labelsieve.cli import main
 from labelsieve.data.loading import load_images
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Scores
-from labelsieve.report.comparison import compare, needs_contents
+from labelsieve.records import RunRecord
+from labelsieve.report.comparison import compare, differences, needs_contents
 from labelsieve.verdicts import Verdicts, decide
 
 Run = Callable[..., tuple[int, str, str]]
@@ -39,16 +40,43 @@ def run_of(source: Path, qualities: Sequence[float], *, out: Path | None = None,
     return verdicts
 
 
-def test_which_flags_came_and_went(photo_folder: Callable[..., Path]) -> None:
+def test_which_flags_are_new_or_removed(photo_folder: Callable[..., Path]) -> None:
     source = photo_folder({"cat": 2, "dog": 2})
     first, second = run_of(source, [0.1, 0.9, 0.2, 0.9]), run_of(source, [0.1, 0.3, 0.9, 0.9])
     assert not needs_contents(first, second)
     found = compare(first, second)
     assert found.table.select(["change", "id", "first_label_quality"]).to_pylist() == [
-        {"change": "came", "id": "cat/1.png", "first_label_quality": pytest.approx(0.9)},
-        {"change": "went", "id": "dog/0.png", "first_label_quality": pytest.approx(0.2)},
+        {"change": "new", "id": "cat/1.png", "first_label_quality": pytest.approx(0.9)},
+        {"change": "removed", "id": "dog/0.png", "first_label_quality": pytest.approx(0.2)},
     ]
-    assert (found.count("came"), found.count("went"), found.count("changed")) == (1, 1, 0)
+    assert (found.count("new"), found.count("removed"), found.count("changed")) == (1, 1, 0)
+
+
+def test_what_the_runs_differ_in() -> None:
+    record = {
+        "source": "photos",
+        "data": {"fingerprint": "a"},
+        "model": {"name": "clip"},
+        "detector": {"name": "deft", "settings": {"epochs": 10, "peft": "auto"}},
+        "seed": 0,
+        "estimate": {"wrong_labels": {"value": 119.2, "low": 65, "high": 186}},
+    }
+    first = RunRecord.of(record)
+    assert differences(first, first) == ["data, model, settings and seed are the same"]
+    other = {
+        **record,
+        "data": {"fingerprint": "b"},
+        "detector": {"name": "deft", "settings": {"epochs": 5, "peft": "auto"}},
+        "seed": 1,
+        "reviewed": {"run": "runs/photos"},
+        "estimate": {"wrong_labels": {"value": 236.1, "low": 108, "high": 240}},
+    }
+    assert differences(first, RunRecord.of(other)) == [
+        "they differ in: data photos (a) → photos (b), epochs 10 → 5, seed 0 → 1, review none → runs/photos",
+        "wrong labels (estimate): 119 (65 to 186) → 236 (108 to 240)",
+    ]
+    knn = {**record, "source": "new", "data": {"fingerprint": "b"}, "detector": {"name": "knn", "settings": {"k": 9}}}
+    assert differences(first, RunRecord.of(knn)) == ["they differ in: data photos → new, detector deft → knn"]
 
 
 def test_an_image_that_moved_is_found_by_its_content(
@@ -68,7 +96,7 @@ def test_an_image_that_moved_is_found_by_its_content(
     assert "1 new flag, 1 removed flag, 0 other labels changed; 0 flagged in both" in out
     with (tmp_path / "changes.csv").open() as handle:
         rows = [(row["change"], row["first_id"], row["id"]) for row in csv.DictReader(handle)]
-    assert rows == [("went", "cat/1.png", "dog/1.png"), ("came", "dog/1.png", "dog/2.png")]
+    assert rows == [("removed", "cat/1.png", "dog/1.png"), ("new", "dog/1.png", "dog/2.png")]
     assert re.search(r"dog/1\.png +cat → dog", out)
 
 
