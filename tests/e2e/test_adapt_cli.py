@@ -113,7 +113,7 @@ def test_help_names_every_option(run: Run) -> None:
         (["--marks", "./none.csv"], 1, "cannot be read as a CSV of marks"),
         (["--tune", "vpt-deep"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
         (["--tune", "adapter", "--backbone", "./none"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
-        (["--learning-rate", "-1"], 1, "expected learning_rate above 0"),
+        (["--learning-rate", "-1"], 1, "expected --learning-rate above 0"),
         (["--source", "./none"], 1, "--source says where the images of a run lie now"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

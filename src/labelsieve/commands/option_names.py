@@ -45,9 +45,9 @@ def with_option_names(message: str, options: Iterable[Option]) -> str:
         options: The options of the verb.
 
     Example:
-        >>> epochs = Option(name="epochs", group="", kind=int, value=1, about="")
-        >>> with_option_names("expected epochs from 0 to 9, got 10", [epochs])
-        'expected --epochs from 0 to 9, got 10'
+        >>> share = Option(name="drop_at", group="", kind=float, value=1, about="")
+        >>> with_option_names("drop_at goes with imagefolder only; leave it out", [share])
+        '--drop-at goes with imagefolder only; leave it out'
     """
     message = _IN_PYTHON.sub(r"\1", message)
     for option in options:
@@ -55,8 +55,9 @@ def with_option_names(message: str, options: Iterable[Option]) -> str:
             continue
         name = re.escape(option.name)
         pattern = rf"(?<![\w./\"'=-]){name}(?![\w/\"'(=]|\.\w)"
-        if "_" not in option.name:
-            pattern = rf"(?<=^expected ){name}(?= (?:from|above|to be|with) )"
+        if "_" not in option.name:  # without a range, "from 0" is said of other things than the option
+            numbers = "from|above|" if range_of(option.kind) is not None else ""
+            pattern = rf"(?<=^expected ){name}(?= (?:{numbers}to be one|to be of type|with) )"
         message = re.sub(pattern, f"--{option.name.replace('_', '-')}", message)
     return message
 

@@ -66,10 +66,10 @@ def test_folders(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_seeds_below_0(refused: Refuse, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected seed from 0 to below 2^63, got -1" in refused(photos, "--seed", -1)
-    assert "expected seed from 0 to below 2^63, got -1" in refused(photos, "--seed", -1, "--limit", 8)
+    assert "expected --seed from 0 to below 2^63, got -1" in refused(photos, "--seed", -1)
+    assert "expected --seed from 0 to below 2^63, got -1" in refused(photos, "--seed", -1, "--limit", 8)
     assert main(["demo", "--seed", "-1", "--out", str(tmp_path / "demo")]) == 1
-    assert "expected seed from 0 to below 2^63, got -1" in capsys.readouterr().err
+    assert "expected --seed from 0 to below 2^63, got -1" in capsys.readouterr().err
 
 
 def test_class_names(refused: Refuse, photos: Path) -> None:
@@ -103,7 +103,9 @@ def test_a_column_that_is_not_there(refused: Refuse, photos: Path) -> None:
     (photos / "labels.csv").write_text("image,label\ncat/cat-1.png,cat\ncup/cup-1.png,cup\n")
     assert 'did you mean "label"' in refused(photos / "labels.csv", "--label-column", "labl")
     assert 'expected a column "truth"' in refused(photos / "labels.csv", "--truth-column", "truth")
-    assert "expected limit from 1 to 1,000,000,000, got 0; leave it out" in refused(photos / "labels.csv", "--limit", 0)
+    assert "expected --limit from 1 to 1,000,000,000, got 0; leave it out" in refused(
+        photos / "labels.csv", "--limit", 0
+    )
 
 
 def test_a_class_with_one_image_is_told_and_scanned(

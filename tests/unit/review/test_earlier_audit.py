@@ -259,8 +259,8 @@ def test_bad_input_is_one_line(scanned: tuple[Path, NDArray[np.int64]], tmp_path
     words = ("scan", folder / "data.npz", *WORDS, "--out", tmp_path / "out")
     for more, code, said in (
         (("--false-flags", "10%"), 2, "--false-flags goes with --reviewed RUN"),
-        (("--reviewed", folder / "run", "--false-flags", "0"), 1, "expected false_flags above 0 and below 1"),
-        (("--reviewed", folder / "run", "--false-flags", "1.0"), 1, "expected false_flags above 0 and below 1"),
+        (("--reviewed", folder / "run", "--false-flags", "0"), 1, "expected --false-flags above 0 and below 1"),
+        (("--reviewed", folder / "run", "--false-flags", "1.0"), 1, "expected --false-flags above 0 and below 1"),
         (("--reviewed", folder / "run", "--false-flags", "some"), 2, "expected a share such as 10% or 0.1 for"),
         (("--reviewed", reviewed, "--false-flags", "10%"), 1, "expected an audit among the reviews of"),
         (("--reviewed", few, "--false-flags", "10%"), 1, "more images of its audit with: labelsieve review"),
