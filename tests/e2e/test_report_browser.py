@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from datasets import Dataset
+from PIL import Image
 
 from labelsieve import load_tags
 from labelsieve.data.images import LabelledImages
@@ -455,6 +456,47 @@ def test_the_right_class_is_typed_beside_the_enlarged_image(open_page: Open, rep
     assert "new_label" not in waiting.value.path().read_text("utf-8")
 
 
+def test_the_suggested_class_is_taken_by_a_key_or_a_button(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.locator("article").first.focus()
+    for key in ("s", "w", "4", "4", "s", "w"):  # 0 suggested, 1 wrong, 2 suggested, 3 and 4 as well, 5 wrong
+        page.keyboard.press(key)
+    page.locator("article").nth(1).locator("[data-mark=suggested]").click()  # instead of wrong
+    page.locator("article").nth(2).locator("[data-mark=suggested]").click()  # taken away
+    assert "apply and export leave the image out" in str(page.locator("[data-mark=wrong]").first.get_attribute("title"))
+    page.locator(".stage").nth(3).click()
+    assert page.locator("#choose").input_value() == page.locator("#large-suggested").inner_text().split(",")[0]
+    page.locator("dialog [data-mark=suggested]").click()
+    assert page.locator("#choose").input_value() == "" and page.locator("#count-wrong").text_content() == "4"
+    page.locator("#close").click()
+    pressed = page.locator("article [aria-pressed=true]").evaluate_all("all => all.map(each => each.dataset.mark)")
+    assert pressed == ["suggested", "suggested", "suggested", "wrong"]
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    rows = list(csv.DictReader(waiting.value.path().read_text("utf-8").splitlines()))
+    assert [(row["id"], row["mark"], row["new_label"] == row["suggested_label"]) for row in rows] == [
+        ("img-00", "wrong", True),
+        ("img-01", "wrong", True),
+        ("img-04", "wrong", True),
+        ("img-05", "wrong", False),
+    ]
+    assert rows[-1]["new_label"] == "", "wrong alone names no class"
+
+
+@pytest.mark.slow
+def test_a_class_is_taken_only_where_it_is_another_one(open_page: Open, report: Path) -> None:
+    opened = open_page(report)
+    page = opened.page
+    opened.choose("status", "near")  # their labels are those that the model suggests
+    assert page.locator("article:visible [data-mark=suggested]").count() == 0
+    page.locator("article:visible").first.focus()
+    page.keyboard.press("s")
+    assert page.locator("#marked").text_content() == "0"
+    page.keyboard.press("Enter")
+    assert not page.locator("dialog [data-mark=suggested]").is_visible()
+
+
 @pytest.mark.slow
 def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Open, report: Path) -> None:
     opened = open_page(report, size=(700, 900))
@@ -477,7 +519,7 @@ def test_arrows_move_by_row_and_a_second_press_takes_the_mark_away(open_page: Op
 def test_only_one_card_is_in_the_tab_order(open_page: Open, report: Path) -> None:
     page = open_page(report).page
     page.locator("article").nth(2).focus()
-    assert page.locator("#gallery [tabindex='0']").count() == 5  # the card, its picture and three marks
+    assert page.locator("#gallery [tabindex='0']").count() == 6  # the card, its picture and four marks
     assert page.locator("article[tabindex='0']").count() == 1
 
 
@@ -571,12 +613,39 @@ def test_never_scrolls_sideways(open_page: Open, report: Path) -> None:
         page.keyboard.press("Escape")
 
 
+def right_edge(page: Page, name: str) -> float:
+    """Returns the mean brightness of the last pixels of a region that scrolls, on its ground below the header."""
+    pixels = np.asarray(Image.open(io.BytesIO(page.locator(f"[aria-label='{name}']").screenshot())).convert("L"))
+    return float(np.median(pixels[45:105, -5:-2]))
+
+
 def test_sections_fit_on_a_phone(open_page: Open, report: Path) -> None:
     page = open_page(report, size=(390, 740)).page
-    places = page.locator("nav a").evaluate_all(
-        "links => links.slice(0, 4).map(link => link.getBoundingClientRect().right)"
-    )
-    assert max(places) <= page.locator("nav").evaluate("nav => nav.getBoundingClientRect().right")
+    right = page.locator("nav").evaluate("nav => nav.getBoundingClientRect().right")
+    places = page.locator("nav a").evaluate_all("links => links.map(link => link.getBoundingClientRect().right)")
+    assert len(places) == 6 and max(places) <= right, "all sections can be seen"
+    page.locator("nav a").last.click()
+    top = page.locator("#unreadable").evaluate("section => section.getBoundingClientRect().top")
+    assert top >= page.locator("#topbar").evaluate("bar => bar.offsetHeight") - 1
+    caption = "getComputedStyle(document.querySelector('#unreadable td'), '::before').content"
+    assert page.evaluate(caption) == '"Given label: "'
+    for button in page.locator("article").first.locator(".mark").all():
+        room = button.evaluate("""button => {
+            const range = document.createRange();
+            range.selectNodeContents(button);
+            return button.clientWidth - range.getBoundingClientRect().width;
+        }""")
+        assert room >= 6, "a word touches the edges of its button"
+
+
+def test_an_edge_shows_that_a_table_scrolls(open_page: Open, report: Path) -> None:
+    page = open_page(report, size=(390, 740)).page
+    table = page.locator("[aria-label='Table of classes']")
+    assert table.evaluate("region => region.scrollWidth > region.clientWidth")
+    table.evaluate("region => region.scrollIntoView({block: 'center'})")  # clear of the bars
+    shaded = right_edge(page, "Table of classes")
+    table.evaluate("region => { region.scrollLeft = region.scrollWidth; }")
+    assert right_edge(page, "Table of classes") > shaded + 20
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,8 +14,9 @@ from labelsieve.core.errors import RunError, shown
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points, thousands
 from labelsieve.curation.findings import KINDS, FindingKind
+from labelsieve.data.published.base import named_source
 from labelsieve.metrics import Interval
-from labelsieve.records import RunRecord
+from labelsieve.records import OriginRecord, RunRecord
 from labelsieve.report import MAX_IMAGES_LIMIT
 from labelsieve.tags.verdicts import MISSING, WRONG, TagVerdicts
 from labelsieve.verdicts import Verdicts
@@ -107,6 +109,16 @@ def all_flagged(verdicts: Verdicts, *, shown: int) -> str:
     command = f"labelsieve report {run} --max-images {min(flagged, MAX_IMAGES_LIMIT)}"
     note = "; a report shows no more, the rest is in verdicts.csv" if flagged > MAX_IMAGES_LIMIT else ""
     return command + note
+
+
+def suffix_of_corrected(origin: OriginRecord) -> str | None:
+    """Returns the suffix of the corrected data, None if labels cannot be written back."""
+    source = origin.source or ""
+    if not source or origin.noise or named_source(source) or not isinstance(origin.label_column, str | None):
+        return None
+    path = Path(source)
+    # for YOLO a folder is written, since the labels are beside the YAML file
+    return path.suffix if path.is_file() and path.suffix.lower() not in (".yaml", ".yml") else ""
 
 
 def findings(run: RunRecord) -> list[dict[str, str]]:

@@ -86,7 +86,8 @@ def write_report(
     check_report(path, overwrite=overwrite)
     page = environment().get_template("report.html.jinja")
     context = _context(verdicts, images, max_images, thumbnail_px, path, progress)
-    write_text(path, page.render(context, audit=audit.sentences if audit else ()))
+    sentences = audit.sentences if audit else ()
+    write_text(path, page.render(context, audit=sentences, is_audited=bool(audit and audit.left)))
     return path
 
 
@@ -118,6 +119,7 @@ def _context(
         "estimate": common.estimate(verdicts),
         "has_files": any(files),
         "has_images": bool(verdicts.run.model.name),  # features have none to write or to train on
+        "corrected_suffix": common.suffix_of_corrected(verdicts.run.origin),
         "cards": cards,
         "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),

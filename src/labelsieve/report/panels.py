@@ -126,7 +126,7 @@ PANELS: Registry[Callable[[Page], dict[str, Any] | None], Entry] = Registry(
     Entry("images", _HERE + "images", "Images"),
     Entry("classes", _HERE + "classes", "Classes"),
     Entry("annotators", _HERE + "annotators", "Annotators"),
-    Entry("beside", _HERE + "image_problems", "Beside wrong labels"),
+    Entry("other_issues", _HERE + "image_problems", "Other issues"),
     Entry("metrics", _HERE + "metrics", "Metrics"),
     Entry("unreadable", _HERE + "unreadable", "Unreadable"),
 )

@@ -14,9 +14,8 @@ from rich.text import Text
 
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
-from labelsieve.data.published.base import named_source
 from labelsieve.metrics import OTHER_METRICS, SIDE_SCORES
-from labelsieve.records import OriginRecord, RunRecord
+from labelsieve.records import RunRecord
 from labelsieve.report import MAX_IMAGES, common
 from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
@@ -125,7 +124,7 @@ def _print_image_findings(verdicts: Verdicts, console: Console) -> None:
     if not lines:
         return
     console.print()
-    console.print(Text("Beside wrong labels", style="dim"))
+    console.print(Text("Other issues", style="dim"))
     for line in lines:
         console.print(Unbroken(f"  {clean(line)}"))
 
@@ -172,7 +171,7 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
         clean_folder, model = (next_to(folder, f"-{title}") for title in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
         verbs = "export or adapt"
-        if (suffix := _suffix_of_corrected(verdicts.run.origin)) is not None:
+        if (suffix := common.suffix_of_corrected(verdicts.run.origin)) is not None:
             corrected, verbs = next_to(folder, f"-corrected{suffix}"), f"apply, {verbs}"
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
@@ -188,16 +187,6 @@ def _fast_on_this(run: RunRecord) -> tuple[str, str]:
     if not (run.hardware or "").startswith("cpu"):
         return "", ""
     return " --tune linear", " (fast on a CPU; without --tune linear all weights are trained)"
-
-
-def _suffix_of_corrected(origin: OriginRecord) -> str | None:
-    """Returns the suffix of the corrected data, None if labels cannot be written back."""
-    source = origin.source or ""
-    if not source or origin.noise or named_source(source) or not isinstance(origin.label_column, str | None):
-        return None
-    path = Path(source)
-    # for YOLO a folder is written, since the labels are beside the YAML file
-    return path.suffix if path.is_file() and path.suffix.lower() not in (".yaml", ".yml") else ""
 
 
 def quoted(path: Path) -> str:

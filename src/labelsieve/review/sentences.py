@@ -48,8 +48,8 @@ def _left(result: Statement) -> Sentence:
     if result.answered == result.images:
         return Sentence(f"{result.at_most:,} of {labels} are still wrong, as all were looked at.", KNOWN)
     return Sentence(
-        f"With {_confidence(result)} confidence at most {result.at_most:,} of {labels} ({share}) are still wrong; "
-        f"about {about} are ({low} to {high}).",
+        f"With {_level(result)} confidence at most {result.at_most:,} of {labels} ({share}) are still wrong; "
+        f"the estimate is {about}, with a two-sided {_level(result)} interval from {low} to {high}.",
         LEFT,
     )
 
@@ -133,5 +133,5 @@ def _interval(share: Interval) -> str:
     return value if share.low == share.high else f"{value} ({low} to {high})"
 
 
-def _confidence(result: Statement) -> str:
+def _level(result: Statement) -> str:
     return f"{100 * result.confidence:.6g}{NBSP}%"

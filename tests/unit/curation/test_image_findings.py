@@ -187,7 +187,7 @@ def test_terminal_and_report_name_what_was_found(scanned: tuple[Path, ls.Verdict
     assert "leaks between splits (exact): 1 image, also in test" in said
     images = ls.load_images(folder.parent / "train")
     page = ls.write_report(verdicts, images, folder / "report.html").read_text(encoding="utf-8")
-    section = page[page.index('id="beside"') : page.index('id="beside"') + 60_000]
+    section = page[page.index('id="other_issues"') : page.index('id="other_issues"') + 60_000]
     assert section.index("cat/t5.png") < section.index("dog/near.jpg") < section.index("dog/again.jpg")
     assert section.count("data:image/") >= 6
 

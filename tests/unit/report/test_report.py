@@ -18,7 +18,7 @@ from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.core.quantities import duration, percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
-from labelsieve.metrics import OTHER_METRICS
+from labelsieve.metrics import OTHER_METRICS, Interval
 from labelsieve.report import MAX_IMAGES, html, panels
 from labelsieve.report.common import moment, score
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
@@ -26,6 +26,7 @@ from labelsieve.report.html import NEAR_MISSES, gallery_rows, write_report
 from labelsieve.report.pages import MAX_UNREADABLE, THUMBNAIL_BUDGET
 from labelsieve.report.panels import MAX_CLASS_ROWS
 from labelsieve.report.thumbnails import make_thumbnails
+from labelsieve.review.statement import Sentence, Statement
 from labelsieve.verdicts import Verdicts, decide
 from small_pictures import encoded, plain
 
@@ -242,7 +243,7 @@ def test_says_how_to_see_the_rest(tmp_path: Path) -> None:
     assert [row["data-given"] for row in page.all("a") if "data-suggested" in row] == ["0"]
     assert "The flagged images of this page by given label" in page.words and "3 on this page" in page.words
     whole = render(tmp_path, [0] * 6, [0.4, 0.9, 0.1, 0.3, 0.2, 0.8], record=record)
-    assert "For all" not in whole.words and "on this page" not in whole.words.replace("read this page", "")
+    assert "For all" not in whole.words and "on this page" not in re.sub("read this page|images on this page and", "", whole.words)
 
 
 def test_one_estimate_of_the_wrong_labels(tmp_path: Path) -> None:
@@ -250,6 +251,44 @@ def test_one_estimate_of_the_wrong_labels(tmp_path: Path) -> None:
     page = render(tmp_path, [0, 0, 1, 1, 0], quality, record={**RECORD, "estimate": ESTIMATE})
     assert "About 2 (1 to 3) of 4 labels are wrong (estimate); 2 flagged." in page.words
     assert "(estimate)" not in render(tmp_path, [0, 0, 1, 1, 0], quality).words, "not every quality is a probability"
+
+
+def test_the_audit_leads_and_the_estimate_of_the_model_follows(tmp_path: Path) -> None:
+    verdicts, images = make([0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8], record={**RECORD, "estimate": ESTIMATE})
+    counts = {"confidence": 0.95, "images": 4, "flagged": 2, "answered": 1, "found": 1, "unsure": 0}
+    audited = Statement(**counts, audited=3, left=Interval(1, 0, 2), at_most=2, sentences=(Sentence("At most 2."),))
+    unaudited = Statement(**counts, audited=0, sentences=(Sentence("Nothing was audited."),))
+
+    def words_with(audit: Statement) -> str:
+        path = write_report(verdicts, images, tmp_path / "report.html", audit=audit)
+        return Page(path.read_text("utf-8")).words
+
+    words = words_with(audited)
+    estimate = "The model's own estimate, before the audit: about 2 (1 to 3) of 4 labels are wrong; 2 flagged"
+    assert 0 < words.index("At most 2.") < words.index(estimate)
+    assert "About 2 (1 to 3)" not in words
+    words = words_with(unaudited)
+    assert words.index("About 2 (1 to 3) of 4 labels are wrong (estimate)") < words.index("Nothing was audited.")
+
+
+@pytest.mark.parametrize(("source", "file"), [("photos", ""), ("labels.csv", ".csv"), (None, None)])
+def test_what_comes_next_can_be_run_with_the_marks(tmp_path: Path, source: str | None, file: str | None) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "labels.csv").write_text("image,label\n")
+    origin = {} if source is None else {"origin": {"source": str(tmp_path / source)}}
+    words = render(tmp_path, [0, 1], [0.1, 0.9], record={**RECORD, "out": "a run", **origin}).words
+    marks = "--marks labelsieve-marks.csv"
+    assert "labelsieve review 'a run'" in words
+    assert (f"labelsieve apply 'a run' --out CORRECTED{file} {marks}" in words) is (source is not None)
+    assert ("labelsieve apply" in words) is (source is not None), "only where labels can be written back"
+    assert f"labelsieve export 'a run' --format imagefolder --out CLEAN {marks}" in words
+    assert f"labelsieve adapt 'a run' --out MODEL {marks}" in words
+
+
+def test_features_are_only_exported_as_a_table(tmp_path: Path) -> None:
+    words = render(tmp_path, [0, 1], [0.1, 0.9], record={**RECORD, "model": {}}).words
+    assert "labelsieve export RUN --format csv --out CLEAN.csv --marks labelsieve-marks.csv" in words
+    assert not any(f"labelsieve {verb}" in words for verb in ("review", "apply", "adapt"))
 
 
 def test_one_number_for_the_agreement_of_the_model(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
   for (const card of cards) Object.assign(card, { givenName: names[card.given], suggestedName: names[card.suggested] });
   const markKey = `labelsieve-marks-${key}`;
   const labelKey = `labelsieve-labels-${key}`;
-  const KEYS = { 1: "wrong", w: "wrong", 2: "right", r: "right", 3: "unsure", u: "unsure" };
+  const KEYS = { 1: "wrong", w: "wrong", 2: "right", r: "right", 3: "unsure", u: "unsure", 4: "suggested", s: "suggested" };
+  const KEPT = ["wrong", "right", "unsure"]; // suggested is kept as wrong, with the right class
   const gallery = find("gallery");
   const filter = find("filter");
   const dialog = find("large");
@@ -16,14 +17,25 @@
   let current = 0;
 
   // ---- Marks ----
-  const marks = readStored(markKey, (mark) => Object.values(KEYS).includes(mark));
+  const marks = readStored(markKey, (mark) => KEPT.includes(mark));
   const labels = readStored(labelKey, (name) => names.includes(name)); // the right class of what is marked wrong
 
+  const hasSuggestion = ({ given, suggested }) => given !== suggested;
+  /** Returns the mark of a card as its buttons have it. */
+  const markOf = ({ id, suggestedName }) => (labels.get(id) === suggestedName ? "suggested" : marks.get(id));
+
   function setMark(index, mark) {
-    const { id } = cards[index];
-    if (marks.get(id) === mark) marks.delete(id);
-    else marks.set(id, mark);
-    if (marks.get(id) !== "wrong") labels.delete(id);
+    const card = cards[index];
+    const { id, suggestedName } = card;
+    const isRemoved = markOf(card) === mark;
+    if (mark === "suggested" && !hasSuggestion(card)) {
+      find("said").textContent = `${id}: no other class is suggested`;
+      return;
+    }
+    labels.delete(id);
+    if (isRemoved) marks.delete(id);
+    else marks.set(id, mark === "suggested" ? "wrong" : mark);
+    if (mark === "suggested" && !isRemoved) labels.set(id, suggestedName);
     keepMarks(index);
   }
 
@@ -60,14 +72,15 @@
   });
 
   /** Gives a card its buttons: in the page they would be a third of the file. */
-  function addButtons(item) {
+  function addButtons(item, card) {
     const buttons = find("marks").content.cloneNode(true);
+    if (!hasSuggestion(card)) buttons.querySelector("[data-mark=suggested]").remove();
     for (const button of buttons.children) button.tabIndex = -1;
     item.querySelector(".marks").append(buttons);
   }
 
   function showMark(index) {
-    const mark = marks.get(cards[index].id);
+    const mark = markOf(cards[index]);
     if (mark) items[index].dataset.marked = mark;
     else delete items[index].dataset.marked;
     items[index].querySelector(".about").dataset.said = said(cards[index].id) ?? "";
@@ -76,7 +89,8 @@
   }
 
   function showInDialog(index) {
-    press(dialog.querySelectorAll("[data-mark]"), marks.get(cards[index].id));
+    press(dialog.querySelectorAll("[data-mark]"), markOf(cards[index]));
+    dialog.querySelector("[data-mark=suggested]").hidden = !hasSuggestion(cards[index]);
     choose.value = labels.get(cards[index].id) ?? "";
     choose.setCustomValidity("");
   }
@@ -483,7 +497,7 @@
 
   // ---- Start ----
   items.forEach((item, index) => {
-    addButtons(item);
+    addButtons(item, cards[index]);
     item.firstElementChild.tabIndex = -1;
     item.querySelector(".stage").tabIndex = -1;
     if (marks.has(cards[index].id)) showMark(index);
