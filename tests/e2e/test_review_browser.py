@@ -182,6 +182,67 @@ def test_several_classes_and_a_note(open_page: Open, made: SmallRun) -> None:
     assert [each.note for each in opened.answers()] == ["both <b>", ""]
 
 
+def test_escape_closes_the_filters_and_gives_the_keys_back(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("f")
+    assert opened.page.evaluate("document.activeElement.name") == "which"
+    opened.press("Escape")
+    assert opened.page.locator("#filters").is_hidden()
+    assert opened.page.locator("#filter-button").get_attribute("aria-expanded") == "false"
+    opened.press("g", then=1)
+
+
+def test_a_key_keeps_a_note(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.press("t")
+    assert "Ctrl+Enter" in opened.page.get_by_role("button", name="Keep with the answer").inner_text()
+    opened.press("a", "Enter", "b", "Control+Enter")
+    opened.page.wait_for_selector("#note-shown:not([hidden])")
+    assert opened.said() == [], "the key is of the note alone"
+    opened.press("g", then=1)
+    assert [each.note for each in opened.answers()] == ["a\nb"]
+
+
+def test_a_group_of_one_says_so(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made)
+    opened.wait_for(0)
+    opened.page.locator("#queue").select_option("group")
+    opened.page.get_by_text("3 of 3 look-alikes").wait_for()
+    for number in (6, 3):  # neither belongs to the group of 0
+        opened.page.locator(f".member[aria-label$='img-0{number}']").click()
+    opened.press("n")
+    opened.page.locator(".member[aria-label$='img-01']").wait_for()
+    opened.press("n")
+    opened.page.locator(".member[aria-label$='img-02']").wait_for()
+    opened.press("n")
+    opened.page.locator(".member[aria-label$='img-06']").click()
+    opened.press("n", then=6)
+    badge = "No look-alike of this image is left, so it is answered alone."
+    assert opened.page.locator("#about .badge").inner_text() == badge
+
+
+def test_the_bar_fits_a_phone_and_filters_leave_the_answers_in_place(open_page: Open, made: SmallRun) -> None:
+    opened = open_page(made, viewport={"width": 390, "height": 844})
+    opened.wait_for(0)
+    cut = opened.page.evaluate("""() => {
+        const list = document.getElementById("queue");
+        const style = getComputedStyle(list);
+        const pen = document.createElement("canvas").getContext("2d");
+        pen.font = style.font;
+        const room = list.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 20;
+        const names = [...list.options].map((option) => option.text).concat("Copies with different labels (1,234)");
+        return names.filter((name) => pen.measureText(name).width > room);
+    }""")
+    assert cut == [], "names of queues are cut"
+    last = opened.page.locator("[data-do=undo]")
+    before = last.bounding_box()
+    opened.page.locator("#filter-button").click()
+    assert opened.page.locator("#filters").is_visible() and last.bounding_box() == before
+    assert before and before["y"] + before["height"] <= 844
+
+
 def test_filters_queues_and_the_end(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from labelsieve.review.finding_queues import FINDING_QUEUES
 from labelsieve.review.queue import Filters, ReviewQueue, Spec, State
 from labelsieve.verdicts import Verdicts
 
@@ -38,8 +40,21 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
         "images": len(queue.verdicts),
         "seconds_each": pace,
         "seconds_left": None if pace is None else pace * remaining,
+        "findings": findings_left(queue, reviewer),
+        "answered_in_queue": queue.left(_answered(spec), reviewer=reviewer) if spec.is_of_findings else 0,
         **states,
     }
+
+
+def findings_left(queue: ReviewQueue, reviewer: str) -> dict[str, int]:
+    """Returns the number of images that each queue of findings has left for a reviewer, as it would show them."""
+    names = [name for name in FINDING_QUEUES if name in queue.findings.sizes]
+    return {str(name): queue.left(Spec(queue=name), reviewer=reviewer) for name in names}
+
+
+def _answered(spec: Spec) -> Spec:
+    """Returns the same queue of answered images."""
+    return replace(spec, filters=replace(spec.filters, state="answered"))
 
 
 def _all_in(state: State) -> Spec:
@@ -107,7 +122,6 @@ def _reviewers(queue: ReviewQueue) -> dict[str, Any]:
         "shared": agreement.images,
         "agree": _finite(agreement.share),
         "kappa": _finite(agreement.kappa),
-        "audited": len(reviews.audit),
     }
 
 

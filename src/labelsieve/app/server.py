@@ -160,7 +160,7 @@ class _Pages:
                 f"expected at most {MAX_NAME_LENGTH} characters for the reviewer, got {len(reviewer):,}; shorten it"
             )
             return PlainTextResponse(f"{message}\n", status_code=400)
-        data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start()}
+        data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start(reviewer)}
         page = environment("labelsieve.app").get_template("review.html.jinja").render(data=data)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 

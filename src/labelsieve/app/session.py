@@ -7,12 +7,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from labelsieve.app.cards import CardBatch, CardMaker, IssuedCard, as_group, merge_batches
 from labelsieve.app.other_split import OtherSplit
-from labelsieve.app.review_status import precision_of, progress_of
+from labelsieve.app.review_status import findings_left, precision_of, progress_of
 from labelsieve.app.similar_images import SimilarityIndex, cached_features
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
@@ -134,10 +135,11 @@ class Session:
         return f"{answers - self._initial_answers:,} new answers, {answers:,} in all, in {self.log.path}"
 
     def count_new_answers(self) -> int:
-        """Returns the number of images with answers that the scan did not use."""
+        """Returns the number of images, copies included, with answers that the scan did not use."""
         with self._lock:
             self._sync()
-            return unknown_to_scan(self.queue.standing.reviews())
+            groups = map(self.queue.group_of, unknown_to_scan(self.queue.standing.reviews()))
+            return sum(len(self.queue.copies(group)) for group in groups if group is not None)
 
     def _sync(self) -> None:
         self.queue.add(self.log.follow())
@@ -169,7 +171,8 @@ class Session:
         # outside of the lock, since making cards takes longest
         cards_of_batches = [self._cards(each, answers=spec.filters.state != "open") for each in batches]
         if spec.queue == "group" and spec.filters.state == "open":
-            return [card for cards in cards_of_batches for card in as_group(cards)]
+            groups = [as_group(cards) for cards in cards_of_batches]
+            return [{**card, "is_alone": "members" not in card and card["mode"] == "review"} for card in chain(*groups)]
         return [card for cards in cards_of_batches for card in cards]
 
     def _card_batches(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[CardBatch]:
@@ -370,15 +373,18 @@ class Session:
         with self._lock:
             self.queue.release(client)
 
-    def start(self) -> dict[str, Any]:
+    def start(self, reviewer: str) -> dict[str, Any]:
         """Returns the information on the run that a page needs at its start."""
         issues = self.verdicts.is_issue
+        with self._lock:
+            self._sync()
+            findings = findings_left(self.queue, reviewer)
         return {
             "source": self.verdicts.run.source or "labelled images",
             "images": len(self.verdicts),
             "flagged": int(issues.sum()),
             "unreadable": int((~self.verdicts.is_readable).sum()),
-            "findings": self.queue.findings.sizes,
+            "findings": findings,
             "has_boxes": self.images.boxes is not None,
         }
 

@@ -195,9 +195,9 @@ def carry_late(run_folder: str | Path, new_folder: str | Path, images: Labelled)
     log.append_all([*late, *(undo_of(each, reviewer=each.reviewer) for each in carried if each.token not in standing)])
 
 
-def unknown_to_scan(reviews: Reviews) -> int:
-    """Returns the number of images with answers that were not available to the scan of their run."""
-    return sum(any(_is_new(each) for each in resolved.answers) for resolved in reviews.facts.values())
+def unknown_to_scan(reviews: Reviews) -> list[str]:
+    """Returns the keys of images with answers that were not available to the scan of their run."""
+    return [key for key, resolved in reviews.facts.items() if any(_is_new(each) for each in resolved.answers)]
 
 
 def _is_new(answer: Answer) -> bool:

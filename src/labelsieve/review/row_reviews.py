@@ -204,8 +204,10 @@ def reviews_of(
     marked = _answers_of_marks(marks, verdicts, contents, progress)
     reviews = resolve([*answers, *marked])
     if progress is not None and answers:
-        # without images that were only skipped
-        reviewed = len(reviews.by_key.keys() & {answer.key for answer in answers})
+        # with copies, but without images that were only skipped
+        keys = reviews.by_key.keys() & {answer.key for answer in answers}
+        rows = rows_and_keys(verdicts, reviews, contents=None if images is None else images.contents)
+        reviewed = sum(key in keys for _, key in rows)
         progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
         progress.say_notes(_contradictions(marked, resolve(answers), reviews))
     return reviews

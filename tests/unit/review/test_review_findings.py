@@ -98,6 +98,28 @@ def test_one_of_two_copies_is_asked_and_the_other_only_if_it_stays(made: SmallRu
         assert client.answer(usual[0], "drop")["status"] == 400
 
 
+def test_a_queue_counts_what_it_shows_whatever_was_answered_elsewhere(made: SmallRun) -> None:
+    with served(session_of(made)) as address:
+        client = Client(address)
+        usual = {card["id"]: card for card in client.cards(queue="suspicious")}
+
+        def counts() -> tuple[int, int]:
+            progress = client.post("/alive", queue="conflicts", filters={})
+            return progress["findings"]["conflicts"], progress["answered_in_queue"]
+
+        assert counts() == (2, 0) and b"Copies with different labels (2)" in client.open("/")[1]
+        for number, left in ((1, 1), (2, 0)):
+            client.answer(usual[f"img-0{number}"], "label", "fox")
+            assert counts() == (left, number)
+        assert b"Copies with different labels (0)" in client.open("/")[1]
+        client.post("/release")
+        assert client.cards(queue="conflicts") == []
+        shown = client.cards(queue="conflicts", filters={"state": "answered", "which": "all"})
+        first = [(card["id"], card["finding"]["drop"], card["answer"]["labels"]) for card in shown]
+        assert first == [("img-01", "drop", ["fox"])], "one of both can still be left out"
+        assert client.answer(shown[0], "drop")["kept"] == 1
+
+
 def test_a_name_that_is_too_long_is_one_clear_line(made: SmallRun) -> None:
     with served(session_of(made)) as address:
         status, text, _ = Client(address).open(f"/?reviewer={'x' * 201}")
@@ -171,6 +193,21 @@ def test_copies_stand_side_by_side_and_are_left_out_by_a_key(browser: Browser, m
         page.wait_for_selector("#end:not([hidden])")
         page.close()
     assert [(each.id, each.kind) for each in AnswerLog(made.folder).answers()] == [("img-00", "drop")]
+
+
+@pytest.mark.slow
+def test_a_copy_can_be_left_out_after_both_labels_were_answered(browser: Browser, made: SmallRun) -> None:
+    AnswerLog(made.folder).append_all([answer(made, row, "none") for row in (1, 2)])
+    with served(session_of(made)) as address:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(f"{address}/?token={TOKEN}")
+        page.locator("#queue").select_option("conflicts")
+        page.get_by_role("button", name="Answered (2)").click()
+        page.get_by_text("It replaces the answer that is there.").wait_for()
+        page.keyboard.press("d")
+        page.wait_for_selector("#about .id[title='img-02']")
+        page.close()
+    assert [(each.id, each.kind) for each in AnswerLog(made.folder).answers()][-1] == ("img-01", "drop")
 
 
 def test_a_card_has_words_for_each_answer() -> None:

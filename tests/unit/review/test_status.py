@@ -10,7 +10,10 @@ from pathlib import Path
 
 from labelsieve import review
 from labelsieve.review.status_lines import seconds_per_card
+from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
+from small_reviews import SmallRun
+from small_server import session_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -43,6 +46,25 @@ def test_a_flag_is_answered_with_its_copy_and_under_another_name(
     images = run_of(done, photos)
     answer(done, images, {"dog/5.png": "cat"}, id="an earlier name", seconds=11.0)
     assert "4 flags without an answer: about 44 s" in run("status", done)[1].splitlines()
+
+
+def test_all_count_the_images_that_were_reviewed_with_their_copies(
+    photo_folder: Callable[..., Path], tmp_path: Path, run: Run
+) -> None:
+    done, photos = tmp_path / "run", photo_folder({"cat": 6, "dog": 6})
+    shutil.copy(photos / "dog/5.png", photos / "cat/0.png")
+    images = run_of(done, photos)
+    answer(done, images, {"dog/5.png": "dog", "dog/4.png": "cat"}, seconds=11.0)
+    assert run("status", done)[1].startswith("3 reviewed,")
+    said = run("audit", done)[1]
+    assert "3 labels are known, 2 of them wrong" in said
+    code, said, _ = run("apply", done, "--out", tmp_path / "corrected")
+    assert code == 0 and "the answers on 3 images" in said, said
+    code, said, _ = run("export", done, "--format", "dataset-card", "--out", tmp_path / "README.md")
+    assert code == 0 and "the answers on 3 images" in said
+    assert "People reviewed 3 images." in (tmp_path / "README.md").read_text()
+    made = SmallRun(done, images, Verdicts.load(done))
+    assert session_of(made).count_new_answers() == 3
 
 
 def test_the_time_of_a_card_is_no_mean_with_breaks_in_it(photo_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ const { number } = JSON.parse(byId("start").textContent);
 
 export const client = randomName();
 /** The page that this one takes the place of, when it was loaded again: its cards are given back. A copy of a tab that
- * stays open takes nobody's place, so that the name is kept only while a page is left. */
+ * stays open takes the place of no page, so that the name is kept only while a page is left. */
 export const before = sessionStorage.getItem(BEFORE);
 sessionStorage.removeItem(BEFORE);
 
@@ -24,16 +24,16 @@ export async function ask(path, body) {
     throw Object.assign(new Error("The server does not answer. Is `labelsieve review` still running?"), { again: true });
   }
   if (reply.ok) return reply.json();
-  if (reply.status === 409) {  // somebody went on in a new run
+  if (reply.status === 409) {  // the review continued in a new run
     location.reload();
     return new Promise(() => {});
   }
   const text = await reply.text();
-  let said = text.trim();
+  let message = text.trim();
   try {
-    said = JSON.parse(text).error;
+    message = JSON.parse(text).error;
   } catch { /* no JSON: a line of text */ }
-  throw Object.assign(new Error(said || `The server failed (${reply.status}).`), { again: reply.status >= 500 });
+  throw Object.assign(new Error(message || `The server failed (${reply.status}).`), { again: reply.status >= 500 });
 }
 
 /** Gives the cards of this page back when it is closed. */

@@ -18,7 +18,7 @@ export class Deck {
     this.instead = before;
   }
 
-  /** Begins again, as with another queue; the cards at hand are given back. */
+  /** Begins again, as with another queue; the cards that it holds are given back. */
   restart() {
     this.round += 1;
     this.instead = client;

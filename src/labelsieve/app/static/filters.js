@@ -26,10 +26,10 @@ export class Filters {
 
   /** Returns what the server is asked for. */
   spec() {
-    const { given, suggested, ...rest } = this.values;
+    const { given, suggested, ...others } = this.values;
     return {
       queue: this.queue.value,
-      filters: { ...rest, given: given === null ? null : nameOf(given), suggested: suggested === null ? null : nameOf(suggested) },
+      filters: { ...others, given: given === null ? null : nameOf(given), suggested: suggested === null ? null : nameOf(suggested) },
     };
   }
 
@@ -52,6 +52,21 @@ export class Filters {
     this.form.hidden = !this.form.hidden;
     byId("filter-button").setAttribute("aria-expanded", String(!this.form.hidden));
     if (!this.form.hidden) this.form.elements.which.focus();
+    else if (this.form.contains(document.activeElement)) document.activeElement.blur();  // keys answer the card again
+  }
+
+  /** Closes the form; returns whether it was open. */
+  close() {
+    if (this.form.hidden) return false;
+    this.toggle();
+    return true;
+  }
+
+  /** Shows how many images each queue of findings has left. */
+  showLeft(findings) {
+    for (const option of this.queue.options) {
+      if (option.value in findings) option.textContent = `${option.dataset.title} (${count(findings[option.value])})`;
+    }
   }
 
   read(field) {

@@ -12,7 +12,7 @@ import { openStats, showBar } from "./stats.js";
 
 const start = JSON.parse(byId("start").textContent);
 // Milliseconds: a key in the moment in which an answer is saved counts for the next card; after it the disk is slow, and
-// nobody has seen that card.
+// that card was not seen yet.
 const QUICK = 250;
 const RETRY = 2000;
 const ALIVE = 20000;
@@ -74,27 +74,30 @@ async function end() {
   byId("main").hidden = true;
   const place = byId("end");
   const { round } = deck;
-  const found = await ask("/alive", { ...filters.spec(), reviewer: state.reviewer }).catch(() => null);
+  const progress = await ask("/alive", { ...filters.spec(), reviewer: state.reviewer }).catch(() => null);
   if (round !== deck.round) return;
   const button = (text, changes) => make("button", { type: "button", onclick: () => filters.set(changes) }, text);
   const offers = [];
-  if (found?.left) offers.push(make("p", {}, `${count(found.left)} on other screens just now: they come here once they are given back.`));
+  if (progress?.left) offers.push(make("p", {}, `${count(progress.left)} on other screens now: they come here once they are given back.`));
   const now = filters.spec();
   if (now.filters.which === "flagged" && now.queue !== "audit" && !(now.queue in start.findings)) offers.push(button("Go on with labels that were not flagged", { which: "unflagged", state: "open" }));
   for (const [name, text] of [["skipped", "Skipped"], ["unsure", "Unsure"], ["disputed", "Disputed"]]) {
-    if (found?.[name] && now.filters.state !== name) offers.push(button(`${text} (${count(found[name])})`, { which: "all", state: name }));
+    if (progress?.[name] && now.filters.state !== name) offers.push(button(`${text} (${count(progress[name])})`, { which: "all", state: name }));
   }
+  if (progress?.answered_in_queue && now.filters.state !== "answered") offers.push(button(`Answered (${count(progress.answered_in_queue)})`, { which: "all", state: "answered" }));
   offers.push(make("button", { type: "button", class: "quiet", onclick: () => restart() }, "Look again"));
+  const isOfFindings = now.queue in start.findings && Boolean(progress?.answered_in_queue);
   place.replaceChildren(...[
-    make("h2", {}, found?.left ? "Others have the rest of this queue." : found?.size ? "This queue is done." : "No image is in this queue."),
-    make("p", { class: "muted" }, found ? `${count(found.answered)} of ${count(found.images)} images answered, ${count(found.flagged_answered)} of ${count(found.flagged)} flagged ones.` : ""),
+    make("h2", {}, progress?.left ? "Others have the rest of this queue." : progress?.size ? "This queue is done." : "No image is in this queue."),
+    make("p", { class: "muted" }, progress ? `${count(progress.answered)} of ${count(progress.images)} images answered, ${count(progress.flagged_answered)} of ${count(progress.flagged)} flagged ones.` : ""),
+    isOfFindings ? make("p", { class: "muted" }, "Answers of other queues count here, too. Answered shows these images again, for example to leave out a copy.") : null,
     make("div", { class: "offers" }, ...offers),
-    found?.answered ? rescanOffer() : null,
+    progress?.answered ? rescanOffer() : null,
   ].filter(Boolean));
   place.hidden = false;
   place.focus();
   clearTimeout(state.looking);
-  if (found?.left) state.looking = setTimeout(() => { if (!state.card && !document.querySelector("dialog[open]")) restart(); }, LOOK_AGAIN);
+  if (progress?.left) state.looking = setTimeout(() => { if (!state.card && !document.querySelector("dialog[open]")) restart(); }, LOOK_AGAIN);
 }
 
 // answers
@@ -154,7 +157,7 @@ const doOnCard = {
     if (card.members) { toast("Leave the groups to see an image at full size."); return; }
     if (card.error) { toast("This image cannot be read."); return; }
     const labels = [...new Set([card.given, ...(card.mode === "audit" ? card.top.map((each) => each.label) : [card.suggested])])];
-    showOriginal(card, ask("/near", { row: card.row, labels: labels.filter((each) => each !== null) }).then((found) => found.near));
+    showOriginal(card, ask("/near", { row: card.row, labels: labels.filter((each) => each !== null) }).then((reply) => reply.near));
   },
   regroup() { showCard(state.card, state, act); },
 };
@@ -247,6 +250,12 @@ function openNote() {
   }, { once: true });
 }
 
+byId("note-text").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+  event.preventDefault();
+  byId("note-dialog").close("ok");
+});
+
 function showNote() {
   byId("note-shown").hidden = !state.note;
   byId("note-shown").textContent = state.note;
@@ -278,10 +287,11 @@ let refreshing = 0;
 function refresh() {
   clearTimeout(refreshing);
   refreshing = setTimeout(async () => {
-    const found = await ask("/alive", { ...filters.spec(), reviewer: state.reviewer }).catch(() => null);
-    if (!found) return;
-    showBar(found);
-    showRescan(found.rescan);
+    const progress = await ask("/alive", { ...filters.spec(), reviewer: state.reviewer }).catch(() => null);
+    if (!progress) return;
+    showBar(progress);
+    filters.showLeft(progress.findings);
+    showRescan(progress.rescan);
   }, 300);
 }
 
@@ -290,6 +300,10 @@ function refresh() {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape" && filters.close()) {
+    event.preventDefault();
+    return;
+  }
   // a field of a dialog keeps the focus for a moment after the dialog is closed
   if (event.target.matches?.("input, textarea, select") && !event.target.closest("dialog:not([open])")) return;
   const isPress = event.key === "Enter" || event.key === " ";

@@ -24,11 +24,11 @@ export function pick({ recent = [], addition = null } = {}) {
 }
 
 function show(recent = []) {
-  const asked = text.value.trim();
-  const { found, isAll } = search(asked);
-  const rows = asked ? found : [...new Set([...recent, ...found])];
+  const query = text.value.trim();
+  const { matches, isAll } = search(query);
+  const rows = query ? matches : [...new Set([...recent, ...matches])];
   const entries = rows.map((index) => entry(index, nameOf(index)));
-  if (extra && !asked) entries.unshift(entry(-1, extra));
+  if (extra && !query) entries.unshift(entry(-1, extra));
   list.replaceChildren(...entries);
   byId("picker-hint").textContent = rows.length === 0 ? "No class has this in its name."
     : isAll ? "" : `${total().toLocaleString("en-US")} classes; type more to narrow them down`;

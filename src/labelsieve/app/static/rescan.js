@@ -1,4 +1,4 @@
-// The strip that says how far a new scan is, and what starts it, ends it and goes on in its run.
+// The strip that shows the progress of a new scan, and what starts it, ends it and goes on in its run.
 
 import { ask } from "./api.js";
 import { byId, count, make, toast } from "./dom.js";
@@ -10,47 +10,47 @@ let before = "idle";
 let later = false;
 
 /** Shows what the server says of a new scan, and asks again while one runs. */
-export function showRescan(found) {
+export function showRescan(status) {
   clearTimeout(watching);
-  const runs = found.state === "running" || found.state === "stopping";
+  const runs = status.state === "running" || status.state === "stopping";
   if (runs) {
     later = false;
     watching = setTimeout(() => ask("/rescan", { do: "status" }).then(showRescan, () => {}), OFTEN);
   }
   const place = byId("rescan");
-  place.hidden = found.state === "idle" || (found.state === "done" && later);
-  place.classList.toggle("failed", found.state === "failed");
-  if (found.state === "running" && before === "running") showLine(place, found);  // its button keeps the focus
-  else if (!place.hidden) place.replaceChildren(...inside[found.state](found));
-  if (before === "running" && found.state === "done") toast("The new scan is done");
-  before = found.state;
+  place.hidden = status.state === "idle" || (status.state === "done" && later);
+  place.classList.toggle("failed", status.state === "failed");
+  if (status.state === "running" && before === "running") showLine(place, status);  // its button keeps the focus
+  else if (!place.hidden) place.replaceChildren(...inside[status.state](status));
+  if (before === "running" && status.state === "done") toast("The new scan is done");
+  before = status.state;
 }
 
-function showLine(place, found) {
-  place.querySelector(".text").textContent = `Scanning again: ${found.line}`;
-  place.querySelector(".meter").classList.toggle("unknown", found.share === null);
-  place.querySelector(".meter > span").style.width = `${100 * (found.share ?? 0)}%`;
+function showLine(place, status) {
+  place.querySelector(".text").textContent = `Scanning again: ${status.line}`;
+  place.querySelector(".meter").classList.toggle("unknown", status.share === null);
+  place.querySelector(".meter > span").style.width = `${100 * (status.share ?? 0)}%`;
 }
 
 const button = (text, onclick, kind = null) => make("button", { type: "button", class: kind, onclick }, text);
 
 const inside = {
-  running: (found) => [
-    make("span", { class: "said" }, make("span", { class: "text" }, `Scanning again: ${found.line}`), make("span", { class: "meter unknown", "aria-hidden": "true" }, make("span"))),
+  running: (status) => [
+    make("span", { class: "said" }, make("span", { class: "text" }, `Scanning again: ${status.line}`), make("span", { class: "meter unknown", "aria-hidden": "true" }, make("span"))),
     button("Cancel", () => act("cancel")),
   ],
   stopping: () => [make("span", { class: "said" }, "The new scan is being stopped.")],
-  failed: (found) => [make("span", { class: "said" }, `The new scan failed: ${found.error}`), button("Close", () => act("cancel"))],
-  done: (found) => [
-    make("span", { class: "said" }, `The new scan is done: ${count(found.flagged)} flagged labels.`),
-    button(`Go on in ${found.run}`, goOn, "primary"),
-    button("Later", () => { later = true; showRescan(found); }),
+  failed: (status) => [make("span", { class: "said" }, `The new scan failed: ${status.error}`), button("Close", () => act("cancel"))],
+  done: (status) => [
+    make("span", { class: "said" }, `The new scan is done: ${count(status.flagged)} flagged labels.`),
+    button(`Go on in ${status.run}`, goOn, "primary"),
+    button("Later", () => { later = true; showRescan(status); }),
   ],
 };
 
 async function act(what) {
-  const found = await ask("/rescan", { do: what }).catch((error) => { toast(error.message); });
-  if (found) showRescan(found);
+  const status = await ask("/rescan", { do: what }).catch((error) => { toast(error.message); });
+  if (status) showRescan(status);
 }
 
 async function goOn() {
@@ -62,13 +62,13 @@ async function goOn() {
 /** Returns what offers a new scan, to be put into a page; `close` is called once it began. */
 export function rescanOffer(close = () => {}) {
   const place = make("section", { class: "again" }, make("h3", {}, "Scan again"));
-  ask("/rescan", { do: "look" }).then((found) => place.append(...offered(found, close)), (error) => place.append(make("p", {}, error.message)));
+  ask("/rescan", { do: "look" }).then((status) => place.append(...offered(status, close)), (error) => place.append(make("p", {}, error.message)));
   return place;
 }
 
-function offered(found, close) {
-  if (found.state === "running" || found.state === "stopping") return [make("p", { class: "muted" }, "A new scan runs; the line at the top says how far it is.")];
-  if (found.state === "done") return [make("p", {}, `A new scan is done: ${count(found.flagged)} flagged labels.`), button(`Go on in ${found.run}`, goOn, "primary")];
+function offered(status, close) {
+  if (status.state === "running" || status.state === "stopping") return [make("p", { class: "muted" }, "A new scan runs; the line at the top shows its progress.")];
+  if (status.state === "done") return [make("p", {}, `A new scan is done: ${count(status.flagged)} flagged labels.`), button(`Go on in ${status.run}`, goOn, "primary")];
   const begin = async () => {
     const begun = await ask("/rescan", { do: "start" }).catch((error) => { toast(error.message); });
     if (!begun) return;
@@ -76,10 +76,10 @@ function offered(found, close) {
     close();
   };
   const start = button("Scan again", begin);
-  start.disabled = Boolean(found.why_not) || !found.new;
-  const images = found.new === 1 ? "1 image has an answer" : `${count(found.new)} images have answers`;
-  const said = found.why_not ? `Not possible here: ${found.why_not}.`
-    : found.new ? `${images} that the scan did not know. A new scan takes what is answered as known and writes a folder of its own; this run stays as it is. The audit starts over.`
+  start.disabled = Boolean(status.why_not) || !status.new;
+  const images = status.new === 1 ? "1 image has an answer" : `${count(status.new)} images have answers`;
+  const message = status.why_not ? `Not possible here: ${status.why_not}.`
+    : status.new ? `${images} that the scan did not know. A new scan takes what is answered as known and writes a folder of its own; this run stays as it is. The audit starts over.`
       : "No answer yet that the scan did not know.";
-  return [make("p", { class: "muted" }, said), start];
+  return [make("p", { class: "muted" }, message), start];
 }

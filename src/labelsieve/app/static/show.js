@@ -14,7 +14,7 @@ export function showCard(card, state, act) {
   byId("main").hidden = false;
   byId("end").hidden = true;
   byId("main").classList.toggle("audit", card.mode === "audit");
-  byId("stage").replaceChildren(card.members ? grid(card, act) : beside(card, single(card, act)));
+  byId("stage").replaceChildren(card.members ? grid(card, act) : withOther(card, single(card, act)));
   byId("about").replaceChildren(...about(card));
   showTop(card, state, act);
   const drop = byId("actions").querySelector("[data-do=drop]");
@@ -36,8 +36,8 @@ function sized(image) {
   image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= TINY);
 }
 
-/** Puts the other image of a finding beside an image. */
-function beside(card, image) {
+/** Puts the other image of a finding next to an image. */
+function withOther(card, image) {
   const { finding } = card;
   if (!finding || finding.other === null) return image;
   const place = make("div", { class: "whole" });
@@ -50,14 +50,14 @@ function beside(card, image) {
     make("figure", {}, place, make("figcaption", { title: finding.other_id }, `${where}: ${finding.other_label}`)));
 }
 
-function found(finding) {
+function findingLines({ finding, answer }) {
   const sure = finding.score < 1 ? ` (${score(finding.score)})` : "";
-  const said = `${finding.title}${sure}${finding.other_id ? `: the other is ${finding.other_id}` : ""}`;
+  const text = `${finding.title}${sure}${finding.other_id ? `: the other is ${finding.other_id}` : ""}`;
   const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: `Leave out (d) leaves this image out of the corrected data; ${finding.other_id ? "the other one stays" : "that says nothing of its label"}.` };
   return [
-    make("p", { class: "badge found" }, said[0].toUpperCase() + said.slice(1)),
+    make("p", { class: "badge found" }, text[0].toUpperCase() + text.slice(1)),
     finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),
-    finding.drop && make("p", { class: "numbers does" }, does[finding.drop]),
+    finding.drop && make("p", { class: "numbers does" }, answer ? `${does[finding.drop]} It replaces the answer that is there.` : does[finding.drop]),
   ].filter(Boolean);
 }
 
@@ -87,7 +87,8 @@ function about(card) {
     const inside = card.members.filter((each) => !each.isOut).length;
     parts.push(make("p", { class: "badge group" }, `${inside} of ${card.members.length} look-alikes. Click those that do not belong.`));
   }
-  if (card.finding) parts.push(...found(card.finding));
+  if (card.is_alone) parts.push(make("p", { class: "badge group" }, "No look-alike of this image is left, so it is answered alone."));
+  if (card.finding) parts.push(...findingLines(card));
   const facts = [fact("Given", nameOf(card.given), "given")];
   if (card.mode !== "audit" && card.suggested !== null) {
     const isSame = card.suggested === card.given;
@@ -129,9 +130,9 @@ function fact(term, text, kind, more = "") {
 }
 
 function answered(answer) {
-  const said = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", "keep-one": "kept, its copies left out", unsure: "unsure" };
+  const texts = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", "keep-one": "kept, its copies left out", unsure: "unsure" };
   const note = answer.note ? ` · ${answer.note}` : "";
-  return `${answer.disputed ? "Disputed" : `Answered: ${said[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
+  return `${answer.disputed ? "Disputed" : `Answered: ${texts[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
 }
 
 /** Shows the classes on the keys 1 to 3, and the recent ones on 4 to 9. */
@@ -191,7 +192,7 @@ export function showOriginal(card, near) {
     strips,
   );
   dialog.showModal();
-  near.then((found) => strips.replaceChildren(...found.map((each) => strip(each, card, image))), () => {});
+  near.then((groups) => strips.replaceChildren(...groups.map((each) => strip(each, card, image))), () => {});
 }
 
 /** Scrolls a view of an image, pixel by pixel, to the box in it. */

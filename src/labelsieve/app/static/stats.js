@@ -6,14 +6,14 @@ import { nameOf } from "./names.js";
 import { rescanOffer } from "./rescan.js";
 
 /** Shows done, left, rate and time left of the queue. */
-export function showBar(found) {
-  const share = found.done === null ? 0 : found.size ? found.done / found.size : 1;
+export function showBar(progress) {
+  const share = progress.done === null ? 0 : progress.size ? progress.done / progress.size : 1;
   byId("meter").firstElementChild.style.width = `${100 * share}%`;
   byId("meter").setAttribute("aria-valuenow", String(Math.round(100 * share)));
-  const parts = found.done === null ? [`${count(found.left)} in this state`] : [`${count(found.done)} done`, `${count(found.left)} left`];
-  if (found.seconds_each !== null) {
-    parts.push(`${found.seconds_each.toFixed(found.seconds_each < 10 ? 1 : 0)} s each`);
-    if (found.left) parts.push(`${duration(found.seconds_left)} to go`);
+  const parts = progress.done === null ? [`${count(progress.left)} in this state`] : [`${count(progress.done)} done`, `${count(progress.left)} left`];
+  if (progress.seconds_each !== null) {
+    if (progress.left) parts.push(`${duration(progress.seconds_left)} to go`);
+    parts.push(`${progress.seconds_each.toFixed(progress.seconds_each < 10 ? 1 : 0)} s each`);  // last: a phone may cut it
   }
   byId("progress-text").textContent = parts.join(" · ");
 }
@@ -21,8 +21,8 @@ export function showBar(found) {
 /** Opens the dialog. */
 export async function openStats(start) {
   const dialog = byId("stats");
-  const found = await ask("/precision", {});
-  const { flags } = found;
+  const precision = await ask("/precision", {});
+  const { flags } = precision;
   const close = make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
   const proved = make("section", { class: "proved" }, make("h3", {}, "What the audit proves"), make("p", { class: "muted" }, "Counting …"));
   ask("/guarantees", {}).then((reply) => showProved(proved, reply.sentences), (error) => showProved(proved, [{ text: error.message, assumption: "" }]));
@@ -35,10 +35,10 @@ export async function openStats(start) {
     proved,
     rescanOffer(() => dialog.close()),
     make("div", { class: "tables" },
-      table("By p_clean", "p_clean", found.by_p_clean.filter((row) => row.answered), (row) => `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`),
-      table("Flags by given class", "Class", found.by_class, (row) => nameOf(row.label)),
-      people(found.reviewers)),
-    make("p", { class: "muted" }, `${count(start.images)} images, ${count(start.flagged)} flagged, ${count(start.unreadable)} unreadable; ${count(found.reviewers.audited)} audited`),
+      table("By p_clean", "p_clean", precision.by_p_clean.filter((row) => row.answered), (row) => `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`),
+      table("Flags by given class", "Class", precision.by_class, (row) => nameOf(row.label)),
+      people(precision.reviewers)),
+    make("p", { class: "muted" }, `${count(start.images)} images, ${count(start.flagged)} flagged, ${count(start.unreadable)} unreadable`),
   );
   dialog.showModal();
 }
@@ -63,13 +63,13 @@ function bar(share) {
   return make("span", { class: "share" }, make("span", { class: "track", "aria-hidden": "true" }, inside), percent(share));
 }
 
-function people(found) {
-  const rows = found.answers.map((each) => make("tr", {}, make("th", { scope: "row" }, each.name), make("td", {}, count(each.answers))));
+function people(reviewers) {
+  const rows = reviewers.answers.map((each) => make("tr", {}, make("th", { scope: "row" }, each.name), make("td", {}, count(each.answers))));
   const parts = [make("h3", {}, "Reviewers"), make("table", {}, make("tbody", {}, ...rows))];
-  if (found.shared) {
-    const kappa = found.kappa === null ? "" : `, kappa ${found.kappa.toFixed(2)}`;
-    const agree = found.agree === null ? "" : `: they agree on ${percent(found.agree)}${kappa}`;
-    parts.push(make("p", {}, `${count(found.shared)} images have answers of more than one reviewer${agree}`));
+  if (reviewers.shared) {
+    const kappa = reviewers.kappa === null ? "" : `, kappa ${reviewers.kappa.toFixed(2)}`;
+    const agree = reviewers.agree === null ? "" : `: they agree on ${percent(reviewers.agree)}${kappa}`;
+    parts.push(make("p", {}, `${count(reviewers.shared)} images have answers of more than one reviewer${agree}`));
   }
   return make("section", {}, ...parts);
 }
