@@ -187,8 +187,46 @@ def test_the_table_of_changes_is_whole() -> None:
     assert len(CHANGES) == 20 + 2  # a change of either kind that the code has a place for, an experiment, a number
 
 
+SCRIPT = re.compile(
+    r"(?P<comment>//[^\n]*|/\*.*?\*/)"
+    r"|(?P<string>\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)"
+    r"|(?:(?<=[(!])|(?<=: ))/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n*])+/",  # a pattern, which may contain quotes
+    re.DOTALL,
+)
+"""Comments, strings and patterns of a script."""
+
+DECLARED = re.compile(
+    r"\b(?:const|let|var)\s+(?:\{([^{}]*)\}|\[([^\[\]]*)\]|(\w+))"  # a variable, or several
+    r"|\bclass\s+(\w+)|\bfunction\s+(\w+)\s*\(((?:[^()]|\([^()]*\))*)\)"
+    r"|(\w+)\s*=>|\(([^()]*)\)\s*=>"
+    r"|^\s+(?:async\s+)?(\w+)\(([^()]*)\)\s*\{|\bthis\.(\w+)\s*=[^=]",  # a method, an attribute
+    re.MULTILINE,
+)
+"""The names that a script declares, each in a group, or several with defaults."""
+
+
+def prose_of_script(path: Path) -> Iterator[str]:
+    """Yields comments and strings of a script, without code that they quote and without strings of one word."""
+    for token in SCRIPT.finditer(path.read_text(encoding="utf-8")):
+        if token["comment"]:
+            yield re.sub(r"`[^`\n]*`", "", token["comment"])
+        elif token["string"] and " " in token["string"]:
+            yield re.sub(r"\$\{[^{}]*\}", "", token["string"])
+
+
+def names_of_script(path: Path) -> set[str]:
+    """Returns the names that a script declares."""
+    code = SCRIPT.sub('""', path.read_text(encoding="utf-8"))
+    groups = (group for match in DECLARED.finditer(code) for group in match.groups() if group)
+    parts = (part.partition("=")[0].rpartition(":")[2] for group in groups for part in group.split(","))
+    return {name for part in parts for name in re.findall(r"\w+", part)}
+
+
 def prose(path: Path) -> Iterator[str]:
     """Yields what a person reads in a file, without code that it quotes and without strings of one word."""
+    if path.suffix == ".js":
+        yield from prose_of_script(path)
+        return
     if path.suffix != ".py":
         yield re.sub(r"`[^`\n]*`|\{[{%].*?[%}]\}|class=\"[^\"]*\"", "", path.read_text(encoding="utf-8"))
         return
@@ -202,7 +240,7 @@ def prose(path: Path) -> Iterator[str]:
 def used_words() -> Iterator[tuple[str, str]]:
     """Yields files and the banned words in them, in the singular."""
     docs = [page for page in (ROOT / "docs").rglob("*.md") if (ROOT / "docs" / "results") not in page.parents]
-    sources = [path for kind in ("*.py", "*.jinja") for path in (ROOT / "src" / "labelsieve").rglob(kind)]
+    sources = [path for kind in ("*.py", "*.jinja", "*.js") for path in (ROOT / "src" / "labelsieve").rglob(kind)]
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *docs, *sources):
         for text in prose(path):
             for word in re.findall(rf"\b(?:{BANNED})\b", text, re.IGNORECASE):
@@ -220,6 +258,10 @@ def used_names() -> Iterator[tuple[str, str]]:
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))  # those in f-strings, too
         names = {getattr(node, field, None) for node in nodes for field in ("id", "arg", "attr", "name", "asname")}
         for name in {name for name in names if isinstance(name, str)} | {path.stem}:
+            if re.fullmatch(BANNED_NAMES, name):
+                yield path.relative_to(root).as_posix(), name
+    for path in root.rglob("*.js"):
+        for name in names_of_script(path) | {path.stem}:
             if re.fullmatch(BANNED_NAMES, name):
                 yield path.relative_to(root).as_posix(), name
 

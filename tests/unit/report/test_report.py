@@ -243,7 +243,8 @@ def test_says_how_to_see_the_rest(tmp_path: Path) -> None:
     assert [row["data-given"] for row in page.all("a") if "data-suggested" in row] == ["0"]
     assert "The flagged images of this page by given label" in page.words and "3 on this page" in page.words
     whole = render(tmp_path, [0] * 6, [0.4, 0.9, 0.1, 0.3, 0.2, 0.8], record=record)
-    assert "For all" not in whole.words and "on this page" not in re.sub("read this page|images on this page and", "", whole.words)
+    words = re.sub("read this page|images on this page and", "", whole.words)
+    assert "For all" not in words and "on this page" not in words
 
 
 def test_one_estimate_of_the_wrong_labels(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_one_estimate_of_the_wrong_labels(tmp_path: Path) -> None:
 
 def test_the_audit_leads_and_the_estimate_of_the_model_follows(tmp_path: Path) -> None:
     verdicts, images = make([0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8], record={**RECORD, "estimate": ESTIMATE})
-    counts = {"confidence": 0.95, "images": 4, "flagged": 2, "answered": 1, "found": 1, "unsure": 0}
+    counts: dict[str, Any] = {"confidence": 0.95, "images": 4, "flagged": 2, "answered": 1, "found": 1, "unsure": 0}
     audited = Statement(**counts, audited=3, left=Interval(1, 0, 2), at_most=2, sentences=(Sentence("At most 2."),))
     unaudited = Statement(**counts, audited=0, sentences=(Sentence("Nothing was audited."),))
 

@@ -45,10 +45,10 @@
     find("volatile").hidden = kept;
     showMark(index);
     showTally();
-    find("said").textContent = `${id}: ${said(id) ?? "mark removed"}`;
+    find("said").textContent = `${id}: ${markText(id) ?? "mark removed"}`;
   }
 
-  const said = (id) => (labels.has(id) ? `${marks.get(id)}, ${labels.get(id)} is right` : marks.get(id));
+  const markText = (id) => (labels.has(id) ? `${marks.get(id)}, ${labels.get(id)} is right` : marks.get(id));
 
   // ---- The right class, by its name ----
   const byName = new Map(names.map((name) => [name.trim().toLowerCase(), name]));
@@ -83,7 +83,7 @@
     const mark = markOf(cards[index]);
     if (mark) items[index].dataset.marked = mark;
     else delete items[index].dataset.marked;
-    items[index].querySelector(".about").dataset.said = said(cards[index].id) ?? "";
+    items[index].querySelector(".about").dataset.said = markText(cards[index].id) ?? "";
     press(items[index].querySelectorAll("[data-mark]"), mark);
     if (dialog.open && index === current) showInDialog(index);
   }
@@ -129,15 +129,15 @@
   }
 
   const CHECKS = {
-    given: (card, wanted) => wanted.given === "" || card.given === Number(wanted.given),
-    suggested: (card, wanted) => wanted.suggested === "" || card.suggested === Number(wanted.suggested),
-    status: (card, wanted) => wanted.status === "" || card.flagged === (wanted.status === "flagged"),
-    mark: (card, wanted) => wanted.mark === "" || (marks.get(card.id) ?? "none") === wanted.mark,
-    quality: (card, wanted) => card.quality >= wanted.from && card.quality <= wanted.to,
-    text: (card, wanted) => wanted.text === "" || `${card.id} ${card.image ?? ""}`.toLowerCase().includes(wanted.text),
+    given: (card, chosen) => chosen.given === "" || card.given === Number(chosen.given),
+    suggested: (card, chosen) => chosen.suggested === "" || card.suggested === Number(chosen.suggested),
+    status: (card, chosen) => chosen.status === "" || card.flagged === (chosen.status === "flagged"),
+    mark: (card, chosen) => chosen.mark === "" || (marks.get(card.id) ?? "none") === chosen.mark,
+    quality: (card, chosen) => card.quality >= chosen.from && card.quality <= chosen.to,
+    text: (card, chosen) => chosen.text === "" || `${card.id} ${card.image ?? ""}`.toLowerCase().includes(chosen.text),
   };
-  const fits = (card, wanted, except = "") =>
-    Object.entries(CHECKS).every(([name, check]) => name === except || check(card, wanted));
+  const fits = (card, chosen, except = "") =>
+    Object.entries(CHECKS).every(([name, check]) => name === except || check(card, chosen));
 
   // What a list would show if this entry were chosen, the other filters being as they are.
   const VALUES = {
@@ -147,14 +147,14 @@
     status: (card) => (card.flagged ? "flagged" : "near"),
   };
   const plainNames = new Map([...filter.querySelectorAll("option")].map((option) => [option, option.textContent]));
-  function showCounts(wanted) {
+  function showCounts(chosen) {
     for (const [name, value] of Object.entries(VALUES)) {
       const list = filter.elements[name];
       if (!list) continue;
       const counts = new Map();
       let total = 0;
       for (const card of cards) {
-        if (!fits(card, wanted, name)) continue;
+        if (!fits(card, chosen, name)) continue;
         counts.set(String(value(card)), (counts.get(String(value(card))) ?? 0) + 1);
         total += 1;
       }
@@ -202,17 +202,17 @@
   }
 
   function apply() {
-    const wanted = criteria();
-    if (wanted.sort !== sorted) {
-      sequence.sort(compare(wanted.sort));
+    const chosen = criteria();
+    if (chosen.sort !== sorted) {
+      sequence.sort(compare(chosen.sort));
       gallery.append(...sequence.map((index) => items[index])); // moving a card takes its focus, hence only when needed
-      sorted = wanted.sort;
+      sorted = chosen.sort;
     }
-    order = sequence.filter((index) => fits(cards[index], wanted));
+    order = sequence.filter((index) => fits(cards[index], chosen));
     const visible = new Set(order);
     items.forEach((item, index) => { item.hidden = !visible.has(index); });
     find("empty").hidden = order.length > 0;
-    showCounts(wanted);
+    showCounts(chosen);
     keepFilters();
     find("shown").textContent = `${order.length.toLocaleString("en")} of ${cards.length.toLocaleString("en")} images shown`;
     if (order.length && !visible.has(current)) activate(order[0]);
@@ -349,7 +349,7 @@
     const inside = area ? `box of ${pixels(...[area[2] - area[0], area[3] - area[1]].map(Math.round))} in ` : "";
     find("large-size").textContent = size ? `${inside}${pixels(...size)} pixels` : "";
     image.onload = () => {
-      if (area) return; // drawn as large as it was wanted
+      if (area) return; // drawn as large as the view
       const { naturalWidth: width, naturalHeight: height } = image;
       if (size && width < size[0]) find("large-size").textContent += `, shown from ${pixels(width, height)}`;
       find("whole").hidden = width <= box.clientWidth && height <= box.clientHeight;
@@ -357,7 +357,7 @@
     image.src = source;
   }
 
-  /** Shows the image file itself once it is loaded; the thumbnail stays where the file is gone or of another kind. */
+  /** Shows the image file itself once it is loaded; the thumbnail stays where the file is missing or of another kind. */
   function loadFile(index) {
     const loader = new Image();
     loader.onload = () => {
@@ -442,7 +442,7 @@
     find("large-rank").textContent = card.rank.toLocaleString("en");
     if (!dialog.open) {
       dialog.showModal();
-      find("close").focus({ preventScroll: true }); // not by `autofocus`, which browsers act upon, and complain of, when the page is loaded
+      find("close").focus({ preventScroll: true }); // not by `autofocus`, which browsers obey, and complain of, when the page is loaded
     }
     dialog.scrollTop = 0;
     showInDialog(index);
