@@ -83,7 +83,11 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
         (_FIT + "prior_confusion", _even_confusion),
         (_NOISE + "prior_confusion", _even_confusion),
     ),
-    "no instance-dependent noise": ((_FIT + "INSTANCE_GAIN", math.inf),),
+    "no instance-dependent noise": (
+        (_FIT + "INSTANCE_GAIN", math.inf),
+        (_FIT + "INSTANCE_GAIN_OVER_SYMMETRIC", math.inf),
+    ),
+    "symmetric where no confusion shows": ((_FIT + "INSTANCE_GAIN_OVER_SYMMETRIC", math.inf),),
     "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),
 }
 NOISES = ("sym2", "sym4", "pair3", "inst4")

@@ -49,7 +49,7 @@ class DetectorInputs:
         annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
         test: T images to classify at the end, whose labels are never read and by which nothing is chosen; or None.
         unreviewed_labels: Shape (N,): the labels as they were given before a review corrected some of `labels`; None
-            where there was none. A review corrects what is most suspicious, so only these tell how many labels are wrong.
+            where there was none. A review corrects what is most suspicious; only these tell how many labels are wrong.
     """
 
     features: ImageFeatures

@@ -64,8 +64,8 @@ LEAST_GAIN = 2.0
 PAIR_GAIN = 0.6
 # Instance-dependent noise has to explain labels better than classes do, by so many nats for each wrong label.
 INSTANCE_GAIN = 0.2
-# And better than symmetric noise does, by so many for each label, where few images a class show no confusion of them: by
-# up to 0.1 it does of right labels of three images a class, too, since the evidence errs on similar classes.
+# And better than symmetric noise does, by so many for each label, where few images a class show no confusion of them.
+# By 0.1 it does of right labels of three images a class, too, since the evidence errs on similar classes.
 INSTANCE_GAIN_OVER_SYMMETRIC = 0.15
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
