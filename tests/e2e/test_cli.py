@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelsieve.cli import VERBS, main
-from labelsieve.core.errors import UsageError
+from labelsieve.core.errors import SettingsError, UsageError
 from labelsieve.core.locks import locked
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.scores import Scores
@@ -141,7 +142,10 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
             "an integer or auto for --batch-size, got 9.5; see",
         ),
         (["scan", "x", "--out", "run", "--logit-scale", "e"], "expected a number for --logit-scale, got e; see"),
-        (["noise", "x", "--out", "y", "--kind", "pair", "--rate", "1/2"], "a number for --rate, got 1/2; see"),
+        (
+            ["noise", "x", "--out", "y", "--kind", "pair", "--rate", "1/2"],
+            "--rate as a share such as 10% or 0.1, got 1/2; see",
+        ),
         (["scan", "photos", "--out"], "expected a value for --out, found none; see"),
         (["scan", "--epoch", "3"], "missing SOURCE; "),
         (["report", "--max-images", "3"], "missing RUN; "),
@@ -189,7 +193,10 @@ def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["adapt", "{run}", "--out", "m", "--validation", "2"], "expected --validation from 0 to below 1, got 2.0; "),
-        (["adapt", "{run}", "--out", "m", "--drop-at", "120%"], "expected --drop-at from 0 to 1, got 1.2\n"),
+        (
+            ["adapt", "{run}", "--out", "m", "--drop-at", "120%"],
+            "expected --drop-at from 0 to 1, got 1.2; a share such as 10% or 0.1\n",
+        ),
         (["export", "{run}", "--format", "imagefolder", "--out", "x", "--drop-at=-1"], "expected --drop-at from 0 to "),
         (
             ["export", "{run}", "--format", "csv", "--drop-at", "0.5", "--out", "x"],
@@ -230,8 +237,32 @@ def test_a_share_may_be_a_percentage() -> None:
         0.05,
     )
     assert parsed("noise", "x", "--kind", "pair", "--rate", "40%", "--out", "y.parquet").rate == 0.4
-    with pytest.raises(UsageError, match="expected a number for --percentile, got 99%"):
-        parsed("scan", "x", "--out", "y", "--detector", "aum", "--percentile", "99%")
+    audit = parsed("audit", "run", "--confidence", "99 %", "--at-most=1%", "--false_flags", "10%")
+    assert (audit.confidence, audit.at_most, audit.false_flags) == (0.99, 0.01, 0.1)
+    assert (parsed("review", "run", "--overlap", "0%").overlap, parsed("audit", "run").confidence) == (0, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("adapt run --out m --validation abc", "expected --validation as a share such as 10% or 0.1, got abc; see"),
+        ("adapt run --out m --validation 10", "--validation from 0 to below 1, got 10.0; a share such as 10% or 0.1"),
+        ("noise x --kind pair --out y.csv --rate -5%", "--rate from 0 to below 1, got -0.05; a share, such as 0.1"),
+        ("scan x --out y --box-margin=5,5%", "expected --box-margin as a share such as 10% or 0.1, got 5,5%"),
+        ("scan x --out y --detector small-loss --noise-rate=%", "--noise-rate as a share such as 10% or 0.1, got %"),
+        ("scan x --out y --detector aum --percentile 99%", "expected a number for --percentile, got 99%"),
+        ("scan x --out y --weight-decay 5%", "expected a number for --weight-decay, got 5%"),
+    ],
+)
+def test_a_wrong_share_says_how_to_write_one(words: str, said: str) -> None:
+    verb, *rest = words.split()
+    with pytest.raises((UsageError, SettingsError), match=re.escape(said)):
+        VERBS[verb].parse(rest, prog=f"labelsieve {verb}")
+
+
+def test_the_help_has_shares_as_percentages(run: Run) -> None:
+    for verb, default in (("audit", "95%"), ("review", "0%")):
+        assert f"(default: {default})" in " ".join(run(verb, "--help")[1].replace("│", " ").split())
 
 
 # ---------------------------------------------------------------- scan

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.padding import Padding
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, OptionalText, Percentage, RunFolder, percentage
+from labelsieve.commands.base import SHARE, Command, OptionalFalseFlags, OptionalText, RunFolder
 from labelsieve.commands.run_data import load_reviews
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import plain
+from labelsieve.core.validation import AtMost, Confidence
 from labelsieve.report.printing import Unbroken
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class Audit(Command):
     """
 
     run_folder: RunFolder
-    confidence: Annotated[str, arg(metavar="SHARE")] = "95%"
-    at_most: Percentage = None
-    false_flags: Percentage = None
+    confidence: Annotated[Confidence, SHARE] = 0.95
+    at_most: Annotated[AtMost | None, arg(metavar="SHARE", help_behavior_hint="(optional)")] = None
+    false_flags: OptionalFalseFlags = None
     source: OptionalText = None
 
     def run(self, console: Console) -> None:
@@ -46,18 +47,15 @@ class Audit(Command):
         from labelsieve.review.audit import statement
         from labelsieve.verdicts import AUDIT, Verdicts
 
-        confidence = percentage(self.confidence, "--confidence")
-        at_most = None if self.at_most is None else percentage(self.at_most, "--at-most")
-        false_flags = None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)
         reviews, contents = load_reviews(self.run_folder, verdicts, source=self.source, progress=progress)
         result = statement(
             verdicts,
             reviews,
-            confidence=confidence,
+            confidence=self.confidence,
             contents=contents,
-            at_most=at_most,
-            false_flags=false_flags,
+            at_most=self.at_most,
+            false_flags=self.false_flags,
         )
         self._print(result, console)
         progress.say(self._written(result) or f"wrote {self.run_folder / AUDIT}")

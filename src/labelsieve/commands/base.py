@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -13,8 +12,8 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.parsing import read
-from labelsieve.core.errors import RunError, SettingsError, UsageError, shown
-from labelsieve.core.validation import Limit, Seed, check_ranges
+from labelsieve.core.errors import RunError, SettingsError, UsageError
+from labelsieve.core.validation import FalseFlags, Limit, Seed, check_ranges
 from labelsieve.data.boxes import BoxMargin
 
 if TYPE_CHECKING:
@@ -27,13 +26,15 @@ if TYPE_CHECKING:
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off by default: `--resume`, without a `--no-resume`."""
 OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
-Percentage = Annotated[str | None, arg(metavar="SHARE", help_behavior_hint="(optional)")]
+OptionalFalseFlags = Annotated[FalseFlags | None, arg(metavar="SHARE", help_behavior_hint="(optional)")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 # the option may be repeated, with several files each time
 MarkOption = Annotated[
     UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE ...", help_behavior_hint="(optional)")
 ]
 """CSVs of marks or logs of answers: `--marks a.csv b.csv`, or `--marks a.csv --marks b.csv`."""
+SHARE = arg(metavar="SHARE", help_behavior_hint=lambda default: f"(default: {100 * float(default):.12g}%)")
+"""Has the help of a share show its default as a percentage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,30 +336,6 @@ def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] 
 def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
     """Returns the files of a `MarkOption`; None if there are none."""
     return [path for paths in option for path in paths] or None
-
-
-def percentage(text: str, option: str) -> float:
-    """Parses a share: `10%`, `10 %` or `0.1`.
-
-    Args:
-        text: Value of the option.
-        option: Name of the option, for the message.
-
-    Raises:
-        UsageError: The value is not from 0 to 1.
-
-    Example:
-        >>> percentage("2.5%", "--overlap"), percentage("0.1", "--overlap")
-        (0.025, 0.1)
-    """
-    number, sign, unread = text.strip().partition("%")
-    try:
-        share = float(number) / (100 if sign else 1)
-    except ValueError:
-        share = math.nan
-    if unread.strip() or not 0 <= share <= 1:
-        raise UsageError(f"expected a share such as 10% or 0.1 for {option}, got {shown(text)}")
-    return share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,10 @@ from labelsieve.commands.base import (
     Command,
     Flag,
     MarkOption,
+    OptionalFalseFlags,
     OptionalText,
-    Percentage,
     RunFolder,
     mark_files,
-    percentage,
     review_files,
 )
 from labelsieve.commands.output_checks import check_not_input, check_outside_source
@@ -57,7 +56,7 @@ class Export(Command):
     drop_at: Share = 1.0
     copy: Flag = False
     overwrite: Flag = False
-    false_flags: Percentage = None
+    false_flags: OptionalFalseFlags = None
     source: OptionalText = None
 
     def run(self, console: Console) -> None:
@@ -73,7 +72,7 @@ class Export(Command):
         verdicts = Verdicts.load(self.run_folder)
         check_not_input(self.out, run=self.run_folder, source=source_of(verdicts, self.source))
         if self.false_flags is not None:
-            verdicts = self._flagged_again(verdicts, percentage(self.false_flags, "--false-flags"), progress)
+            verdicts = self._flagged_again(verdicts, self.false_flags, progress)
         images = self._images(verdicts, progress)
         path = export(
             verdicts,

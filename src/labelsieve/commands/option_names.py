@@ -6,7 +6,7 @@ Settings have the names of Python in the messages of all other modules, since th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_origin
 
@@ -17,7 +17,7 @@ from labelsieve.data.boxes import BoxMargin
 
 # An option with its form in Python behind it: --overwrite (overwrite=True).
 _IN_PYTHON = re.compile(r"(--[\w-]+) \(\w+=\w*\)")
-_PERCENTAGE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
+_PERCENTAGE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*%\s*")
 
 
 @contextmanager
@@ -39,17 +39,22 @@ def with_option_names(message: str, options: Iterable[Option]) -> str:
     """Returns a message in which the names of settings are those of options.
 
     Names of one word are replaced only where a message says what is expected of them, for they may be plain words.
+    Where a share is out of range, the message says how to write one.
 
     Args:
         message: The message.
         options: The options of the verb.
 
     Example:
+        >>> from dataclasses import replace
+        >>> from labelsieve.core.validation import Share
         >>> share = Option(name="drop_at", group="", kind=float, value=1, about="")
         >>> with_option_names("drop_at goes with imagefolder only; leave it out", [share])
         '--drop-at goes with imagefolder only; leave it out'
+        >>> with_option_names("expected overlap from 0 to 1, got 10", [replace(share, name="overlap", kind=Share)])
+        'expected --overlap from 0 to 1, got 10; a share such as 10% or 0.1'
     """
-    message = _IN_PYTHON.sub(r"\1", message)
+    message, options = _IN_PYTHON.sub(r"\1", message), list(options)
     for option in options:
         if option.is_positional:
             continue
@@ -58,34 +63,55 @@ def with_option_names(message: str, options: Iterable[Option]) -> str:
         if "_" not in option.name:  # without a range, "from 0" is said of other things than the option
             numbers = "from|above|" if range_of(option.kind) is not None else ""
             pattern = rf"(?<=^expected ){name}(?= (?:{numbers}to be one|to be of type|with) )"
-        message = re.sub(pattern, f"--{option.name.replace('_', '-')}", message)
+        message = re.sub(pattern, _flag(option), message)
+    for flag, limits in shares_of(options).items():
+        message = _with_example(message, flag, limits)
     return message
 
 
-def shares_as_numbers(args: Sequence[str], options: Iterable[Option]) -> list[str]:
+def shares_of(options: Iterable[Option]) -> dict[str, Range]:
+    """Returns the ranges of those options that are shares, by their flags, such as `--drop-at`."""
+    ranges = {_flag(each): range_of(each.kind) for each in options}
+    margin = range_of(BoxMargin)
+    return {flag: limits for flag, limits in ranges.items() if limits and (limits.maximum <= 1 or limits == margin)}
+
+
+def shares_as_numbers(args: Sequence[str], shares: Mapping[str, Range]) -> list[str]:
     """Returns arguments in which `10%` is `0.1`, if the option is a share.
 
     Args:
         args: The arguments after the verb.
-        options: The options of the verb.
+        shares: The options that are shares, from `shares_of`.
     """
-    shares = {each.name for each in options if _is_share(range_of(each.kind))}
     words: list[str] = []
     for word in args:
         name, sign, value = word.partition("=")
-        if _field_of(name) in shares and sign:
+        if sign and _dashed(name) in shares:
             words.append(f"{name}={_number(value)}")
         else:
-            words.append(_number(word) if words and _field_of(words[-1]) in shares else word)
+            words.append(_number(word) if words and _dashed(words[-1]) in shares else word)
     return words
 
 
-def _field_of(word: str) -> str:
-    return word.removeprefix("--").replace("-", "_") if word.startswith("--") else ""
+def example_of_share(limits: Range) -> str:
+    """Returns how to write a share in a range: `a share such as 10% or 0.1`."""
+    return f"a share such as {'10% or 0.1' if 0.1 in limits else '95% or 0.95'}"
 
 
-def _is_share(limits: Range | None) -> bool:
-    return limits is not None and (limits.maximum <= 1 or limits == range_of(BoxMargin))
+def _with_example(message: str, flag: str, limits: Range) -> str:
+    """Adds an example to a message that a share is out of range; beyond its maximum, in place of any other advice."""
+    match = re.fullmatch(rf"(expected {flag} {re.escape(str(limits))}, got (\S+?))(; .*)?", message)
+    if match is None or (match[3] and not float(match[2]) > limits.maximum):
+        return message
+    return f"{match[1]}; {example_of_share(limits)}"
+
+
+def _flag(option: Option) -> str:
+    return f"--{option.name.replace('_', '-')}"
+
+
+def _dashed(word: str) -> str:
+    return word.replace("_", "-")
 
 
 def _number(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any, TypeVar, get_origin
 import tyro
 
 from labelsieve.commands.help import options_of, show_help, wants_help
-from labelsieve.commands.option_names import names_of_options, shares_as_numbers
+from labelsieve.commands.option_names import example_of_share, names_of_options, shares_as_numbers, shares_of
 from labelsieve.core.errors import UsageError, did_you_mean, listed, shown
+from labelsieve.core.validation import Range
 from labelsieve.data.sources.table_formats import TABLES
 
 # Sections of tyro's errors that repeat the help, or are about Python.
@@ -55,16 +56,16 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
         show_help(kind, prog=prog, requested=help_word, default=default)
     start = tyro.MISSING_NONPROP if default is None else default
     stderr = io.StringIO()
-    words = list(args)
-    if any("%" in word for word in words):
-        words = shares_as_numbers(words, options_of(get_origin(kind) or kind, default))
+    shares = shares_of(options_of(get_origin(kind) or kind, default))
+    words = shares_as_numbers(args, shares)
     try:
         with redirect_stderr(stderr), names_of_options(kind, default):
             command: _CommandT = tyro.cli(kind, args=words, prog=prog, default=start)
     except SystemExit as end:
         if end.code != 2:
             raise
-        parts = [*map(_reworded, _error_parts(stderr.getvalue())), *_about_several_files(args)]
+        parts = [_reworded(part, shares) for part in _error_parts(stderr.getvalue())]
+        parts += _about_several_files(args)
         if "missing SOURCE" in parts and (moved := _source_first(args)):
             return read(kind, moved, prog=prog, default=default)
         raise UsageError("; ".join([*parts, f"see {prog} --help"])) from None
@@ -106,10 +107,10 @@ def _about_several_files(args: Sequence[str]) -> Iterator[str]:
         yield f'several files are one source as a pattern in quotes, such as "{Path(tables[0]).parent}/*.parquet"'
 
 
-def _reworded(message: str) -> str:
+def _reworded(message: str, shares: Mapping[str, Range]) -> str:
     """Rewords one part of an error of tyro like all other messages; unknown errors stay unchanged."""
     if match := _NOT_A_NUMBER.fullmatch(message):
-        return _no_number(**match.groupdict())
+        return _no_number(**match.groupdict(), limits=shares.get(match["option"]))
     if match := _INVALID_CHOICE.fullmatch(message):
         choices = [each.strip(" '") for each in match["choices"].split(",") if each.strip()]
         hint = did_you_mean(match["value"], choices)
@@ -130,12 +131,21 @@ def _reworded(message: str) -> str:
 
 
 def _no_number(
-    *, option: str, kinds: str | None, values: str | None, integer: str | None, real: str | None, digits: str | None
+    *,
+    option: str,
+    kinds: str | None,
+    values: str | None,
+    integer: str | None,
+    real: str | None,
+    digits: str | None,
+    limits: Range | None,
 ) -> str:
-    """Returns the message for a value that is not a number, or has far too many digits."""
+    """Returns the message for a value that is not a number, or has far too many digits; a share has limits."""
     names = (kinds or ("FLOAT" if real else "INT")).replace("{None}", "").strip("|").split("|")
     expected = " or ".join(_KINDS.get(name, name.strip("{}").replace(",", ", ")) for name in names)
     got = f"one of {int(digits):,} digits" if digits else shown((values or integer or real or "").strip("'\""))
+    if limits is not None:
+        return f"expected {option} as {example_of_share(limits)}, got {got}"
     return f"expected {expected} for {option}, got {got}"
 
 

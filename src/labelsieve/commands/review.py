@@ -10,10 +10,10 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder, percentage
+from labelsieve.commands.base import SHARE, Command, Flag, OptionalText, RunFolder
 from labelsieve.core.errors import UsageError
 from labelsieve.core.progress import Progress
-from labelsieve.core.validation import Range
+from labelsieve.core.validation import Range, Share
 
 Port = Annotated[int | None, Range(1, 65_535)]
 
@@ -38,7 +38,7 @@ class Review(Command):
 
     run_folder: RunFolder
     reviewer: OptionalText = None
-    overlap: Annotated[str, arg(metavar="SHARE")] = "0%"
+    overlap: Annotated[Share, SHARE] = 0.0
     no_audit: Flag = False
     source: OptionalText = None
     port: Annotated[Port, arg(metavar="N", help_behavior_hint="(optional)")] = None
@@ -46,7 +46,6 @@ class Review(Command):
 
     def run(self, console: Console) -> None:
         """Loads the run and its images, and serves the page until it is stopped."""
-        overlap = percentage(self.overlap, "--overlap")
         from labelsieve.app.other_split import OtherSplit
         from labelsieve.app.rescan import Rescan
         from labelsieve.app.serving import serve
@@ -66,7 +65,7 @@ class Review(Command):
             verdicts,
             images,
             self.run_folder,
-            overlap=overlap,
+            overlap=self.overlap,
             audit=not self.no_audit,
             other_split=None if compared is None else OtherSplit(compared, like=images),
             progress=progress,

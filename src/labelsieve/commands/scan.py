@@ -15,13 +15,12 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import (
     Against,
     Flag,
+    OptionalFalseFlags,
     OptionalText,
-    Percentage,
     RunOptions,
     Source,
     TestSet,
     load_model,
-    percentage,
 )
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
@@ -83,7 +82,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
-    false_flags: Percentage = None
+    false_flags: OptionalFalseFlags = None
     other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     image_defects: Flag = False
     out: Path
@@ -122,19 +121,15 @@ class Scan(RunOptions, Generic[SettingsT]):
         from labelsieve.review.earlier_audit import read_audit
         from labelsieve.review.earlier_review import check_reviewed
 
-        share = self._share_of_false_flags()
         if self.reviewed is None:
-            if share is not None:
+            if self.false_flags is not None:
                 raise UsageError(
                     "--false-flags goes with --reviewed RUN, a run that was audited; add it or leave it out"
                 )
-        elif share is None:
+        elif self.false_flags is None:
             check_reviewed(self.reviewed)
         else:
-            read_audit(self.reviewed, false_flags=share)
-
-    def _share_of_false_flags(self) -> float | None:
-        return None if self.false_flags is None else percentage(self.false_flags, "--false-flags")
+            read_audit(self.reviewed, false_flags=self.false_flags)
 
     def _load_and_scan(self, console: Console, *, stopped_at_report: bool) -> None:
         from labelsieve.report.html import write_report
@@ -167,7 +162,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             "detector": fingerprint(asdict(cast(Any, self.settings))),
         }
         recorded = (run.seed, run.rule.false_flags, bool(run.image_defects))
-        options = (self.seed, self._share_of_false_flags(), self.image_defects)
+        options = (self.seed, self.false_flags, self.image_defects)
         is_of_model = run.model.name in (None, absolute_name(self.model))  # features have none
         return (parts, recorded) == (requested, options) and is_of_model
 
@@ -209,7 +204,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             detector=self.settings,
             test=test,
             reviewed=self.reviewed,
-            false_flags=self._share_of_false_flags(),
+            false_flags=self.false_flags,
             against=against,
             image_defects=self.image_defects,
             **self.run_options(),

@@ -66,6 +66,11 @@ def _number(value: float) -> str:
 Seed = Annotated[int, Range(0, 2**63, below=True)]
 Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1, below=True, hint="a share, such as 0.1 for 10 %")]
+FalseFlags = Annotated[float, Range(0, 1, above=True, below=True)]
+AtMost = Annotated[
+    float, Range(0, 1, above=True, hint="that no label is wrong is known only once all of them are looked at")
+]
+Confidence = Annotated[float, Range(0.5, 1, below=True)]
 Limit = Annotated[int | None, Range(1, 1_000_000_000, hint="leave it out to take all images")]
 # Sketches are drawn in memory. The demonstration needs some of each class and kind of noise.
 SketchCount = Annotated[int, Range(1, 20_000)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.validation import Range, check_value
+from labelsieve.core.validation import AtMost, Confidence, FalseFlags, check_value
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold, calibration_rows, flag_threshold
 from labelsieve.review.guarantees import Side, lower_bound, missed_share, upper_bound, within, wrong_on_side
@@ -23,12 +23,6 @@ from labelsieve.review.sentences import no_threshold, sentences
 from labelsieve.review.state import Reviews
 from labelsieve.review.statement import RequestedBound, Statement
 from labelsieve.verdicts import Verdicts, ranks
-
-Confidence = Annotated[float, Range(0.5, 1, below=True)]
-AtMost = Annotated[
-    float, Range(0, 1, above=True, hint="that no label is wrong is known only once all of them are looked at")
-]
-FalseFlags = Annotated[float, Range(0, 1, above=True, below=True)]
 
 
 def statement(

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted, percent
-from labelsieve.core.validation import check_value
+from labelsieve.core.validation import FalseFlags, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.detect.scores import Scores
-from labelsieve.review.audit import FalseFlags, expected_wrong, sides_of
+from labelsieve.review.audit import expected_wrong, sides_of
 from labelsieve.review.conformal import calibration_rows, flag_threshold, right_needed
 from labelsieve.review.earlier_review import EarlierReview, check_reviewed, estimate_after
 from labelsieve.review.known_labels import Known, known_labels, rows_and_keys

@@ -415,8 +415,8 @@ def test_features_cannot_be_reviewed(run: Callable[..., tuple[int, str, str]], t
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--overlap", "lots"], 2, "expected a share such as 10% or 0.1 for --overlap, got lots"),
-        (["--overlap", "110%"], 2, "expected a share such as 10%"),
+        (["--overlap", "lots"], 2, "expected --overlap as a share such as 10% or 0.1, got lots; see"),
+        (["--overlap", "110%"], 1, "expected --overlap from 0 to 1, got 1.1; a share such as 10% or 0.1\n"),
         (["--port", "0"], 1, "port"),
         (["--reviewer", "x" * 201], 2, "expected at most 200 characters for --reviewer, got 201"),
         (["--port", "70000"], 1, "port"),
