@@ -393,7 +393,7 @@ def test_auto_takes_visual_prompts_where_nothing_else_would_learn(
     progress = Progress(Console(file=out, width=500))
     verdicts = run(images, tiny_clip, GMM(**FIXED, peft="auto"), progress=progress)
     assert verdicts.record["detector"]["resolved"]["peft"] == "vpt-deep"
-    assert "peft auto: visual prompts, since nothing else is left to train" in out.getvalue()
+    assert "peft auto: visual prompts; nothing else is left to train" in out.getvalue()
 
 
 @pytest.mark.slow

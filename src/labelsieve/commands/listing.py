@@ -95,7 +95,7 @@ def _entries_of_adapt() -> Iterator[tuple[str, str, str]]:
 def _peft(model: str | None) -> Iterator[tuple[str, str]]:
     from labelsieve.vlm.peft.registry import PEFT
 
-    yield "auto", "vpt-deep on an accelerator if the image encoder takes visual prompts, else none; none on a CPU"
+    yield "auto", "vpt-deep on an accelerator, or bitfit if the image encoder takes no visual prompts; none on a CPU"
 
     if model is None:
         total = PEFT.entries["full"].parameters

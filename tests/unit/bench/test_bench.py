@@ -1426,6 +1426,8 @@ SHIPPED = {
     "photos": 600,
     "photos-full": 72,
     "prompts-cifar100": 42,
+    "prompts-modules": 72,
+    "prompts-modules-cifar100": 8,
     "prompts-strong": 63,
     "strong": 2001,
     "strong-few": 576,
@@ -1564,7 +1566,10 @@ def test_bench_without_a_file_or_folder(run: Callable[..., tuple[int, str, str]]
         assert code == 2 and "expected FILE.toml or NAME, and --out DIR" in error
 
 
-@pytest.mark.parametrize("name", ["human", "peft", "phase1", "photos", "photos-full", "prompts-strong", "whole"])
+_RECORDED = ["human", "peft", "phase1", "photos", "photos-full", "prompts-modules", "prompts-strong", "whole"]
+
+
+@pytest.mark.parametrize("name", _RECORDED)
 def test_recorded_cells_are_those_of_the_shipped_experiments(name: str) -> None:
     folder = Path(__file__).parents[3] / "docs" / "results" / name
     experiment = read_experiment(name)

@@ -147,7 +147,7 @@ def test_a_busy_machine_gives_the_same_verdicts(
     if detector.peft == "auto":
         assert calm.record["detector"]["resolved"] == {"batch_size": 64, "peft": "none", "compile": "off"}
         assert (
-            "peft auto: the image encoder stays frozen, as always on a CPU; visual prompts (--peft vpt-deep) would "
+            "peft auto: the image encoder stays frozen, as always on a CPU; --peft vpt-deep (visual prompts) would "
             in printed
         )
 
@@ -163,7 +163,7 @@ def test_a_busy_machine_gives_the_same_verdicts(
 )
 def test_the_other_choice_is_counted(settings: Training, times: int, mini_clip: Any) -> None:
     for device, line in (
-        ("cpu", f"(--peft vpt-deep) would take about {times} times as long as reading the images once"),
+        ("cpu", f"--peft vpt-deep (visual prompts) would take about {times} times as long as reading the images once"),
         ("cuda", f"since there is an accelerator (cuda): about {times} times as long as reading the images once"),
     ):
         out = io.StringIO()

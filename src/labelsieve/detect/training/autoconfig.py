@@ -40,6 +40,8 @@ _MAX_FULL_RATE = 1e-2
 _PROBE_IMAGES = 16
 # Compiling takes a minute or so: `auto` asks for so many images to pass the encoder of a GPU in all.
 _MIN_IMAGES_TO_COMPILE = 200_000
+# What `auto` trains of an image encoder, the first that it takes.
+_MODULES = {"vpt-deep": "visual prompts", "bitfit": "all biases of the image encoder"}
 # A forward and a backward pass take about as long as so many forward passes.
 _FORWARD_AND_BACKWARD = 3
 
@@ -78,36 +80,38 @@ def frozen_batch(settings: PromptTraining, images: int) -> int:
 
 
 def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> str:
-    say, frozen_learns = engine.progress.say, settings.trains_something(peft="none")
-    if settings.visual_prompts and not is_compatible("vpt-deep", vlm):
-        why = f"the image encoder of {shown(vlm.name)} takes no visual prompts"
-        if not frozen_learns and is_compatible("bitfit", vlm):
-            say(f"peft auto: all biases of the image encoder (bitfit): {why}, and nothing else is left to train")
-            return "bitfit"
-        say(f"peft auto: the image encoder stays frozen: {why}; the text prompts alone are trained")
-        return "none"
+    def say(what: str) -> None:
+        engine.progress.say(f"peft auto: {what}")
+
     if not settings.visual_prompts:
-        say("peft auto: the image encoder stays frozen, without visual prompts: there are none")
+        say("the image encoder stays frozen, without visual prompts: there are none")
         return "none"
-    if not frozen_learns:
-        say("peft auto: visual prompts, since nothing else is left to train")
-        return "vpt-deep"
+    peft = next((kind for kind in _MODULES if is_compatible(kind, vlm)), "none")
+    if peft == "none":
+        say(f"the image encoder of {shown(vlm.name)} stays frozen: it takes no visual prompts and has no biases")
+        return "none"
+    module = _MODULES[peft]
+    if peft != "vpt-deep":
+        module += f", as the image encoder of {shown(vlm.name)} takes no visual prompts"
+    if not settings.trains_something(peft="none"):
+        say(f"{module}; nothing else is left to train")
+        return peft
     times = _times_reading(settings, images=readable)
     if engine.device.type == "cpu":
         say(
-            "peft auto: the image encoder stays frozen, as always on a CPU; visual prompts (--peft vpt-deep) would "
-            f"take about {times} times as long as reading the images once"
+            f"the image encoder stays frozen, as always on a CPU; --peft {peft} ({module}) would take about {times} "
+            "times as long as reading the images once"
         )
         return "none"
     say(
-        f"peft auto: visual prompts, since there is an accelerator ({engine.device.type}): about {times} times as long "
-        "as reading the images once, which is enough for a frozen image encoder (--peft none)"
+        f"{module}, since there is an accelerator ({engine.device.type}): about {times} times as long as reading the "
+        "images once, which is enough for a frozen image encoder (--peft none)"
     )
-    return "vpt-deep"
+    return peft
 
 
 def _times_reading(settings: Training, *, images: int) -> int:
-    """Returns how many forward passes over the images visual prompts take, counted, not measured."""
+    """Returns how many forward passes over the images a module on the encoder takes, counted, not measured."""
     schedule = make_schedule(_with(settings, peft="vpt-deep", images=images), images=images)
     evaluations = 1 + (schedule.epochs - schedule.warmup if settings.evaluates_before_epochs else 0)
     return _FORWARD_AND_BACKWARD * schedule.epochs + evaluations

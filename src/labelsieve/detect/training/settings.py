@@ -68,7 +68,7 @@ class Training(PromptTraining, Detector):
     Attributes:
         peft: How the image encoder is adapted: `none` keeps it frozen and trains on cached features, mostly within
             seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
-            accelerator and `none` on a CPU.
+            accelerator, or `bitfit` where the image encoder takes no visual prompts, and `none` on a CPU.
         compile: Whether an adapted encoder goes through `torch.compile`, which takes seconds to minutes and rounds in
             another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
@@ -108,7 +108,7 @@ class Training(PromptTraining, Detector):
 
     def trains_something(self, *, peft: str) -> bool:
         """Returns whether anything learns if the image encoder is adapted in a given way."""
-        is_prompted = peft.startswith("vpt") or peft == "auto"  # which is visual prompts or nothing
+        is_prompted = peft.startswith("vpt") or peft == "auto"  # which trains nothing without them
         adapts = peft != "none" and (self.visual_prompts > 0 or not is_prompted)
         return self.context_learns or adapts
 
