@@ -137,7 +137,7 @@ class ClassNoise(SymmetricNoise):
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> ClassNoise:
         """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
-        counts = torch.zeros_like(self.confusion)
+        counts = torch.zeros(self.confusion.shape)
         rates = self._learned_rates(chunks, counts=counts)
         drawn = counts.T + PRIOR_LABELS * self.prior
         return ClassNoise(*rates, drawn / drawn.sum(dim=1, keepdim=True), self.prior)
