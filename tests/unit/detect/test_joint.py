@@ -420,6 +420,25 @@ def test_an_exchange_of_many_small_classes_is_no_mistake_by_looks(monkeypatch: p
     assert abs(estimated() - wrong.mean()) > 0.1
 
 
+def test_very_few_images_of_a_class_show_instance_dependent_noise_without_a_confusion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classes, rng = 100, np.random.default_rng(0)
+    truth = np.arange(5 * classes) % classes
+    similar = np.eye(classes)[truth] + 0.7 * np.eye(classes)[rng.integers(0, classes, len(truth))]
+    logits = torch.from_numpy(8 * similar + 1.2 * rng.normal(size=(len(truth), classes))).float()
+    other = logits.scatter(1, torch.from_numpy(truth)[:, None], -np.inf).argmax(dim=1)
+    unsure = 1 - logits.softmax(dim=1).amax(dim=1).argsort().argsort() / len(truth)
+    wrong = torch.from_numpy(rng.random(len(truth))) < 0.15 + 0.5 * unsure
+    any_class = torch.from_numpy(rng.integers(0, classes, len(truth)))
+    noisy = Joined(logits, torch.where(wrong, other, torch.from_numpy(truth)))
+    symmetric = Joined(logits, torch.where(wrong, any_class, torch.from_numpy(truth)))
+    found = [kind_of(each) for each in (noisy, symmetric, Joined(logits, torch.from_numpy(truth)))]
+    assert found == [AssumedNoise.INSTANCE_DEPENDENT, AssumedNoise.SYMMETRIC, AssumedNoise.SYMMETRIC]
+    monkeypatch.setattr(joint_fit, "INSTANCE_GAIN_OVER_SYMMETRIC", np.inf)
+    assert kind_of(noisy) is AssumedNoise.SYMMETRIC, "five images of a class show no confusion"
+
+
 def test_a_scan_after_a_review_does_not_take_the_rest_for_right() -> None:
     data, wrong = similar_pairs(of_each=60)
     inputs, detector = detector_inputs(data, None, engine=make_engine(device="cpu")), ls.Joint()

@@ -51,7 +51,7 @@ function withOther(card, image) {
 }
 
 function findingLines({ finding, answer }) {
-  const sure = finding.score < 1 ? ` (${score(finding.score)})` : "";
+  const sure = finding.score < 1 ? ` (${finding.other_id ? "similarity" : "certainty"} ${score(finding.score)})` : "";
   const text = `${finding.title}${sure}${finding.other_id ? `: the other is ${finding.other_id}` : ""}`;
   const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: `Leave out (d) leaves this image out of the corrected data; ${finding.other_id ? "the other one stays" : "that says nothing of its label"}.` };
   return [
