@@ -1427,7 +1427,7 @@ SHIPPED = {
     "photos-full": 72,
     "prompts-cifar100": 42,
     "prompts-modules": 72,
-    "prompts-modules-cifar100": 8,
+    "prompts-modules-cifar100": 24,
     "prompts-strong": 63,
     "strong": 2001,
     "strong-few": 576,
