@@ -1426,7 +1426,7 @@ SHIPPED = {
     "photos": 600,
     "photos-full": 72,
     "prompts-cifar100": 42,
-    "prompts-modules": 72,
+    "prompts-modules": 81,
     "prompts-modules-cifar100": 24,
     "prompts-strong": 63,
     "strong": 2001,
