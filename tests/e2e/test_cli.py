@@ -195,7 +195,7 @@ def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
         (["adapt", "{run}", "--out", "m", "--validation", "2"], "expected --validation from 0 to below 1, got 2.0; "),
         (
             ["adapt", "{run}", "--out", "m", "--drop-at", "120%"],
-            "expected --drop-at from 0 to 1, got 1.2; a share such as 10% or 0.1\n",
+            "expected --drop-at from 0 to 1, got 1.2; a share, such as 0.1 for 10 %\n",
         ),
         (["export", "{run}", "--format", "imagefolder", "--out", "x", "--drop-at=-1"], "expected --drop-at from 0 to "),
         (
@@ -246,7 +246,10 @@ def test_a_share_may_be_a_percentage() -> None:
     ("words", "said"),
     [
         ("adapt run --out m --validation abc", "expected --validation as a share such as 10% or 0.1, got abc; see"),
-        ("adapt run --out m --validation 10", "--validation from 0 to below 1, got 10.0; a share such as 10% or 0.1"),
+        (
+            "adapt run --out m --validation 10",
+            "--validation from 0 to below 1, got 10.0; a share, such as 0.1 for 10 %",
+        ),
         ("noise x --kind pair --out y.csv --rate -5%", "--rate from 0 to below 1, got -0.05; a share, such as 0.1"),
         ("scan x --out y --box-margin=5,5%", "expected --box-margin as a share such as 10% or 0.1, got 5,5%"),
         ("scan x --out y --detector small-loss --noise-rate=%", "--noise-rate as a share such as 10% or 0.1, got %"),

@@ -221,3 +221,9 @@ def merge_batches(batches: list[CardBatch]) -> list[CardBatch]:
 def as_group(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Combines several cards to one card with members."""
     return [{**cards[0], "members": cards}] if len(cards) > 1 else cards
+
+
+def as_groups(cards_of_batches: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Combines the cards of each batch; a card of the review has `is_alone` if it has no look-alikes."""
+    cards = [card for batch in cards_of_batches for card in as_group(batch)]
+    return [{**card, "is_alone": "members" not in card and card["mode"] == "review"} for card in cards]

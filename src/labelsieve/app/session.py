@@ -7,11 +7,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from labelsieve.app.cards import CardBatch, CardMaker, IssuedCard, as_group, merge_batches
+from labelsieve.app.cards import CardBatch, CardMaker, IssuedCard, as_group, as_groups, merge_batches
 from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.review_status import findings_left, precision_of, progress_of
 from labelsieve.app.similar_images import SimilarityIndex, cached_features
@@ -171,8 +170,7 @@ class Session:
         # outside of the lock, since making cards takes longest
         cards_of_batches = [self._cards(each, answers=spec.filters.state != "open") for each in batches]
         if spec.queue == "group" and spec.filters.state == "open":
-            groups = [as_group(cards) for cards in cards_of_batches]
-            return [{**card, "is_alone": "members" not in card and card["mode"] == "review"} for card in chain(*groups)]
+            return as_groups(cards_of_batches)
         return [card for cards in cards_of_batches for card in cards]
 
     def _card_batches(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[CardBatch]:

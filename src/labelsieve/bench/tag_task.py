@@ -51,7 +51,7 @@ class Tags(Task):
         from labelsieve.bench.peak_memory import PeakMemory
 
         with PeakMemory() as peak:
-            verdicts, is_new = scan_tags_once(inputs)
+            verdicts, is_new = _scan_tags_once(inputs)
         return {
             **_defined(verdicts.metrics or {}),
             **_flagged(verdicts),
@@ -61,7 +61,7 @@ class Tags(Task):
         }
 
 
-def scan_tags_once(inputs: CellInputs) -> tuple[TagVerdicts, bool]:
+def _scan_tags_once(inputs: CellInputs) -> tuple[TagVerdicts, bool]:
     """Scans, or loads the verdicts of an earlier identical scan; returns them and whether they are new."""
     from labelsieve.tags.scan import scan_tags
     from labelsieve.tags.verdicts import TagVerdicts

@@ -13,7 +13,6 @@ from typing import Any, get_origin
 from labelsieve.commands.help import Option, options_of
 from labelsieve.core.errors import LabelsieveError
 from labelsieve.core.validation import Range, range_of
-from labelsieve.data.boxes import BoxMargin
 
 # An option with its form in Python behind it: --overwrite (overwrite=True).
 _IN_PYTHON = re.compile(r"(--[\w-]+) \(\w+=\w*\)")
@@ -39,22 +38,17 @@ def with_option_names(message: str, options: Iterable[Option]) -> str:
     """Returns a message in which the names of settings are those of options.
 
     Names of one word are replaced only where a message says what is expected of them, for they may be plain words.
-    Where a share is out of range, the message says how to write one.
 
     Args:
         message: The message.
         options: The options of the verb.
 
     Example:
-        >>> from dataclasses import replace
-        >>> from labelsieve.core.validation import Share
         >>> share = Option(name="drop_at", group="", kind=float, value=1, about="")
         >>> with_option_names("drop_at goes with imagefolder only; leave it out", [share])
         '--drop-at goes with imagefolder only; leave it out'
-        >>> with_option_names("expected overlap from 0 to 1, got 10", [replace(share, name="overlap", kind=Share)])
-        'expected --overlap from 0 to 1, got 10; a share such as 10% or 0.1'
     """
-    message, options = _IN_PYTHON.sub(r"\1", message), list(options)
+    message = _IN_PYTHON.sub(r"\1", message)
     for option in options:
         if option.is_positional:
             continue
@@ -64,16 +58,13 @@ def with_option_names(message: str, options: Iterable[Option]) -> str:
             numbers = "from|above|" if range_of(option.kind) is not None else ""
             pattern = rf"(?<=^expected ){name}(?= (?:{numbers}to be one|to be of type|with) )"
         message = re.sub(pattern, _flag(option), message)
-    for flag, limits in shares_of(options).items():
-        message = _with_example(message, flag, limits)
     return message
 
 
 def shares_of(options: Iterable[Option]) -> dict[str, Range]:
     """Returns the ranges of those options that are shares, by their flags, such as `--drop-at`."""
     ranges = {_flag(each): range_of(each.kind) for each in options}
-    margin = range_of(BoxMargin)
-    return {flag: limits for flag, limits in ranges.items() if limits and (limits.maximum <= 1 or limits == margin)}
+    return {flag: limits for flag, limits in ranges.items() if limits is not None and limits.is_share}
 
 
 def shares_as_numbers(args: Sequence[str], shares: Mapping[str, Range]) -> list[str]:
@@ -96,14 +87,6 @@ def shares_as_numbers(args: Sequence[str], shares: Mapping[str, Range]) -> list[
 def example_of_share(limits: Range) -> str:
     """Returns how to write a share in a range: `a share such as 10% or 0.1`."""
     return f"a share such as {'10% or 0.1' if 0.1 in limits else '95% or 0.95'}"
-
-
-def _with_example(message: str, flag: str, limits: Range) -> str:
-    """Adds an example to a message that a share is out of range; beyond its maximum, in place of any other advice."""
-    match = re.fullmatch(rf"(expected {flag} {re.escape(str(limits))}, got (\S+?))(; .*)?", message)
-    if match is None or (match[3] and not float(match[2]) > limits.maximum):
-        return message
-    return f"{match[1]}; {example_of_share(limits)}"
 
 
 def _flag(option: Option) -> str:

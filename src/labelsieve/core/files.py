@@ -50,8 +50,12 @@ def expand_home(path: str | Path) -> Path:
 def check_reachable(path: str | Path, error: type[LabelsieveError]) -> None:
     """Checks that the system lets one look at a path, whether something is there or not.
 
+    Args:
+        path: The path.
+        error: The type of the error to raise.
+
     Raises:
-        LabelsieveError: It does not, as where a folder is closed or a name is too long; of the given type.
+        LabelsieveError: It does not, as where a folder is closed or a name is too long.
     """
     try:
         os.stat(path)

@@ -29,6 +29,7 @@ class Range:
         above: Whether the minimum itself is excluded.
         below: Whether the maximum itself is excluded.
         hint: Advice for a number out of range, appended to the message.
+        is_share: Whether it is a share, which the command line takes as a percentage, too.
 
     Example:
         >>> 1e308 in Range(0, 10, above=True), str(Range(0, 10, above=True))
@@ -40,6 +41,7 @@ class Range:
     above: bool = False
     below: bool = False
     hint: str = ""
+    is_share: bool = False
 
     def __contains__(self, value: Any) -> bool:
         """Returns whether a number is in the range."""
@@ -64,13 +66,13 @@ def _number(value: float) -> str:
 
 # Types of settings that several modules use.
 Seed = Annotated[int, Range(0, 2**63, below=True)]
-Share = Annotated[float, Range(0, 1)]
-Rate = Annotated[float, Range(0, 1, below=True, hint="a share, such as 0.1 for 10 %")]
-FalseFlags = Annotated[float, Range(0, 1, above=True, below=True)]
-AtMost = Annotated[
-    float, Range(0, 1, above=True, hint="that no label is wrong is known only once all of them are looked at")
-]
-Confidence = Annotated[float, Range(0.5, 1, below=True)]
+_SHARE = "a share, such as 0.1 for 10 %"
+_NONE_WRONG = "that no label is wrong is known only once all of them are looked at"
+Share = Annotated[float, Range(0, 1, hint=_SHARE, is_share=True)]
+Rate = Annotated[float, Range(0, 1, below=True, hint=_SHARE, is_share=True)]
+FalseFlags = Annotated[float, Range(0, 1, above=True, below=True, hint=_SHARE, is_share=True)]
+AtMost = Annotated[float, Range(0, 1, above=True, hint=f"{_SHARE}; {_NONE_WRONG}", is_share=True)]
+Confidence = Annotated[float, Range(0.5, 1, below=True, hint="a share, such as 0.95 for 95 %", is_share=True)]
 Limit = Annotated[int | None, Range(1, 1_000_000_000, hint="leave it out to take all images")]
 # Sketches are drawn in memory. The demonstration needs some of each class and kind of noise.
 SketchCount = Annotated[int, Range(1, 20_000)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MARGIN = 0.1
 """Default margin of a crop around its box, as a share of the sides of the box; see docs/boxes.md."""
-BoxMargin = Annotated[float, Range(0, 10, hint="a share of the sides of the box, such as 0.1 for 10 %")]
+BoxMargin = Annotated[float, Range(0, 10, hint="a share of the sides of the box, such as 0.1 for 10 %", is_share=True)]
 # Minimum side of a box in pixels.
 _MIN_SIDE = 2.0
 # Tolerance for rounding errors of relative coordinates, which must not add a pixel.

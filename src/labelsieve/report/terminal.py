@@ -175,14 +175,14 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
             corrected, verbs = next_to(folder, f"-corrected{suffix}"), f"apply, {verbs}"
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
-        fast, note = _fast_on_this(verdicts.run)
-        steps.append((f"train a classifier on it{note}", f"labelsieve adapt {run} --out {model}{fast}"))
+        option, note = _fast_training(verdicts.run)
+        steps.append((f"train a classifier on it{note}", f"labelsieve adapt {run} --out {model}{option}"))
         steps.append(("with what you marked in the report", f"add --marks labelsieve-marks.csv to {verbs}"))
     if steps:
         print_next_steps(steps, console)
 
 
-def _fast_on_this(run: RunRecord) -> tuple[str, str]:
+def _fast_training(run: RunRecord) -> tuple[str, str]:
     """Returns the option that makes training fast without an accelerator, and a note; both empty if the run had one."""
     if not (run.hardware or "").startswith("cpu"):
         return "", ""

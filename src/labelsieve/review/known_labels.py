@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,20 @@ def rows_and_keys(
         contents: See :func:`known_labels`.
     """
     return _by_id(verdicts, reviews) if contents is None else _by_content(reviews, contents)
+
+
+def count_images(
+    verdicts: Verdicts, reviews: Reviews, keys: Collection[str], *, contents: NDArray[np.uint64] | None
+) -> int:
+    """Returns the number of images, copies included, whose answers have one of some keys.
+
+    Args:
+        verdicts: Of N images.
+        reviews: The answers.
+        keys: Keys of answers.
+        contents: See :func:`known_labels`.
+    """
+    return sum(key in keys for _, key in rows_and_keys(verdicts, reviews, contents=contents))
 
 
 def _by_content(reviews: Reviews, contents: NDArray[np.uint64]) -> Iterator[tuple[int, str]]:

@@ -25,7 +25,7 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import DROPPED, Answer, is_right, key_of
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
-from labelsieve.review.known_labels import rows_and_keys
+from labelsieve.review.known_labels import count_images, rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.state import Resolved, Reviews, resolve
 from labelsieve.verdicts import Verdicts, ranks
@@ -206,8 +206,7 @@ def reviews_of(
     if progress is not None and answers:
         # with copies, but without images that were only skipped
         keys = reviews.by_key.keys() & {answer.key for answer in answers}
-        rows = rows_and_keys(verdicts, reviews, contents=None if images is None else images.contents)
-        reviewed = sum(key in keys for _, key in rows)
+        reviewed = count_images(verdicts, reviews, keys, contents=None if images is None else images.contents)
         progress.say(f"note: the answers on {counted(reviewed, 'image', 'images')} in {listed(logs)} count")
         progress.say_notes(_contradictions(marked, resolve(answers), reviews))
     return reviews

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.quantities import about, counted, duration, percent
 from labelsieve.review.audit import statement
-from labelsieve.review.known_labels import known_labels, rows_and_keys
+from labelsieve.review.known_labels import count_images, known_labels
 from labelsieve.review.state import Reviews
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts
@@ -38,17 +38,12 @@ def status_lines(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     result = statement(verdicts, reviews, contents=contents)
     seconds = seconds_per_card(reviews)
     parts = [
-        f"{_reviewed_images(verdicts, reviews, contents):,} reviewed",
+        f"{count_images(verdicts, reviews, reviews.by_key, contents=contents):,} reviewed",
         _remaining_text(result),
         *([] if seconds is None else [f"{duration(seconds)} a card"]),
     ]
     is_open = verdicts.is_issue & ~known_labels(verdicts, reviews, contents=contents).is_closed
     return [", ".join(parts), *_details(result, reviews, seconds, open_flags=int(is_open.sum())), *_reviewers(reviews)]
-
-
-def _reviewed_images(verdicts: Verdicts, reviews: Reviews, contents: NDArray[np.uint64] | None) -> int:
-    """Returns the number of images with an answer, copies included, as an export or a training counts them."""
-    return sum(key in reviews.by_key for _, key in rows_and_keys(verdicts, reviews, contents=contents))
 
 
 def _remaining_text(result: Statement) -> str:

@@ -360,6 +360,7 @@ def test_thumbnails_are_made_once_and_kept(made: SmallRun, monkeypatch: pytest.M
         monkeypatch.setattr(type(made.images), "open", lambda *_: pytest.fail("made again"))
         assert client.open("/thumbnails/large/1")[1] == data
         assert headers["content-type"] == "image/webp" and headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store", "another run may be reviewed at the same address"
         assert client.open("/thumbnails/huge/1")[0] == client.open("/thumbnails/small/99")[0] == 404
 
 
@@ -416,7 +417,7 @@ def test_features_cannot_be_reviewed(run: Callable[..., tuple[int, str, str]], t
     ("words", "code", "said"),
     [
         (["--overlap", "lots"], 2, "expected --overlap as a share such as 10% or 0.1, got lots; see"),
-        (["--overlap", "110%"], 1, "expected --overlap from 0 to 1, got 1.1; a share such as 10% or 0.1\n"),
+        (["--overlap", "110%"], 1, "expected --overlap from 0 to 1, got 1.1; a share, such as 0.1 for 10 %\n"),
         (["--port", "0"], 1, "port"),
         (["--reviewer", "x" * 201], 2, "expected at most 200 characters for --reviewer, got 201"),
         (["--port", "70000"], 1, "port"),

@@ -30,6 +30,7 @@ from labelsieve.detect.evidence.noise_model import (
     Joined,
     JointModel,
     SymmetricNoise,
+    TransitionNoise,
     clean_share,
     even_confusion,
     prior_confusion,
@@ -60,12 +61,12 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def class_noise(model: JointModel) -> SymmetricNoise:
-    assert isinstance(model.noise, SymmetricNoise)
+def class_noise(model: JointModel) -> TransitionNoise:
+    assert isinstance(model.noise, TransitionNoise)
     return model.noise
 
 
-def transition(noise: SymmetricNoise) -> Tensor:
+def transition(noise: TransitionNoise) -> Tensor:
     """T as the formula has it, cell by cell."""
     classes = len(noise.rates)
     result = torch.zeros(classes, classes)
@@ -189,7 +190,7 @@ def test_noise_is_recovered(kind: str, rate: float) -> None:
         assert isinstance(noise, ClassNoise)
         assert float(noise.confusion.diagonal(1).min()) > 0.7, "the next class is where the wrong labels are"
     else:
-        assert not isinstance(noise, ClassNoise), "a confusion of its own tells nothing that is not chance"
+        assert isinstance(noise, SymmetricNoise), "a confusion of its own tells nothing that is not chance"
 
 
 def joined_of(data: Known) -> Joined:

@@ -17,10 +17,11 @@ from labelsieve import review
 from labelsieve.cli import main
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.data.features import LabelledFeatures
+from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.scores import Scores
 from labelsieve.review import Answer, AnswerLog, Reviews, key_of
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
-from labelsieve.review.earlier_review import EarlierReview, earlier_review_of
+from labelsieve.review.earlier_review import EarlierReview, earlier_review_of, read_earlier_review
 from labelsieve.review.sampling import design
 from labelsieve.verdicts import Verdicts, decide
 
@@ -231,6 +232,30 @@ def test_labels_that_the_earlier_run_had_not_are_not_flagged(
     after = ls.scan(data.with_labels(labels), detector=ls.KNN(), reviewed=folder / "run", false_flags=0.3)
     assert not after.is_issue[rows].any() and after.is_issue.sum() > 30
     assert any("says nothing of them" in note for note in after.record["notes"])
+
+
+def test_a_detector_gets_the_labels_that_the_reviewers_saw(
+    scanned: tuple[Path, NDArray[np.int64]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = scanned
+    data, seen, score = ls.load_features(folder / "data.npz", class_names=NAMES), [], ls.KNN.score
+
+    def spied(detector: ls.KNN, inputs: DetectorInputs) -> Scores:
+        seen.append((inputs.labels, inputs.unreviewed_labels))
+        return score(detector, inputs)
+
+    monkeypatch.setattr(ls.KNN, "score", spied)
+    known = read_earlier_review(folder / "run", data)
+    corrected = data.with_labels(known.labels)
+    for share in (None, 0.3):
+        ls.scan(corrected, detector=ls.KNN(), reviewed=folder / "run", false_flags=share)
+    (labels, before), (_, of_audit) = seen
+    _, content, copies = np.unique(data.contents, return_inverse=True, return_counts=True)
+    is_single = copies[content] == 1
+    assert (labels == known.labels).all() and known.is_wrong.sum() > 20
+    assert before is not None
+    assert (before == np.where(is_single, data.labels, known.labels)).all() and (before != labels).sum() > 20
+    assert of_audit is None, "there the detector learns from the labels of the earlier run"
 
 
 def test_scores_that_tell_nothing_flag_only_what_is_known(scanned: tuple[Path, NDArray[np.int64]]) -> None:

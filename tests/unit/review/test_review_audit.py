@@ -271,11 +271,14 @@ def test_the_report_and_the_export_have_it_too(audited: SmallRun, run: Run, tmp_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--confidence", "95"), "--confidence from 0.5 to below 1, got 95.0; a share such as 95% or 0.95"),
+        (("--confidence", "95"), "--confidence from 0.5 to below 1, got 95.0; a share, such as 0.95 for 95 %"),
         (("--confidence", "high"), "expected --confidence as a share such as 95% or 0.95, got high"),
         (("--confidence", "100%"), "expected --confidence from 0.5 to below 1"),
-        (("--at-most", "0"), "--at-most above 0 and at most 1, got 0.0; that no label is wrong is known only once all"),
-        (("--at-most", "5"), "expected --at-most above 0 and at most 1, got 5.0; a share such as 10% or 0.1"),
+        (
+            ("--at-most", "0"),
+            "--at-most above 0 and at most 1, got 0.0; a share, such as 0.1 for 10 %; that no label is wrong",
+        ),
+        (("--at-most", "5"), "expected --at-most above 0 and at most 1, got 5.0; a share, such as 0.1 for 10 %"),
         (("--at-most", "some"), "expected --at-most as a share such as 10% or 0.1, got some"),
         (("--false-flags", "0%"), "expected --false-flags above 0 and below 1"),
     ],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from labelsieve import review
+from labelsieve.data.images import LabelledImages
 from labelsieve.review.status_lines import seconds_per_card
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
@@ -38,12 +39,18 @@ def test_status_of_a_review(photo_folder: Callable[..., Path], tmp_path: Path, r
     assert "2 images with several answers, which agree in 50 %, kappa 0.00" in lines and "1 image is disputed" in lines
 
 
+def run_with_a_copy(photo_folder: Callable[..., Path], done: Path, copy: str) -> LabelledImages:
+    """Saves a run of twelve photos, of which one is a copy of the last."""
+    photos = photo_folder({"cat": 6, "dog": 6})
+    shutil.copy(photos / "dog/5.png", photos / copy)
+    return run_of(done, photos)
+
+
 def test_a_flag_is_answered_with_its_copy_and_under_another_name(
     photo_folder: Callable[..., Path], tmp_path: Path, run: Run
 ) -> None:
-    done, photos = tmp_path / "run", photo_folder({"cat": 6, "dog": 6})
-    shutil.copy(photos / "dog/5.png", photos / "dog/4.png")
-    images = run_of(done, photos)
+    done = tmp_path / "run"
+    images = run_with_a_copy(photo_folder, done, "dog/4.png")
     answer(done, images, {"dog/5.png": "cat"}, id="an earlier name", seconds=11.0)
     assert "4 flags without an answer: about 44 s" in run("status", done)[1].splitlines()
 
@@ -51,9 +58,8 @@ def test_a_flag_is_answered_with_its_copy_and_under_another_name(
 def test_all_count_the_images_that_were_reviewed_with_their_copies(
     photo_folder: Callable[..., Path], tmp_path: Path, run: Run
 ) -> None:
-    done, photos = tmp_path / "run", photo_folder({"cat": 6, "dog": 6})
-    shutil.copy(photos / "dog/5.png", photos / "cat/0.png")
-    images = run_of(done, photos)
+    done = tmp_path / "run"
+    images = run_with_a_copy(photo_folder, done, "cat/0.png")
     answer(done, images, {"dog/5.png": "dog", "dog/4.png": "cat"}, seconds=11.0)
     assert run("status", done)[1].startswith("3 reviewed,")
     said = run("audit", done)[1]

@@ -335,8 +335,8 @@ byId("stats-button").addEventListener("click", () => act("stats"));
 byId("help-button").addEventListener("click", () => act("help"));
 byId("filter-button").addEventListener("click", () => filters.toggle());
 byId("reviewer-button").addEventListener("click", openName);
-// A press that begins in a dialog, as to select a text, does not close it where it ends; what was noted stays noted.
 for (const button of document.querySelectorAll("dialog .cancel")) button.addEventListener("click", () => button.closest("dialog").close(""));
+// A press that begins in a dialog, as to select a text, does not close it where it ends; what was noted stays noted.
 for (const dialog of document.querySelectorAll("dialog")) {
   let isOutside = false;
   dialog.addEventListener("pointerdown", (event) => { isOutside = event.target === dialog; });

@@ -126,11 +126,9 @@ def fit_joint(
         unbiased = _if_classes_differ(sample, start)
         model, assumed, like_pair, factor, reliable = start, AssumedNoise.SYMMETRIC, 0.0, None, None
         for number in range(ROUNDS):
-            noise = model.noise
-            if (
-                assumed is AssumedNoise.INSTANCE_DEPENDENT
-            ):  # which explains all that the evidence says, and does not say
-                noise = SymmetricNoise.of(classes, noise.rate)
+            # instance-dependent noise would explain whatever the evidence says, and what it does not
+            is_by_image = assumed is AssumedNoise.INSTANCE_DEPENDENT
+            noise = SymmetricNoise.of(classes, model.noise.rate) if is_by_image else model.noise
             likeliest = (
                 _likeliest(sample, JointModel(model.weights, model.bias, noise))
                 if number or unbiased is None

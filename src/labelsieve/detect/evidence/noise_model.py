@@ -63,8 +63,8 @@ class Noise(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class SymmetricNoise(Noise):
-    """Wrong labels of any class, all alike: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k, T_ky = ε_k / (K - 1).
+class TransitionNoise(Noise):
+    """Wrong labels that depend on the true class alone: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k.
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
@@ -75,24 +75,15 @@ class SymmetricNoise(Noise):
     rate: float
     rates: Tensor
 
-    @classmethod
-    def of(cls, classes: int, rate: float) -> SymmetricNoise:
-        """Returns noise with the same rate, between 0 and 1, for all K classes."""
-        return SymmetricNoise(rate, torch.full((classes,), rate))
-
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Noise.explain`: p_y T_yy and p_k T_ky."""
         of_given = (probability * (1 - self.rates)).gather(1, labels[:, None])[:, 0]
         others = probability * self.rates * self._confusion_with(labels)
         return of_given, others.scatter(1, labels[:, None], 0.0)
 
-    def _confusion_with(self, _labels: Tensor) -> Tensor | float:
+    @abstractmethod
+    def _confusion_with(self, labels: Tensor) -> Tensor | float:
         """Returns how often a wrong label of each true class is the given one: (n, K), or one number."""
-        return 1 / max(1, len(self.rates) - 1)
-
-    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> SymmetricNoise:
-        """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
-        return SymmetricNoise(*self._learned_rates(chunks))
 
     def _learned_rates(
         self, chunks: Iterable[tuple[Tensor, Tensor]], *, counts: Tensor | None = None
@@ -112,7 +103,24 @@ class SymmetricNoise(Noise):
 
 
 @dataclass(frozen=True, eq=False)
-class ClassNoise(SymmetricNoise):
+class SymmetricNoise(TransitionNoise):
+    """Wrong labels of any class, all alike: T_ky = ε_k / (K - 1)."""
+
+    @classmethod
+    def of(cls, classes: int, rate: float) -> SymmetricNoise:
+        """Returns noise with the same rate, between 0 and 1, for all K classes."""
+        return SymmetricNoise(rate, torch.full((classes,), rate))
+
+    def _confusion_with(self, labels: Tensor) -> float:
+        return 1 / max(1, len(self.rates) - 1)
+
+    def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> SymmetricNoise:
+        """See :meth:`Noise.learned` (Dawid and Skene, 1979, for one annotator)."""
+        return SymmetricNoise(*self._learned_rates(chunks))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassNoise(TransitionNoise):
     """Class-dependent noise, pair noise among it: T_ky = ε_k R_ky.
 
     Attributes:
