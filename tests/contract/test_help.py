@@ -62,6 +62,8 @@ def test_the_short_help_is_short_and_the_long_one_whole(words: tuple[str, ...], 
     code, whole, err = run(*words, "--help-all")
     assert (code, err) == (0, "")
     assert options_in(whole) == fields_of(words)
+    # figures stand as they are typed, and tyro breaks a line after any comma
+    assert re.findall(r"\d,\d{3}|\d,\W*\n\W*\d{3}\b", whole) == []
     hidden = options_in(whole) - options_in(short)
     assert len(options_in(short)) <= MAX_SHOWN and options_in(short) <= options_in(whole)
     if hidden:

@@ -32,7 +32,7 @@ class Report(Command):
         run_folder: Folder of the run.
         out: File to write; by default report.html in the folder of the run.
         source: Where the images lie now, if not where the run found them.
-        max_images: Number of the most suspicious images to show, at most 20,000; by default 5,000, of tags 500 of each
+        max_images: Number of the most suspicious images to show, at most 20000; by default 5000, of tags 500 of each
             kind.
         thumbnail_px: Longest side of the thumbnails.
         overwrite: Replace also a file that is not a report.

@@ -70,7 +70,7 @@ class Training(PromptTraining, Detector):
             seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
             accelerator, or `bitfit` where the image encoder takes no visual prompts, and `none` on a CPU.
         compile: Whether an adapted encoder goes through `torch.compile`, which takes seconds to minutes and rounds in
-            another way; `auto` is `on` on CUDA where 200,000 images or more pass it in all epochs, else `off`.
+            another way; `auto` is `on` on CUDA where 200000 images or more pass it in all epochs, else `off`.
         visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
     """
