@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -71,6 +72,29 @@ def test_the_short_help_is_short_and_the_long_one_whole(words: tuple[str, ...], 
         assert short.splitlines()[-1] == last and len(short.splitlines()) < 80
     else:
         assert short == whole and "--help-all" not in short
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+def test_a_number_and_its_unit_stay_on_one_line(columns: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = "".join(run(verb, option)[1] for verb in VERBS for option in ("--help", "--help-all"))
+    lines = [line.strip("│| ") for line in text.splitlines()]
+    broken = [pair for pair in pairwise(lines) if re.search(r"\d$", pair[0]) and pair[1][:1].isalpha()]
+    assert broken == []
+    assert re.search(r"\d images", text) and "\u00a0" not in text, "spaces are usual ones"
+
+
+def test_shares_are_percentages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for verb, option, default in [
+        ("adapt", "--drop-at", "(default: 50%)"),
+        ("audit", "--confidence", "(default: 95%)"),
+        ("audit", "--at-most", "(optional)"),
+        ("noise", "--rate", "(but for tags)"),
+        ("scan", "--box-margin", "(default: 10%)"),
+    ]:
+        _, _, about = run(verb, "--help-all")[1].partition(f"{option} SHARE ")
+        assert default in about.partition(" --")[0], (verb, option)
 
 
 def test_only_verbs_with_many_options_hide_some() -> None:

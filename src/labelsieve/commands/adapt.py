@@ -46,8 +46,8 @@ class AdaptTestSet(TestSet):
         test_separator: For a run of scan-tags: the separator between two tags of a text.
     """
 
-    test_tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
-    test_separator: Annotated[str | None, arg(metavar="MARK", help_behavior_hint="(optional)")] = None
+    test_tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    test_separator: Annotated[str | None, arg(metavar="MARK")] = None
 
     def load(self, *, seed: int, progress: Progress) -> LabelledImages | None:
         """Loads test images with one label each; None without a test set.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labelsieve.review.changes import Change
     from labelsieve.verdicts import Verdicts
 
-_OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(optional)")]
+_OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ class Apply(Command):
     run_folder: Annotated[Positional[str], arg(metavar="RUN|SOURCE")]
     out: _OptionalPath = None
     in_place: Flag = False
-    changes: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    changes: Annotated[Path | None, arg(metavar="FILE.csv")] = None
     marks: MarkOption = ()
     copy: Flag = False
     source: OptionalText = None
     image_column: OptionalText = None
-    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
     label_column: OptionalText = None
-    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     split: OptionalText = None
 
     def run(self, console: Console) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
-from tyro.conf import arg
 
-from labelsieve.commands.base import SHARE, Command, OptionalFalseFlags, OptionalText, RunFolder
+from labelsieve.commands.base import Command, OptionalText, RunFolder
 from labelsieve.commands.run_data import load_reviews
 from labelsieve.core.errors import RunError
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import plain
-from labelsieve.core.validation import AtMost, Confidence
+from labelsieve.core.validation import AtMost, Confidence, FalseFlags
 from labelsieve.report.printing import Unbroken
 
 if TYPE_CHECKING:
@@ -37,9 +36,9 @@ class Audit(Command):
     """
 
     run_folder: RunFolder
-    confidence: Annotated[Confidence, SHARE] = 0.95
-    at_most: Annotated[AtMost | None, arg(metavar="SHARE", help_behavior_hint="(optional)")] = None
-    false_flags: OptionalFalseFlags = None
+    confidence: Confidence = 0.95
+    at_most: AtMost | None = None
+    false_flags: FalseFlags | None = None
     source: OptionalText = None
 
     def run(self, console: Console) -> None:

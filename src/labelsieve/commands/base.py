@@ -13,7 +13,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.parsing import read
 from labelsieve.core.errors import RunError, SettingsError, UsageError
-from labelsieve.core.validation import FalseFlags, Limit, Seed, check_ranges
+from labelsieve.core.validation import Limit, Seed, check_ranges
 from labelsieve.data.boxes import BoxMargin
 
 if TYPE_CHECKING:
@@ -25,16 +25,11 @@ if TYPE_CHECKING:
 
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 """A switch that is off by default: `--resume`, without a `--no-resume`."""
-OptionalText = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(optional)")]
-OptionalFalseFlags = Annotated[FalseFlags | None, arg(metavar="SHARE", help_behavior_hint="(optional)")]
+OptionalText = Annotated[str | None, arg(metavar="NAME")]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 # the option may be repeated, with several files each time
-MarkOption = Annotated[
-    UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE ...", help_behavior_hint="(optional)")
-]
+MarkOption = Annotated[UseAppendAction[tuple[tuple[Path, ...], ...]], arg(metavar="FILE ...")]
 """CSVs of marks or logs of answers: `--marks a.csv b.csv`, or `--marks a.csv --marks b.csv`."""
-SHARE = arg(metavar="SHARE", help_behavior_hint=lambda default: f"(default: {100 * float(default):.12g}%)")
-"""Has the help of a share show its default as a percentage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +143,12 @@ class Source:
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     image_column: OptionalText = None
-    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
-    label_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
-    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    label_column: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     split: OptionalText = None
-    limit: Annotated[Limit, arg(metavar="N", help_behavior_hint="(optional)")] = None
-    box_margin: Annotated[BoxMargin | None, arg(metavar="X", help_behavior_hint="(default: 0.1)")] = None
+    limit: Annotated[Limit, arg(metavar="N")] = None
+    box_margin: Annotated[BoxMargin | None, arg(help_behavior_hint="(default: 10%)")] = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -228,13 +223,13 @@ class TagSource:
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
-    separator: Annotated[str | None, arg(metavar="MARK", help_behavior_hint="(optional)")] = None
+    tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    separator: Annotated[str | None, arg(metavar="MARK")] = None
     image_column: OptionalText = None
-    image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
-    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    image_folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     split: OptionalText = None
-    limit: Annotated[Limit, arg(metavar="N", help_behavior_hint="(optional)")] = None
+    limit: Annotated[Limit, arg(metavar="N")] = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -297,11 +292,11 @@ class TestSet:
         test_split: Their split of a published or Hub data set.
     """
 
-    test: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
+    test: Annotated[str | None, arg(metavar="SOURCE")] = None
     test_image_column: OptionalText = None
-    test_image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
+    test_image_folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
     test_label_column: OptionalText = None
-    test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    test_class_names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     test_split: OptionalText = None
 
     def given_source(self) -> str | None:
@@ -351,9 +346,9 @@ class Against:
         against_split: Their split of a published or Hub data set.
     """
 
-    against: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(optional)")] = None
+    against: Annotated[str | None, arg(metavar="SOURCE")] = None
     against_image_column: OptionalText = None
-    against_image_folder: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
+    against_image_folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
     against_label_column: OptionalText = None
     against_split: OptionalText = None
 

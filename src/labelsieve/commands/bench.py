@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from labelsieve.bench.estimate import Cost
     from labelsieve.bench.experiment import Cell, Experiment
 
-Locations = Annotated[tuple[str, ...], arg(metavar="NAME=PLACE ...", help_behavior_hint="(optional)")]
-Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...", help_behavior_hint="(optional)")]
+Locations = Annotated[tuple[str, ...], arg(metavar="NAME=PLACE ...")]
+Sources = Annotated[tuple[str, ...], arg(metavar="FOLDER|NAME=PLACE ...")]
 
 
 @dataclass(frozen=True, kw_only=True)

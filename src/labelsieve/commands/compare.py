@@ -38,7 +38,7 @@ class Compare(Command):
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN1")]
     other_run: Annotated[Positional[Path], arg(metavar="RUN2")]
-    out: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="(optional)")] = None
+    out: Annotated[Path | None, arg(metavar="FILE.csv")] = None
     overwrite: Flag = False
     source: OptionalText = None
     other_source: OptionalText = None

@@ -12,7 +12,6 @@ from labelsieve.commands.base import (
     Command,
     Flag,
     MarkOption,
-    OptionalFalseFlags,
     OptionalText,
     RunFolder,
     mark_files,
@@ -22,7 +21,7 @@ from labelsieve.commands.output_checks import check_not_input, check_outside_sou
 from labelsieve.commands.run_data import data_or_none, images_of, is_tag_run, load_reviews, source_of
 from labelsieve.core.errors import SettingsError, listed
 from labelsieve.core.progress import Progress
-from labelsieve.core.validation import Share
+from labelsieve.core.validation import FalseFlags, Share
 from labelsieve.report.exports.registry import FORMATS, FormatKind
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Export(Command):
     drop_at: Share = 1.0
     copy: Flag = False
     overwrite: Flag = False
-    false_flags: OptionalFalseFlags = None
+    false_flags: FalseFlags | None = None
     source: OptionalText = None
 
     def run(self, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The short help of verbs with many options: the most used ones, in groups, with one line each.
+"""The help of the verbs. Of verbs with many options, the short help has the most used ones, with one line each.
 
 `--help` shows these, `--help-all` shows all. Both accept the same options.
 """
@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, make_dataclass
-from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, TextIO, get_args, get_origin, get_type_hints
 
 import tyro
 from docstring_parser import Docstring, DocstringStyle, parse
 from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from labelsieve.core.quantities import bind_units, plain
+from labelsieve.core.validation import range_of
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 
@@ -67,12 +72,24 @@ class Option:
         """Returns whether it is a positional argument."""
         return _POSITIONAL in get_args(self.kind)
 
-    def field(self) -> tuple[str, Any, Any]:
-        """Returns a field of a dataclass for the short help, with a help text of one line."""
-        text = self.about if self.is_positional else _first_clause(self.about)
-        brief = Annotated[self.kind, arg(help=text)]  # type: ignore[name-defined]  # a type that is created at run time
+    def field(self, *, brief: bool) -> tuple[str, Any, Any]:
+        """Returns a field of a dataclass for the help, with its whole text or, if brief, one line of it."""
+        text = _first_clause(self.about) if brief and not self.is_positional else self.about
+        inner, *extras = get_args(self.kind) if get_origin(self.kind) is Annotated else (self.kind,)
+        # a metavar or hint of the field itself comes later and counts
+        shown = Annotated[(inner, self._usual(), *extras, arg(help=bind_units(text)))]  # type: ignore[valid-type]
         start = {} if self.value is tyro.MISSING else {"default": self.value}
-        return self.name, brief, dataclasses.field(**start)
+        return self.name, shown, dataclasses.field(**start)
+
+    def _usual(self) -> Any:
+        """Returns what the help says of the value and its default: shares are percentages."""
+        limits = range_of(self.kind)
+        is_share = limits is not None and limits.is_share
+        default = f"(default: {100 * self.value:.12g}%)" if is_share and self.value is not None else None
+        return arg(
+            metavar="SHARE" if is_share else None,
+            help_behavior_hint="(optional)" if self.value in (None, ()) else default,
+        )
 
 
 _POSITIONAL = get_args(Positional[str])[1]
@@ -99,18 +116,33 @@ def show_help(kind: Any, *, prog: str, requested: str, default: Any) -> NoReturn
     Raises:
         SystemExit: Always, with code 0.
     """
-    groups = SHOWN.get(prog.rpartition(" ")[2])
-    if groups is None or requested == HELP_ALL:
-        start = tyro.MISSING_NONPROP if default is None else default
-        tyro.cli(kind, args=["--help"], prog=prog, default=start)
-        raise SystemExit(0)
     options = list(options_of(get_origin(kind) or kind, default))
-    short = _grouped(options, groups)
-    with suppress(SystemExit):
-        tyro.cli(_outline(kind, options, short), args=["--help"], prog=prog)
-    hidden = sum(not each.is_positional for each in options) - sum(map(len, short.values()))
-    print(f"{prog} {HELP_ALL} shows the other {hidden} options, and all in full.")
+    groups = SHOWN.get(prog.rpartition(" ")[2]) if requested != HELP_ALL else None
+    shown = _by_dataclass(options) if groups is None else _grouped(options, groups)
+    with suppress(SystemExit), redirect_stdout(_PlainSpaces(sys.stdout)):
+        tyro.cli(_outline(kind, options, shown, brief=groups is not None), args=["--help"], prog=prog)
+    if groups is not None:
+        hidden = sum(not each.is_positional for each in options) - sum(map(len, shown.values()))
+        print(f"{prog} {HELP_ALL} shows the other {hidden} options, and all in full.")
     raise SystemExit(0)
+
+
+class _PlainSpaces(io.TextIOBase):
+    """Writes to another stream with usual spaces: non-breaking ones keep a number and its unit on one line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the frame of the help depends on it
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        self._stream.write(plain(text))
+        return len(text)
 
 
 def options_of(kind: Any, default: Any = None, *, group: str = "") -> Iterator[Option]:
@@ -170,20 +202,35 @@ def _grouped(options: Sequence[Option], groups: Mapping[str, Sequence[str]]) -> 
     return {title: chosen for title, chosen in grouped.items() if chosen}
 
 
-def _outline(kind: Any, options: Sequence[Option], shown: Mapping[str, Sequence[Option]]) -> Any:
-    """Returns a dataclass whose help is the short help: the first group, and a nested dataclass per other group."""
-    first = [each.field() for each in (*(each for each in options if each.is_positional), *shown.get("", ()))]
+def _by_dataclass(options: Sequence[Option]) -> dict[str, list[Option]]:
+    """Returns the options of each dataclass: those of the verb, and those of its nested dataclasses by their field."""
+    grouped: dict[str, list[Option]] = {"": []}
+    for each in options:
+        if not each.is_positional:
+            grouped.setdefault(each.group, []).append(each)
+    return grouped
+
+
+def _outline(kind: Any, options: Sequence[Option], shown: Mapping[str, Sequence[Option]], *, brief: bool) -> Any:
+    """Returns a dataclass whose help is that of a verb: the first group, and a nested dataclass per other group."""
+    source = get_origin(kind) or kind
+    about = {} if brief else _about(source)  # of each nested dataclass
+    first = [*(each for each in options if each.is_positional), *shown.get("", ())]
     others = [
         (
             title,
-            Annotated[OmitArgPrefixes[_outline_class(title, [each.field() for each in chosen])], arg(help="")],  # type: ignore[misc]
+            Annotated[OmitArgPrefixes[_outline_class(title, chosen, brief=brief)], arg(help=about.get(title, ""))],  # type: ignore[misc]
             dataclasses.field(),
         )
         for title, chosen in shown.items()
         if title
     ]
-    return _outline_class("verb", [*first, *others], about=_docstring(get_origin(kind) or kind).description or "")
+    description = bind_units(_docstring(source).description or "")
+    return _outline_class("verb", first, others, about=description, brief=brief)
 
 
-def _outline_class(name: str, fields: Sequence[tuple[str, Any, Any]], *, about: str = "") -> Any:
+def _outline_class(
+    name: str, options: Sequence[Option], others: Sequence[tuple[str, Any, Any]] = (), *, brief: bool, about: str = ""
+) -> Any:
+    fields = [*(each.field(brief=brief) for each in options), *others]
     return make_dataclass(name, fields, kw_only=True, namespace={"__doc__": about})

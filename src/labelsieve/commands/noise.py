@@ -53,10 +53,10 @@ class Noise(Command):
 
     data: OmitArgPrefixes[Source]
     kind: Kind
-    rate: Annotated[Rate | None, arg(metavar="X", help_behavior_hint="(but for tags)")] = None
+    rate: Annotated[Rate | None, arg(help_behavior_hint="(but for tags)")] = None
     omit: Rate = 0.0
     add: Rate = 0.0
-    tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(optional)")] = ()
+    tag_column: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     separator: OptionalText = None
     out: Path
     seed: Seed = 0

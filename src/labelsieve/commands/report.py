@@ -39,9 +39,9 @@ class Report(Command):
     """
 
     run_folder: RunFolder
-    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
     source: OptionalText = None
-    max_images: Annotated[ImageCount | None, arg(metavar="INT", help_behavior_hint="(optional)")] = None
+    max_images: Annotated[ImageCount | None, arg(metavar="INT")] = None
     thumbnail_px: ThumbnailPixels = 256
     overwrite: Flag = False
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import arg
 
-from labelsieve.commands.base import SHARE, Command, Flag, OptionalText, RunFolder
+from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder
 from labelsieve.core.errors import UsageError
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Range, Share
@@ -38,10 +38,10 @@ class Review(Command):
 
     run_folder: RunFolder
     reviewer: OptionalText = None
-    overlap: Annotated[Share, SHARE] = 0.0
+    overlap: Share = 0.0
     no_audit: Flag = False
     source: OptionalText = None
-    port: Annotated[Port, arg(metavar="N", help_behavior_hint="(optional)")] = None
+    port: Annotated[Port, arg(metavar="N")] = None
     no_browser: Flag = False
 
     def run(self, console: Console) -> None:

@@ -15,7 +15,6 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import (
     Against,
     Flag,
-    OptionalFalseFlags,
     OptionalText,
     RunOptions,
     Source,
@@ -26,7 +25,7 @@ from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
 from labelsieve.core.errors import UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
-from labelsieve.core.validation import LogitScale, field_names
+from labelsieve.core.validation import FalseFlags, LogitScale, field_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.vlm.names import DEFAULT_MODEL
@@ -74,15 +73,15 @@ class Scan(RunOptions, Generic[SettingsT]):
 
     data: OmitArgPrefixes[Source]
     truth_column: OptionalText = None
-    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
-    text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
-    logit_scale: Annotated[LogitScale | None, tyro.conf.arg(metavar="X", help_behavior_hint="(optional)")] = None
+    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    logit_scale: Annotated[LogitScale | None, tyro.conf.arg(metavar="X")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
     recipe: str = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
-    reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")] = None
-    false_flags: OptionalFalseFlags = None
+    reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    false_flags: FalseFlags | None = None
     other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
     image_defects: Flag = False
     out: Path

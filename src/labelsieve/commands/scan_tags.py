@@ -48,7 +48,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
 
     data: OmitArgPrefixes[TagSource]
     truth_column: OptionalText = None
-    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    noise: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = DEFAULT
     out: Path
