@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from labelsieve.core.checkpoints import CHECKPOINT
 from labelsieve.core.engine import Engine, Precision, make_engine
@@ -15,6 +17,8 @@ from labelsieve.core.output_folders import check_report, exclusive_folder, make_
 from labelsieve.core.progress import Progress
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES
 from labelsieve.vlm.features import TEMPORARY_PREFIX
+
+_RunT = TypeVar("_RunT")
 
 
 @contextmanager
@@ -127,3 +131,34 @@ def remove_checkpoint(folder: Path) -> None:
             shutil.rmtree(checkpoint / name) if (checkpoint / name).is_dir() else (checkpoint / name).unlink()
     with suppress(OSError):
         checkpoint.rmdir()
+
+
+def lacks_report(folder: Path) -> bool:
+    """Returns whether a scan was stopped while writing its report, the last step."""
+    return (folder / RECORD).is_file() and not os.path.lexists(folder / REPORT)
+
+
+def finished_scan(
+    folder: Path, load: Callable[[Path], _RunT], is_requested: Callable[[_RunT], bool], *, overwrite: bool
+) -> _RunT | None:
+    """Returns the scan that lacks only its report, None if its settings differ and it is to be replaced.
+
+    Args:
+        folder: The run folder.
+        load: Reads the verdicts in a folder.
+        is_requested: Returns whether they are those of the requested data and settings.
+        overwrite: Whether to replace other verdicts.
+
+    Raises:
+        RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
+    """
+    try:
+        verdicts = load(folder)
+        if not is_requested(verdicts):
+            raise RunError(f"{folder} holds a finished run of other data or settings; pass --overwrite")
+    except RunError:
+        if overwrite:
+            return None
+        raise
+    remove_checkpoint(folder)
+    return verdicts

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labelsieve.bench.cell_inputs import CellInputs, scan_once
 from labelsieve.core.engine import Engine, make_engine
+from labelsieve.core.training import check_finite
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.input.preprocessed import preprocessed_images
 from labelsieve.detect.chunks import in_chunks
@@ -18,7 +19,6 @@ from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.cross_entropy import losses_of
-from labelsieve.detect.training.loop import check_finite
 from labelsieve.detect.zero_shot import by_probability
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.run import adapt

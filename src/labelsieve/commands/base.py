@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -12,7 +11,7 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.parsing import read
-from labelsieve.core.errors import RunError, SettingsError, UsageError
+from labelsieve.core.errors import SettingsError, UsageError
 from labelsieve.core.validation import Limit, Seed, check_ranges
 from labelsieve.data.boxes import BoxMargin
 
@@ -64,9 +63,6 @@ class Command:
         raise NotImplementedError
 
 
-_RunT = TypeVar("_RunT")
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Command):
     """Options of all verbs that compute for long and write a folder.
@@ -92,35 +88,6 @@ class RunOptions(Command):
     def run_options(self) -> dict[str, Any]:
         """Returns these options as arguments of `scan` and `adapt`."""
         return {each.name: getattr(self, each.name) for each in fields(RunOptions)}
-
-    def lacks_report(self) -> bool:
-        """Returns whether to resume a scan that was stopped while writing its report, the last step."""
-        from labelsieve.verdicts import RECORD, REPORT
-
-        return self.resume and (self.out / RECORD).is_file() and not os.path.lexists(self.out / REPORT)
-
-    def finished(self, load: Callable[[Path], _RunT], is_requested: Callable[[_RunT], bool]) -> _RunT | None:
-        """Returns the scan that lacks only its report, None if its settings differ and it is to be replaced.
-
-        Args:
-            load: Reads the verdicts in a folder.
-            is_requested: Returns whether they are those of these options.
-
-        Raises:
-            RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
-        """
-        from labelsieve.run_folder import remove_checkpoint
-
-        try:
-            verdicts = load(self.out)
-            if not is_requested(verdicts):
-                raise RunError(f"{self.out} holds a finished run of other data or settings; pass --overwrite")
-        except RunError:
-            if self.overwrite:
-                return None
-            raise
-        remove_checkpoint(self.out)
-        return verdicts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,12 +105,12 @@ class Scan(RunOptions, Generic[SettingsT]):
     def run(self, console: Console) -> None:
         """Loads the data, scans them, and writes the report."""
         from labelsieve.core.output_folders import exclusive_folder
-        from labelsieve.run_folder import check_run_folder
+        from labelsieve.run_folder import check_run_folder, lacks_report
 
         check_outside_source(self.data.source, self.out)
         self._check_reviewed()
         with exclusive_folder(self.out):
-            stopped_at_report = self.lacks_report()
+            stopped_at_report = self.resume and lacks_report(self.out)
             if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
             self._load_and_scan(console, stopped_at_report=stopped_at_report)
@@ -133,14 +133,17 @@ class Scan(RunOptions, Generic[SettingsT]):
     def _load_and_scan(self, console: Console, *, stopped_at_report: bool) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
+        from labelsieve.run_folder import finished_scan
         from labelsieve.verdicts import REPORT, Verdicts
 
         progress = Progress(console if is_main_process() else None)
         images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
         progress.say_notes(images.notes)
         against = self.other_split.load(seed=self.seed, progress=progress)
-        is_requested = partial(self._is_requested, images, test, against)
-        verdicts = self.finished(Verdicts.load, is_requested) if stopped_at_report else None
+        verdicts = None
+        if stopped_at_report:
+            is_requested = partial(self._is_requested, images, test, against)
+            verdicts = finished_scan(self.out, Verdicts.load, is_requested, overwrite=self.overwrite)
         if verdicts is None:
             verdicts = self._scan(images, test, against, progress)
         if is_main_process():

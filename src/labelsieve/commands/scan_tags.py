@@ -71,20 +71,24 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
-        from labelsieve.run_folder import check_run_folder
+        from labelsieve.run_folder import check_run_folder, finished_scan, lacks_report
         from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
         from labelsieve.verdicts import REPORT
 
         check_outside_source(self.data.source, self.out)
         with exclusive_folder(self.out):
-            lacks_report = self.lacks_report()
-            if not lacks_report:
+            stopped_at_report = self.resume and lacks_report(self.out)
+            if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
             progress = Progress(console if is_main_process() else None)
             images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
             progress.say_notes(images.notes)
-            verdicts = self.finished(TagVerdicts.load, partial(self._is_requested, images)) if lacks_report else None
-            verdicts = verdicts or self._scan(images, progress)
+            verdicts = None
+            if stopped_at_report:
+                is_requested = partial(self._is_requested, images)
+                verdicts = finished_scan(self.out, TagVerdicts.load, is_requested, overwrite=self.overwrite)
+            if verdicts is None:
+                verdicts = self._scan(images, progress)
             if is_main_process():
                 write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
                 summarize_tags(verdicts, console)

@@ -20,7 +20,7 @@ from labelsieve.core.provenance import to_json
 
 CHECKPOINT = "state.safetensors"
 # Increased when the same settings train differently: older checkpoints are then rejected.
-_VERSION = 2
+_VERSION = 3
 # Identifies the run of a checkpoint: `settings`, with seed and precision, and `fingerprints` of data and model.
 RunIdentity = Mapping[str, Mapping[str, Any]]
 

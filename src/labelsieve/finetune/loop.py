@@ -1,8 +1,4 @@
-"""The training loop of phase 2, with a checkpoint and an evaluation after each epoch.
-
-A resumed run ends with the same weights as an uninterrupted one: the checkpoint has the whole state, and random numbers
-depend only on the seed and the epoch.
-"""
+"""The training of phase 2, with an evaluation after each epoch."""
 
 from __future__ import annotations
 
@@ -14,13 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from labelsieve.core.checkpoints import read_checkpoint, write_checkpoint
-from labelsieve.core.memory import checkpointed_chunks, reuse_allocations
+from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.core.seeds import Purpose
+from labelsieve.core.training import Record, Trainer, check_finite, restore, state_of
 from labelsieve.data.input.batches import Augment, batches, unit
-from labelsieve.detect.training.loop import check_finite
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.evaluation import evaluate, training_losses
 from labelsieve.finetune.job import Job, training_mode
@@ -56,25 +51,24 @@ def train(job: Job) -> Trained:
     loss = job.kind.make_loss(settings, images=len(job.images), classes=len(job.images.class_names))
     optimizer = _optimizer(backbone, settings)
     start, score = evaluate(job), f"validation_{job.kind.score_name}"
-    best = _copy(backbone) if len(job.held_out) else {}
-    tensors, history = read_checkpoint(job.engine, identity=job.identity)
-    best = _restore(tensors, backbone, optimizer, loss) or best
-    passes, steps = _passes(settings, len(job.rows)), steps_of(settings, images=len(job.rows))
-    remaining = steps - len(history) * (steps // max(1, settings.epochs))
-    with job.engine.progress.task("training", total=remaining, unit="steps") as advance, reuse_allocations():
-        for epoch in range(len(history) + 1, settings.epochs + 1):
-            decay = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * decay
-            if epoch > settings.warmup_epochs:
-                loss.on_epoch_start(partial(_checked_losses, epoch, job))
-            record = _epoch(job, loss, optimizer, epoch, passes, advance)
-            history.append(record | evaluate(job))
-            if best and _best_epoch(start, history, score) == epoch:
-                best = _copy(backbone)
-            _save(job, optimizer, loss, history, best)
-    if best:
-        nn.Module.load_state_dict(backbone.model, best, strict=False)
+    best = {name: value.clone() for name, value in state_of(backbone.model).items()} if len(job.held_out) else {}
+    memory = dict(loss.memory) | {f"best.{name}": value for name, value in best.items()}
+    trainer = Trainer(
+        model=backbone.model, optimizer=optimizer, memory=memory, engine=job.engine, identity=job.identity
+    )
+    passes = _passes(settings, len(job.rows))
+
+    def epoch(number: int, history: list[Record], advance: Callable[[int], None]) -> Record:
+        if number > settings.warmup_epochs:
+            loss.on_epoch_start(partial(_checked_losses, number, job))
+        record = _epoch(job, loss, optimizer, number, passes, advance) | evaluate(job)
+        if best and _best_epoch(start, [*history, record], score) == number:
+            restore(best, state_of(backbone.model))
+        return record
+
+    steps = steps_of(settings, images=len(job.rows)) // max(1, settings.epochs)
+    history = trainer.run(epoch, epochs=settings.epochs, steps=steps)
+    restore(state_of(backbone.model), best)
     return Trained(start, history, _best_epoch(start, history, score) if best else len(history))
 
 
@@ -99,8 +93,7 @@ def _optimizer(backbone: Backbone, settings: Adaptation) -> torch.optim.Optimize
     trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
     rates = {True: settings.head_learning_rate, False: settings.learning_rate}
     groups = [
-        {"params": [p for p in trained if (id(p) in head) is is_head], "lr": rate, "initial_lr": rate}
-        for is_head, rate in rates.items()
+        {"params": [p for p in trained if (id(p) in head) is is_head], "lr": rate} for is_head, rate in rates.items()
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":
@@ -205,50 +198,3 @@ def _checked_losses(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
 
 def _check(loss: Tensor, epoch: int) -> None:
     check_finite(loss, epoch, rates="--learning-rate, a lower --head-learning-rate")
-
-
-def _state(backbone: Backbone) -> dict[str, Tensor]:
-    """Returns the state that training changes: trainable parameters and all buffers."""
-    state = backbone.model.state_dict(keep_vars=True)
-    return {
-        name: value.detach()
-        for name, value in state.items()
-        if value.requires_grad or not isinstance(value, nn.Parameter)
-    }
-
-
-def _copy(backbone: Backbone) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in _state(backbone).items()}
-
-
-def _save(
-    job: Job, optimizer: torch.optim.Optimizer, loss: Loss, history: list[dict[str, Any]], best: dict[str, Tensor]
-) -> None:
-    tensors = {f"model.{name}": value for name, value in _state(job.backbone).items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    tensors |= {f"memory.{name}": value for name, value in loss.memory.items()}
-    for name, parameter in job.backbone.model.named_parameters():
-        state = optimizer.state.get(parameter, {})
-        tensors |= {f"optimizer.{key}.{name}": value for key, value in state.items() if isinstance(value, Tensor)}
-    write_checkpoint(job.engine, tensors, identity=job.identity, history=history)
-
-
-def _restore(
-    tensors: Mapping[str, Tensor], backbone: Backbone, optimizer: torch.optim.Optimizer, loss: Loss
-) -> dict[str, Tensor]:
-    """Restores a checkpoint, if there is one, and returns the best weights so far."""
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "memory": {}, "optimizer": {}}
-    for key, value in tensors.items():
-        part, _, name = key.partition(".")
-        parts[part][name] = value
-    # the method of torch: that of the timm wrapper adds a prefix to all names
-    nn.Module.load_state_dict(backbone.model, parts["model"], strict=False)
-    for name, value in parts["memory"].items():
-        loss.memory[name].copy_(value)
-    parameters = dict(backbone.model.named_parameters())
-    for key, value in parts["optimizer"].items():
-        kind, _, name = key.partition(".")
-        parameter = parameters[name]
-        # AdamW keeps its step count on the CPU
-        optimizer.state[parameter][kind] = value if value.ndim == 0 else value.to(parameter.device)
-    return parts["best"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from labelsieve.core.training import check_finite
 from labelsieve.detect.chunks import in_chunks
 from labelsieve.detect.inputs import DetectorInputs
 from labelsieve.detect.losses import similarity_loss
@@ -18,7 +19,7 @@ from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.training.autoconfig import Prepared, prepare
 from labelsieve.detect.training.learner import BatchSource, adapted_features, classify_others
-from labelsieve.detect.training.loop import Objective, Step, check_finite, train
+from labelsieve.detect.training.loop import Objective, Step, train
 from labelsieve.detect.training.settings import Training
 from labelsieve.detect.zero_shot import by_probability, shortened_note
 

@@ -1,25 +1,19 @@
-"""The training loop of all trained detectors, with a checkpoint after each epoch.
-
-A run that was killed and resumed gives the verdicts of an unbroken one: parameters and momentum are in the checkpoint,
-and everything random depends on the seed and the number of the epoch only.
-"""
+"""The training of all trained detectors: the loss of a batch, the schedule, and the epochs."""
 
 from __future__ import annotations
 
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from labelsieve.core.checkpoints import RunIdentity, read_checkpoint, run_identity, write_checkpoint
-from labelsieve.core.engine import Engine
-from labelsieve.core.errors import TrainingError
-from labelsieve.core.memory import reuse_allocations
+from labelsieve.core.checkpoints import run_identity
+from labelsieve.core.training import Record, Trainer, check_finite
 from labelsieve.detect.training.learner import BatchSource, Learner
 from labelsieve.detect.training.settings import PromptTraining
 
@@ -135,19 +129,17 @@ def train(
         weight_decay=settings.weight_decay,
     )
     identity = run_identity(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
-    history = _resume(learner, optimizer, objective, engine, identity)
-    left = (schedule.epochs - len(history)) * schedule.steps_each
-    with engine.progress.task("training", total=left, unit="steps") as advance, feed.attached(), reuse_allocations():
-        for epoch in range(len(history) + 1, schedule.epochs + 1):
-            rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / schedule.epochs))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            objective.on_epoch_start(epoch)
-            history.append(_epoch(feed, labels, objective, optimizer, epoch, advance))
-            if epoch == schedule.epochs:
-                _check_outcome(learner, epoch)
-            _save(learner, optimizer, objective, engine, identity, history)
-    return tuple(history)
+    trainer = Trainer(model=learner, optimizer=optimizer, memory=objective.memory, engine=engine, identity=identity)
+
+    def epoch(number: int, _history: list[Record], advance: Callable[[int], None]) -> Record:
+        objective.on_epoch_start(number)
+        record = _epoch(feed, labels, objective, optimizer, number, advance)
+        if number == schedule.epochs:
+            _check_outcome(learner, number)
+        return record
+
+    with feed.attached():
+        return tuple(trainer.run(epoch, epochs=schedule.epochs, steps=schedule.steps_each))
 
 
 def _epoch(
@@ -190,53 +182,3 @@ def _check_outcome(learner: Learner, epoch: int) -> None:
     for features in learner.text():
         if features is not None:
             check_finite(features.sum(), epoch)
-
-
-def check_finite(loss: Tensor, epoch: int, *, rates: str = "--learning-rate") -> None:
-    """Checks what an epoch made.
-
-    Args:
-        loss: A number, or a sum of numbers.
-        epoch: From 1.
-        rates: The options that may have been too high.
-
-    Raises:
-        TrainingError: It is no finite number.
-    """
-    if not bool(torch.isfinite(loss)):
-        raise TrainingError(
-            f"the loss is no longer a finite number in epoch {epoch}; use a lower {rates} or --precision fp32"
-        )
-
-
-def _save(
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    engine: Engine,
-    identity: RunIdentity,
-    history: list[dict[str, Any]],
-) -> None:
-    tensors = {name: value.detach() for name, value in learner.named_parameters()}
-    tensors |= {f"memory.{name}": value for name, value in objective.memory.items()}
-    for name, parameter in learner.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum.detach()
-    write_checkpoint(engine, tensors, identity=identity, history=history)
-
-
-def _resume(
-    learner: Learner, optimizer: torch.optim.Optimizer, objective: Objective, engine: Engine, identity: RunIdentity
-) -> list[dict[str, Any]]:
-    tensors, history = read_checkpoint(engine, identity=identity)
-    if not history:
-        return []
-    with torch.no_grad():
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(tensors[name])
-            if f"momentum.{name}" in tensors:
-                optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(parameter.device)
-    for name, value in objective.memory.items():
-        value.copy_(tensors[f"memory.{name}"])
-    return history
