@@ -54,7 +54,7 @@ def bounds() -> None:
         on_flags, others = (int((wrong & here).sum()) for here in (verdicts.is_issue, ~verdicts.is_issue))
         generator = np.random.default_rng(seed)
         for before, audited in zip((0, *AUDITED), AUDITED, strict=False):
-            known[plan.draw(known=known, count=audited - before)] = True
+            known[plan.order[~known[plan.order]][: audited - before]] = True
             now = Known(has_answer=known, is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
             sides, found = sides_of(plan, now, plan.prefix(known)), int((known & wrong).sum())
             high, low = upper_bound(sides, confidence=0.975), lower_bound(sides, confidence=0.975)

@@ -50,8 +50,9 @@ class FlagRule:
         """Reads the rule from the entries of `run.json`; missing entries get their defaults, the threshold None.
 
         Example:
-            >>> FlagRule.of({"threshold": 0.3, "demand_agreement": None, "detector": {"name": "joint"}})
-            FlagRule(threshold=0.3, demand_agreement=False, false_flags=None)
+            >>> rule = FlagRule.of({"threshold": 0.3, "demand_agreement": None, "detector": {"name": "joint"}})
+            >>> rule.threshold, rule.demand_agreement
+            (0.3, False)
         """
         settings = {name: record[name] for name in _names() if record.get(name) is not None}
         return FlagRule(**{"threshold": None, **settings})
@@ -81,7 +82,7 @@ class FlagRule:
             predicted: Shape (N,): most likely classes.
             given: Shape (N,): given labels.
         """
-        return np.asarray(self._low(quality) | self._differs(predicted, given))
+        return np.asarray(self.is_low(quality) | self._differs(predicted, given))
 
     def flags_by_quality_only(
         self, quality: NDArray[np.float32], *, predicted: NDArray[np.int64], given: NDArray[np.int64]
@@ -93,9 +94,10 @@ class FlagRule:
             predicted: See :meth:`flags`.
             given: See :meth:`flags`.
         """
-        return np.asarray(self._low(quality) & ~self._differs(predicted, given))
+        return np.asarray(self.is_low(quality) & ~self._differs(predicted, given))
 
-    def _low(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def is_low(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns which qualities, (N,), the threshold flags; none without a threshold."""
         if self.threshold is None:
             return np.zeros(len(quality), dtype=np.bool_)
         # in float32 on both sides: a quality of 0.1 in float32 lies above the float64 number 0.1

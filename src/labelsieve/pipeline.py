@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from labelsieve.core.checkpoints import seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, versions
+from labelsieve.core.provenance import fingerprint
 from labelsieve.curation.defects import check_defects
 from labelsieve.curation.search import Search, comparison_inputs, find_in_images
 from labelsieve.data.features import LabelledFeatures
@@ -68,7 +66,7 @@ def scan(
         detector: How to score the labels; `DeFT()` if None.
         test: Images with correct labels, to evaluate the model that the detector has trained, or the zero-shot model if
             it trains nothing: the accuracy of s+. They select nothing, and the verdicts are the same without. Classes
-            are matched by name. The detectors deft, small-loss, gmm, label-match and clip-margin can be tested.
+            are matched by name. A detector without a model says so.
         reviewed: Folder of an earlier run whose reviews apply to the same images, matched by content: a label that a
             reviewer found right is not flagged, a wrong one is, and the detector learns from the right ones. They are
             copied to the log of `out`.
@@ -200,7 +198,7 @@ def _scan(
     record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
     record |= {"test": None if test is None else _test_record(test, scores)}
     record |= {"reviewed": None if prior_reviews is None else prior_reviews.to_record()}
-    verdicts = decide(images, scores, record=record)
+    verdicts = decide(images, scores)
     findings = diagnose(images, scores, verdicts)
     record |= {"against": None if against is None else described(against), "image_defects": defects}
     record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
@@ -258,20 +256,12 @@ def run_record(
         seconds: Duration of the run.
     """
     settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[arg-type]
-    installed = versions()
     return {
-        "labelsieve": installed.get("labelsieve", "unknown"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **engine.circumstances(seconds=seconds),
         "source": str(images.origin.get("source", "data in memory")),
         "origin": dict(images.origin),
         "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
         "detector": {"name": name, "recipe": recipe, "settings": settings, "fingerprint": fingerprint(settings)},
-        "seed": engine.seed,
-        "precision": engine.precision,
-        "processes": engine.accelerator.num_processes,
-        "hardware": f"{engine.device.type}, {platform.machine()}",
-        "seconds": round(seconds, 2),
-        "versions": installed,
     }
 
 

@@ -28,17 +28,18 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.sources.columns import BOX_NAMES
 from labelsieve.data.sources.image_paths import folder_of, relative_path
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import DETECTION, RATES, evaluate
 from labelsieve.records import RUN, RunRecord, check_kinds, is_tag_record
 
-VERDICTS, TABLE_CSV, RECORD, METRICS = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
+VERDICTS, TABLE_CSV, RECORD, METRICS_JSON = "verdicts.parquet", "verdicts.csv", "run.json", "metrics.json"
 REPORT, AUDIT = "report.html", "audit.json"
 # Of a run with several labels per image, see `labelsieve.tags`.
 TAG_IMAGES = "images.parquet"
 # Of several annotators.
 ANNOTATORS, CONSENSUS = "annotators.csv", "consensus.csv"
-RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
+RUN_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGE_FINDINGS, METRICS_JSON, AUDIT, ANNOTATORS, CONSENSUS, RECORD)
 # Only in an unfinished run.
 CHECKPOINT_FOLDER = "checkpoint"
 # Rows per row group of the Parquet file, which readers may load separately.
@@ -228,9 +229,9 @@ class Verdicts:
         else:
             write_parquet(folder / IMAGE_FINDINGS, self.image_findings)
         if self.metrics is None:
-            remove(folder / METRICS)
+            remove(folder / METRICS_JSON)
         else:
-            write_json(folder / METRICS, self.metrics)
+            write_json(folder / METRICS_JSON, self.metrics)
         for name, table in ((ANNOTATORS, self.annotators), (CONSENSUS, self.consensus)):
             if table is not None:
                 write_csv(folder / name, table)
@@ -262,8 +263,8 @@ class Verdicts:
         check_kinds(record, RUN, folder / RECORD)
         names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")
         table = _read_table(folder / VERDICTS, expected)
-        metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
-        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
+        metrics = read_json(folder / METRICS_JSON) if (folder / METRICS_JSON).is_file() else None
+        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS_JSON)
         findings = image_findings(folder) if (folder / IMAGE_FINDINGS).is_file() else None
         verdicts = cls(table=table, class_names=tuple(names), record=record, metrics=metrics, image_findings=findings)
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
@@ -298,15 +299,19 @@ def _read_table(path: Path, expected: str) -> pa.Table:
     return table
 
 
-def require_same_images(verdicts: Verdicts, images: Labelled) -> None:
-    """Checks that row i of the verdicts belongs to image i.
+def require_same_images(table: pa.Table, images: Labelled | TaggedImages) -> None:
+    """Checks that row i of the table of a run belongs to image i.
+
+    Args:
+        table: Has the ids of the images that the run scanned.
+        images: The images.
 
     Raises:
-        RunError: The images are not those of the verdicts.
+        RunError: They are not those of the run.
     """
-    if len(verdicts) != len(images):
-        raise RunError(f"expected the {len(verdicts):,} images of the run, got {len(images):,}; pass those it scanned")
-    if not pa.array(images.ids, pa.string()).equals(verdicts.table["id"].combine_chunks()):
+    if len(table) != len(images):
+        raise RunError(f"expected the {len(table):,} images of the run, got {len(images):,}; pass those it scanned")
+    if not pa.array(images.ids, pa.string()).equals(table["id"].combine_chunks()):
         raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
 
 

@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 MAX_SHOWN = 25  # options in a short help
 NESTED: dict[str, tuple[type, ...]] = {
-    "scan": (base.Source, base.TestSet, base.Against),
+    "scan": (base.Source, base.TestSet, base.OtherSplit),
     "scan-tags": (base.TagSource, TAG_DETECTORS["joint"]),
     "adapt": (AdaptTestSet, Adaptation),
     "noise": (base.Source,),

@@ -164,6 +164,19 @@ def test_the_version_is_told_without_any_library() -> None:
     assert loaded_after(code, among=(*HEAVY, "numpy", "tyro", "rich")) == []
 
 
+def test_type_checkers_see_what_the_package_has() -> None:
+    """A name in `_HOME` alone is found, but has the type `Any`."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    imported = {
+        alias.name: str(node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for name, home in labelsieve._HOME.items():
+        assert imported.get(name) == f"labelsieve.{home}", name
+
+
 @pytest.mark.parametrize("name", labelsieve.__all__)
 def test_public_names_are_there(name: str) -> None:
     assert getattr(labelsieve, name) is not None

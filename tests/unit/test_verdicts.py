@@ -27,13 +27,13 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import evaluate
-from labelsieve.verdicts import METRICS, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide
+from labelsieve.verdicts import METRICS_JSON, RECORD, TABLE_CSV, VERDICTS, Verdicts, decide
 from slow_cases import mostly_slow
 
 NAN = float("nan")
 NO_PICTURES = Dataset.from_dict({"image": []})
 NAMES = ("cat", "dog", "fox")
-FILES = (VERDICTS, TABLE_CSV, METRICS, RECORD)
+FILES = (VERDICTS, TABLE_CSV, METRICS_JSON, RECORD)
 
 
 def make_images(labels: list[int], *, names: tuple[str, ...] = NAMES, truth: list[int] | None = None) -> LabelledImages:
@@ -292,7 +292,7 @@ def test_saving_twice_replaces_and_leaves_no_old_metrics(tmp_path: Path) -> None
     verdicts_by([0.1, 0.9], truth=[0, 1]).save(tmp_path)
     verdicts_by([0.9, 0.9, 0.1]).save(tmp_path)
     loaded = Verdicts.load(tmp_path)
-    assert len(loaded) == 3 and loaded.metrics is None and not (tmp_path / METRICS).exists()
+    assert len(loaded) == 3 and loaded.metrics is None and not (tmp_path / METRICS_JSON).exists()
 
 
 def test_equal_verdicts_give_equal_files(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def _broken_record(folder: Path) -> None:
 
 
 def _broken_metrics(folder: Path) -> None:
-    (folder / METRICS).write_text("")
+    (folder / METRICS_JSON).write_text("")
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ class CardMaker:
     def _copies(self, row: int) -> list[dict[str, Any]]:
         """Returns id and given label of other images with the same content, to which an answer applies, too."""
         verdicts = self.queue.verdicts
-        others = [int(each) for each in self.queue.copies(int(self.queue.group[row])) if each != row]
+        others = [int(each) for each in self.queue.copies(int(self.queue.content_ids[row])) if each != row]
         return [{"id": verdicts.table["id"][each].as_py(), "given": int(verdicts.given[each])} for each in others]
 
     def shown(self, row: int, *, mode: str, queue: str) -> dict[str, Any]:

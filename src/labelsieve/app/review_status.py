@@ -11,10 +11,11 @@ import numpy as np
 
 from labelsieve.review.finding_queues import FINDING_QUEUES
 from labelsieve.review.queue import Filters, ReviewQueue, Spec, State
+from labelsieve.review.status_lines import answers_by_reviewer, seconds_per_card
 from labelsieve.verdicts import Verdicts
 
-# Number of recent answers that determine the pace, and maximum seconds of one: longer ones are breaks.
-_RECENT, _MAX_SECONDS = 50, 300.0
+# Number of recent answers that determine the pace.
+_RECENT = 50
 _BINS, _CLASSES = 10, 50
 
 
@@ -26,7 +27,7 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
         spec: The queue, with its filters.
         reviewer: Name of the reviewer, for whom images are left and whose pace counts.
     """
-    remaining, pace = queue.left(spec, reviewer=reviewer), _pace(queue, reviewer)
+    remaining, pace = queue.left(spec, reviewer=reviewer), seconds_per_card(queue.standing.recent(reviewer, _RECENT))
     size = queue.size(spec) if spec.filters.state == "open" else remaining  # of another state none is done
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
     states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}
@@ -60,12 +61,6 @@ def _answered(spec: Spec) -> Spec:
 def _all_in(state: State) -> Spec:
     """Returns a queue of all images in a state."""
     return Spec(queue="suspicious", filters=Filters(which="all", state=state))
-
-
-def _pace(queue: ReviewQueue, reviewer: str) -> float | None:
-    """Returns the median seconds of the recent answers of a reviewer; None if there are none."""
-    times = [each.seconds for each in queue.standing.recent(reviewer, _RECENT) if 0 < each.seconds < _MAX_SECONDS]
-    return float(np.median(times)) if times else None
 
 
 def precision_of(queue: ReviewQueue) -> dict[str, Any]:
@@ -115,10 +110,9 @@ def _by_class(queue: ReviewQueue) -> list[dict[str, Any]]:
 def _reviewers(queue: ReviewQueue) -> dict[str, Any]:
     """Returns the number of answers of each reviewer, and their agreement."""
     reviews = queue.standing.reviews()
-    counts = Counter(each.reviewer for image in reviews.by_key.values() for each in image.answers)
     agreement = reviews.agreement()
     return {
-        "answers": [{"name": name, "answers": count} for name, count in counts.most_common()],
+        "answers": [{"name": name, "answers": count} for name, count in answers_by_reviewer(reviews).most_common()],
         "shared": agreement.images,
         "agree": _finite(agreement.share),
         "kappa": _finite(agreement.kappa),

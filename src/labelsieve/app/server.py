@@ -23,6 +23,7 @@ from labelsieve.core.errors import DataError, LabelsieveError, RunError, look_up
 from labelsieve.data.images import UnreadableImageError
 from labelsieve.report.pages import environment
 from labelsieve.review.answers import MAX_NAME_LENGTH
+from labelsieve.review.finding_queues import FINDING_QUEUES
 
 STATIC = Path(__file__).with_name("static")
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -161,7 +162,8 @@ class _Pages:
             )
             return PlainTextResponse(f"{message}\n", status_code=400)
         data = {"reviewer": reviewer, "number": self.rescan.number, **self.session.start(reviewer)}
-        page = environment("labelsieve.app").get_template("review.html.jinja").render(data=data)
+        template = environment("labelsieve.app").get_template("review.html.jinja")
+        page = template.render(data=data, finding_queues=FINDING_QUEUES)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
     def classes(self, _request: Request) -> Response:

@@ -68,7 +68,7 @@ class Session:
         other_split: OtherSplit | None = None,
         progress: Progress | None = None,
     ) -> None:
-        require_same_images(verdicts, images)
+        require_same_images(verdicts.table, images)
         self.verdicts, self.images, self.run_folder, self.audit = verdicts, images, run_folder, audit
         self._names = frozenset(verdicts.class_names)
         self._options: dict[str, Any] = {
@@ -137,8 +137,8 @@ class Session:
         """Returns the number of images, copies included, with answers that the scan did not use."""
         with self._lock:
             self._sync()
-            groups = map(self.queue.group_of, unknown_to_scan(self.queue.standing.reviews()))
-            return sum(len(self.queue.copies(group)) for group in groups if group is not None)
+            contents = map(self.queue.content_of, unknown_to_scan(self.queue.standing.reviews()))
+            return sum(len(self.queue.copies(content)) for content in contents if content is not None)
 
     def _sync(self) -> None:
         self.queue.add(self.log.follow())
@@ -147,7 +147,7 @@ class Session:
         if not self.has_features:
             self._say("note: no features of this run are cached; classes are ranked by how often they are confused")
         answers = self.log.answers()
-        unmatched = sum(self.queue.group_of(each.key) is None for each in answers)
+        unmatched = sum(self.queue.content_of(each.key) is None for each in answers)
         if unmatched:
             self._say(f"note: {unmatched:,} of {len(answers):,} answers in {self.log.path} are on images of other data")
 
@@ -324,8 +324,8 @@ class Session:
             return self._reissue(viewer, undone)
 
     def _reissue(self, viewer: Viewer, undone: Sequence[Answer]) -> list[dict[str, Any]]:
-        undone_groups = [(each, self.queue.group_of(each.key)) for each in undone]
-        rows_of_answers = [(each, self._row_of(each, group)) for each, group in undone_groups if group is not None]
+        contents = [(each, self.queue.content_of(each.key)) for each in undone]
+        rows_of_answers = [(each, self._row_of(each, content)) for each, content in contents if content is not None]
         if not rows_of_answers:
             return []
         rows = [row for _, row in rows_of_answers]

@@ -100,7 +100,7 @@ class Apply(Command):
 
     def _say_next_step(self, corrected: Path, progress: Progress) -> None:
         """Says how to scan the corrected data, if the answers are in the run, where a scan can read them."""
-        from labelsieve.report.terminal import next_to, quoted
+        from labelsieve.report.printing import next_to, quoted
         from labelsieve.review.log import LOG
 
         run = Path(self.run_folder)
@@ -171,7 +171,7 @@ class Apply(Command):
 
     def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:
         """Writes the list of changes beside the result, unless the list was passed."""
-        from labelsieve.data.sources.folders import CHANGES
+        from labelsieve.data.sources.file_kinds import CHANGES
         from labelsieve.data.sources.readers import find_source
         from labelsieve.review.changes import write_changes
         from labelsieve.review.writers.backups import free_name

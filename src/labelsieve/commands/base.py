@@ -301,7 +301,7 @@ def mark_files(option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
+class OtherSplit:
     """Images of another split to compare with, and which columns to read.
 
     Attributes:

@@ -13,9 +13,9 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes
 
 from labelsieve.commands.base import (
-    Against,
     Flag,
     OptionalText,
+    OtherSplit,
     RunOptions,
     Source,
     TestSet,
@@ -27,6 +27,7 @@ from labelsieve.core.errors import UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import FalseFlags, LogitScale, field_names
 from labelsieve.detect.base import Detector
+from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.vlm.names import DEFAULT_MODEL
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from labelsieve.verdicts import Verdicts
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
-_METAVAR = "{" + ",".join(DETECTORS) + "}"
+_METAVAR, _RECIPES = ("{" + ",".join(names) + "}" for names in (DETECTORS, RECIPES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         model: Hub id or folder of a CLIP-like model.
         detector: Method that scores the labels.
         test_set: Images to test the model on after the detector has run: trained, or zero-shot if nothing is trained.
-            Goes with deft, small-loss, gmm, label-match and clip-margin.
+            A detector without a model says so.
         reviewed: Folder of an earlier run on the same images, which may have moved: answers of its review are used as
             known labels, are never asked again, and improve the ranking of the other images.
         false_flags: A share, such as 10%: flag labels so that, by the audit of the run of --reviewed, at most this
@@ -66,7 +67,7 @@ class Scan(RunOptions, Generic[SettingsT]):
         other_split: Images of another split, to find images that are in both.
         image_defects: Also find dark, bright, blurred and empty images, and odd shapes and sizes. Needs cleanvision,
             the extra `defects`.
-        recipe: Settings of deft to start from: default, paper, paper-real or paper-severe.
+        recipe: Settings of deft to start from: of this project, or of the paper for synthetic, real or severe noise.
         out: Run folder to write.
         settings: Options of the detector.
     """
@@ -78,11 +79,11 @@ class Scan(RunOptions, Generic[SettingsT]):
     logit_scale: Annotated[LogitScale | None, tyro.conf.arg(metavar="X")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
-    recipe: str = "default"
+    recipe: Annotated[str, tyro.conf.arg(metavar=_RECIPES)] = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     false_flags: FalseFlags | None = None
-    other_split: OmitArgPrefixes[Against] = field(default_factory=Against)
+    other_split: OmitArgPrefixes[OtherSplit] = field(default_factory=OtherSplit)
     image_defects: Flag = False
     out: Path
     settings: OmitArgPrefixes[SettingsT]
@@ -238,6 +239,4 @@ def _settings(detector: str, recipe: str) -> Any:
         if recipe != "default":
             raise UsageError(f"--recipe goes with --detector deft only, got {detector}; leave it out")
         return detector_class(detector)()
-    from labelsieve.detect.deft.detector import RECIPES
-
     return look_up(RECIPES, recipe, what="--recipe", error=UsageError)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.cache import cache_limit
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import versions
 from labelsieve.core.validation import Seed, check_value
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -55,6 +58,20 @@ class Engine:
             return
         with torch.autocast(self.device.type, dtype=torch.bfloat16), ExplicitAttention():
             yield
+
+    def circumstances(self, *, seconds: float) -> dict[str, Any]:
+        """Returns how a result was made, for its record: when, for how long, with which seed, machine and versions."""
+        installed = versions()
+        return {
+            "labelsieve": installed.get("labelsieve", "unknown"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seed": self.seed,
+            "precision": self.precision,
+            "processes": self.accelerator.num_processes,
+            "hardware": f"{self.device.type}, {platform.machine()}",
+            "seconds": round(seconds, 2),
+            "versions": installed,
+        }
 
     def generator(self, *purpose: int) -> torch.Generator:
         """Returns a CPU generator for one purpose, the same in every process and on every resume."""

@@ -108,18 +108,16 @@ def restore(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None
         tensors[name].copy_(value)
 
 
-def check_finite(loss: Tensor, epoch: int, *, rates: str = "--learning-rate") -> None:
+def check_finite(loss: Tensor, epoch: int, *, advice: str = "a lower --learning-rate or --precision fp32") -> None:
     """Checks the result of an epoch.
 
     Args:
         loss: A number, or a sum of numbers.
         epoch: From 1.
-        rates: The options that may have been too high.
+        advice: What to use instead.
 
     Raises:
         TrainingError: It is no finite number.
     """
     if not bool(torch.isfinite(loss)):
-        raise TrainingError(
-            f"the loss is no longer a finite number in epoch {epoch}; use a lower {rates} or --precision fp32"
-        )
+        raise TrainingError(f"the loss is no longer a finite number in epoch {epoch}; use {advice}")

@@ -1,4 +1,7 @@
-"""Findings about images other than wrong labels: their kinds, and the file of a run that contains them."""
+"""Findings about images other than wrong labels: their kinds, and the file of a run that contains them.
+
+The `findings` in `run.json` are others: what :mod:`labelsieve.diagnosis` says of the run.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labelsieve.core.errors import RunError, first_line
+from labelsieve.core.errors import RunError, first_line, shown
 from labelsieve.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 IMAGE_FINDINGS = "findings.parquet"
 
@@ -184,3 +189,23 @@ def image_findings(run_folder: str | Path) -> pa.Table:
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema())
         raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
     return table
+
+
+def rows_of(names: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Returns the rows of the images that findings name, (n,).
+
+    Args:
+        names: Their ids, n texts.
+        ids: The ids of all images of the run.
+
+    Raises:
+        RunError: The run has no such image.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    rows = pc.index_in(names, value_set=ids.combine_chunks())
+    if rows.null_count:
+        name = names[rows.is_null().to_pylist().index(True)].as_py()
+        raise RunError(f"the findings name {shown(name)}, which is no image of the run; make the run again")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)

@@ -15,7 +15,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for, kinds_for_features
+from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for, kinds_for_features, kinds_with_pairs
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -100,7 +100,8 @@ def inject(
     check_value("rate", rate, Rate)
     check_value("seed", seed, Seed)
     if pairs is not None and not NOISE.entries[kind].takes_pairs:
-        raise SettingsError(f"pairs go with pair noise, not with {kind} noise; leave them out")
+        kinds = " or ".join(kinds_with_pairs())
+        raise SettingsError(f"pairs go with {kinds} noise, not with {kind} noise; leave them out")
     if NOISE.entries[kind].needs_images and not isinstance(images, LabelledImages):
         raise SettingsError(
             f"{kind} noise depends on pixels, which features come without; use {' or '.join(kinds_for_features())}"

@@ -66,6 +66,11 @@ else:
     NoiseKind = Literal[tuple(kinds_for(tags=False))]
 
 
+def kinds_with_pairs() -> list[str]:
+    """Returns the kinds for which a user may set which class is mistaken for which."""
+    return [name for name, kind in NOISE.entries.items() if kind.takes_pairs]
+
+
 def kinds_for_features() -> list[str]:
     """Returns the kinds for one label that need no images."""
     return [name for name in kinds_for(tags=False) if not NOISE.entries[name].needs_images]

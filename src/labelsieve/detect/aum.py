@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from labelsieve.core.errors import TrainingError
 from labelsieve.core.seeds import Purpose
 from labelsieve.core.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
 from labelsieve.detect.base import Detector
@@ -149,6 +148,7 @@ def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *
     from torch import nn
     from torch.nn.functional import cross_entropy
 
+    from labelsieve.core.training import check_finite
     from labelsieve.detect.zero_shot import margins
 
     # skip_init: the usual start would be drawn from the global generator
@@ -176,10 +176,7 @@ def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *
                 optimizer.step()
                 area[part] += margins(logits.detach(), target).cpu() / epochs
                 total += float(loss.detach()) * len(part)
-            if not math.isfinite(total):
-                raise TrainingError(
-                    f"the loss is no longer a finite number in epoch {epoch}; use a lower --learning-rate"
-                )
+            check_finite(torch.tensor(total), epoch, advice="a lower --learning-rate")
             losses.append(total / len(labels))
             if settings.average_of == "probabilities":
                 probes.append((probe.weight.detach().clone(), probe.bias.detach().clone()))

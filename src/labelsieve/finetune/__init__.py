@@ -1,6 +1,8 @@
 """Phase 2: a standard image classifier, trained on the selection of a scan.
 
 * `settings.py`: the settings, and the recipes of the paper
+* `registry.py`: the losses and the choices of what is trained
+* `job.py`: model, data and settings of one training, which all functions here share
 * `target_kinds.py`: the differences between single labels and tags
 * `selection.py`, `tag_selection.py`: training rows, labels or tags, and weights, from the verdicts and the reviews
 * `backbones.py`: classification models of `transformers` with a new head
@@ -10,6 +12,7 @@
 * `losses.py`: cross-entropy and robust losses
 * `loop.py`, `evaluation.py`: the training loop with its checkpoints, and metrics
 * `rgb_conversion.py`: images that training and `pipeline()` convert differently
+* `terminal.py`: the summary on the terminal
 * `result.py`: the result, its record and its folder
 * `run.py`: all of it in one call
 """

@@ -197,4 +197,4 @@ def _checked_losses(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
 
 
 def _check(loss: Tensor, epoch: int) -> None:
-    check_finite(loss, epoch, rates="--learning-rate, a lower --head-learning-rate")
+    check_finite(loss, epoch, advice="a lower --learning-rate, a lower --head-learning-rate or --precision fp32")

@@ -19,7 +19,7 @@ from labelsieve.finetune.settings import check_saves
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS
 from labelsieve.records import is_tag_record
 from labelsieve.report.common import escape_markdown
-from labelsieve.verdicts import METRICS
+from labelsieve.verdicts import METRICS_JSON
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
 from labelsieve.vlm.pretrained import quiet_loading
 
@@ -90,7 +90,7 @@ class Adapted:
                 for weights in temporary.glob("*.safetensors"):  # they are created with access for their owner only
                     weights.chmod((temporary / "config.json").stat().st_mode)
                 write_text(temporary / CARD, model_card(self))
-                write_json(temporary / METRICS, self.metrics)
+                write_json(temporary / METRICS_JSON, self.metrics)
                 # other files in the folder belong to the user
                 files = sorted(path.name for path in temporary.iterdir())
                 write_json(temporary / RECORD, {**self.record, "files": files})

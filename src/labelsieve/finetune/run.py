@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from labelsieve.core.files import read_json
 from labelsieve.core.memory import move
 from labelsieve.core.output_folders import check_no_mount, unknown_files
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint, versions
+from labelsieve.core.provenance import fingerprint
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.test_sets import described, overlap_note
 from labelsieve.diagnosis.checks import CONFLICTING_COPIES
@@ -313,11 +311,9 @@ def _record(
     seconds: float,
 ) -> dict[str, Any]:
     engine, backbone, run = job.engine, job.backbone, verdicts.run
-    installed = versions()
     source = str(run.source or job.images.origin.get("source", "data in memory"))
     return {
-        "labelsieve": installed.get("labelsieve", "unknown"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **engine.circumstances(seconds=seconds),
         **job.kind.record,
         "data": {
             "source": source,
@@ -351,10 +347,4 @@ def _record(
         "history": trained.history,
         "notes": list(notes),
         "class_names": list(job.images.class_names),
-        "seed": engine.seed,
-        "precision": engine.precision,
-        "processes": engine.accelerator.num_processes,
-        "hardware": f"{engine.device.type}, {platform.machine()}",
-        "seconds": round(seconds, 2),
-        "versions": installed,
     }

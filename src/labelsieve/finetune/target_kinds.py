@@ -179,7 +179,7 @@ class SingleLabel(TargetKind):
         """Checks that row i of the verdicts is for image i and its label."""
         if not isinstance(verdicts, Verdicts):
             raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
-        require_same_images(verdicts, images)
+        require_same_images(verdicts.table, images)
         _check_same(verdicts, images, np.array_equal(images.labels, verdicts.given))
 
     def choose(

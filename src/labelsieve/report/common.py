@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelsieve.core.errors import RunError, shown
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points, thousands
-from labelsieve.curation.findings import KINDS, FindingKind
+from labelsieve.curation.findings import KINDS, FindingKind, rows_of
 from labelsieve.data.published.base import named_source
 from labelsieve.metrics import Interval
 from labelsieve.records import OriginRecord, RunRecord
@@ -153,26 +151,13 @@ def _of_kind(verdicts: Verdicts, kind: FindingKind, table: pa.Table) -> str:
         return f"{text}, also in {other}"
     if kind.other != "data":
         return text
-    given = verdicts.table["given_label"].take(rows_of(verdicts, table["id"].to_pylist()))
+    given = verdicts.table["given_label"].take(rows_of(table["id"], verdicts.table["id"]))
     table_of_labels = pa.table({"group": table["group"], "label": given})
     several = table_of_labels.group_by("group").aggregate([("label", "count_distinct")])["label_count_distinct"]
     mixed = int(pc.sum(pc.greater(several, 1)).as_py() or 0)
     return f"{text} in {counted(len(several), 'group', 'groups')}" + (
         f", {mixed:,} with different given labels" if mixed else ""
     )
-
-
-def rows_of(verdicts: Verdicts, ids: Sequence[str]) -> list[int]:
-    """Returns the row numbers of some ids of the run.
-
-    Raises:
-        RunError: The run has no such id.
-    """
-    rows = pc.index_in(pa.array(ids, pa.string()), value_set=verdicts.table["id"].combine_chunks())
-    if rows.null_count:
-        unknown = ids[rows.is_null().to_pylist().index(True)]
-        raise RunError(f"the findings name {shown(unknown)}, which is no image of the run; make the run again")
-    return [int(row) for row in rows.to_pylist()]
 
 
 def score(value: float | None) -> str:

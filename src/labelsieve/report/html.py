@@ -81,7 +81,7 @@ def write_report(
     """
     check_value("max_images", max_images, ImageCount)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
-    require_same_images(verdicts, images)
+    require_same_images(verdicts.table, images)
     path = Path(path)
     check_report(path, overwrite=overwrite)
     page = environment().get_template("report.html.jinja")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelsieve.core.progress import Progress
-from labelsieve.curation.findings import DATA_KINDS
+from labelsieve.curation.findings import DATA_KINDS, rows_of
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.report import common
@@ -51,7 +52,7 @@ def _thumbnails_of(
     """Returns given label and thumbnail of each image of the data that is listed."""
     ids = {row["id"] for row in rows} | {row["other_id"] for row in rows if row["kind"] in DATA_KINDS}
     ordered = sorted(ids)
-    indices = common.rows_of(verdicts, ordered)
+    indices = rows_of(pa.array(ordered, pa.string()), verdicts.table["id"]).tolist()
     thumbnails = [Thumbnail()] * len(ordered)
     if isinstance(images, LabelledImages) and ordered:
         thumbnails = make_thumbnails(images, indices, side=SIDE, budget=BUDGET, progress=progress)

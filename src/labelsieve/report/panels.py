@@ -99,7 +99,7 @@ def annotators(page: Page) -> dict[str, Any] | None:
     return {"annotators": rows[:MAX_CLASS_ROWS], "more_annotators": more, "consensus": common.consensus(run)}
 
 
-def image_problems(page: Page) -> dict[str, Any] | None:
+def image_findings(page: Page) -> dict[str, Any] | None:
     """Returns the image findings: copies, leaks, images of no class and defects."""
     sections = image_sections(page.verdicts, page.images, progress=page.progress)
     return {"image_sections": sections} if sections else None
@@ -126,7 +126,7 @@ PANELS: Registry[Callable[[Page], dict[str, Any] | None], Entry] = Registry(
     Entry("images", _HERE + "images", "Images"),
     Entry("classes", _HERE + "classes", "Classes"),
     Entry("annotators", _HERE + "annotators", "Annotators"),
-    Entry("other_issues", _HERE + "image_problems", "Other issues"),
+    Entry("other_issues", _HERE + "image_findings", "Other issues"),
     Entry("metrics", _HERE + "metrics", "Metrics"),
     Entry("unreadable", _HERE + "unreadable", "Unreadable"),
 )

@@ -1,7 +1,9 @@
-"""The parts of all summaries in the terminal: texts, tables, and lines that can be copied."""
+"""The parts of all summaries in the terminal: texts, tables, files, and commands that can be copied."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from labelsieve.core.progress import clean
-from labelsieve.core.quantities import bind_units
+from labelsieve.core.quantities import bind_units, megabytes, plain
 
 # A private-use character: one column wide, not a space for `rich`, and never in cleaned text.
 _GLUE = "\ue000"
+OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+# The command that opens a file with its default program.
+_NAME_WIDTH = 32
 
 
 class Unbroken:
@@ -84,8 +89,43 @@ def print_folder(title: str, folder: Path, content: str, console: Console) -> No
     console.print(line, soft_wrap=True)  # a path that is broken in two cannot be copied
 
 
+def print_files(folder: Path, names: Iterable[str], console: Console) -> None:
+    """Prints which of some files a folder has.
+
+    Args:
+        folder: The folder.
+        names: Names of the files.
+        console: Where to print.
+    """
+    print_folder("Files", folder, ", ".join(name for name in names if (folder / name).is_file()), console)
+
+
+def step_to_report(report: Path, what: str) -> list[tuple[str, str]]:
+    """Returns the step that opens a report, with its size; none if there is no report."""
+    if not report.is_file():
+        return []
+    size = plain(megabytes(report.stat().st_size))
+    return [(f"look at {what} ({size})", f"{OPEN} {quoted(report)}")]
+
+
 def print_next_steps(steps: Iterable[tuple[str, str]], console: Console) -> None:
     """Prints commands, each with what it is for, ready to be copied."""
     console.print(Text("Next steps", style="dim"))
     for title, command in steps:
         console.print(Text.assemble((f"  {title}: ", "dim"), clean(command)), soft_wrap=True)
+
+
+def quoted(path: Path) -> str:
+    """Returns a path quoted for a shell."""
+    return shlex.quote(str(path))
+
+
+def next_to(run: Path, ending: str) -> str:
+    """Returns a path next to a run folder, named like it but for an ending, quoted for a shell."""
+    return shlex.quote(f"{run if run.name not in ('', '..') else run.resolve()}{ending}")
+
+
+def class_name(text: str) -> Text:
+    """Returns a name, shortened to fit into a column."""
+    cleaned = clean(text)
+    return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")

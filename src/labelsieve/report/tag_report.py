@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.core.errors import RunError
 from labelsieve.core.files import write_text
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.progress import Progress
@@ -19,6 +18,7 @@ from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, pa
 from labelsieve.report.panels import MAX_CLASS_ROWS
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
+from labelsieve.verdicts import require_same_images
 
 MAX_PAIRS = 500
 """Default number of pairs of each kind in the report."""
@@ -76,8 +76,7 @@ def write_tag_report(
     """
     check_value("max_images", max_images, ImageCount)
     check_value("thumbnail_px", thumbnail_px, ThumbnailPixels)
-    if images.ids != tuple(verdicts.images["id"].to_pylist()):
-        raise RunError("the images have other ids than those of the run; pass the ones it scanned, in the same order")
+    require_same_images(verdicts.images, images)
     path = Path(path)
     check_report(path, overwrite=overwrite)
     chosen = {kind: verdicts.of_kind(kind)[:max_images] for kind in KINDS}

@@ -6,10 +6,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from labelsieve.core.quantities import duration, megabytes, percent, plain
+from labelsieve.core.quantities import duration, percent, plain
 from labelsieve.report import common
-from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
-from labelsieve.report.terminal import OPEN, class_name, next_to, quoted
+from labelsieve.report.printing import (
+    Unbroken,
+    class_name,
+    new_table,
+    next_to,
+    print_facts,
+    print_files,
+    print_next_steps,
+    print_table,
+    quoted,
+    step_to_report,
+)
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, TAG_FILES, WRONG, TagVerdicts
 from labelsieve.verdicts import REPORT
 
@@ -78,12 +88,8 @@ def _print_files(verdicts: TagVerdicts, console: Console) -> None:
     if not verdicts.run.out:
         return
     folder = Path(verdicts.run.out)
-    existing = [name for name in TAG_FILES if (folder / name).is_file()]
-    print_folder("Files", folder, ", ".join(existing), console)
-    steps = []
-    if (folder / REPORT).is_file():
-        size = plain(megabytes((folder / REPORT).stat().st_size))
-        steps.append((f"look at the verdicts ({size})", f"{OPEN} {quoted(folder / REPORT)}"))
+    print_files(folder, TAG_FILES, console)
+    steps = step_to_report(folder / REPORT, "the verdicts")
     command = f"labelsieve export {quoted(folder)} --format csv --out {next_to(folder, '-corrected.csv')}"
     steps.append(("write the tags as the verdicts have them", command))
     steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to this"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,25 @@ from rich.padding import Padding
 from rich.text import Text
 
 from labelsieve.core.progress import clean
-from labelsieve.core.quantities import UNKNOWN, duration, megabytes, percent, plain
+from labelsieve.core.quantities import UNKNOWN, duration, percent, plain
 from labelsieve.metrics import OTHER_METRICS, SIDE_SCORES
 from labelsieve.records import RunRecord
 from labelsieve.report import MAX_IMAGES, common
-from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_next_steps, print_table
+from labelsieve.report.printing import (
+    Unbroken,
+    class_name,
+    new_table,
+    next_to,
+    print_facts,
+    print_files,
+    print_next_steps,
+    print_table,
+    quoted,
+    step_to_report,
+)
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
 
 _TOP = 5
-# The command that opens a file with its default program.
-OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
-_NAME_WIDTH = 32
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 
 
@@ -148,9 +154,7 @@ def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
 def _print_files(run: RunRecord, console: Console) -> None:
     if not run.out:
         return
-    folder = Path(run.out)
-    existing = [name for name in RUN_FILES if (folder / name).is_file()]
-    print_folder("Files", folder, ", ".join(existing), console)
+    print_files(Path(run.out), RUN_FILES, console)
 
 
 def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
@@ -158,11 +162,7 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     if not verdicts.run.out:
         return
     folder = Path(verdicts.run.out)
-    report = folder / REPORT
-    steps = []
-    if report.is_file():
-        size = plain(megabytes(report.stat().st_size))
-        steps.append((f"look at the flagged images ({size})", f"{OPEN} {quoted(report)}"))
+    steps = step_to_report(folder / REPORT, "the flagged images")
     shown = min(int(verdicts.is_issue.sum()), MAX_IMAGES)
     if more := common.all_flagged(verdicts, shown=shown):
         steps.append((f"the report shows {shown:,} of them; for all", more))
@@ -187,19 +187,3 @@ def _fast_training(run: RunRecord) -> tuple[str, str]:
     if not (run.hardware or "").startswith("cpu"):
         return "", ""
     return " --tune linear", " (fast on a CPU; without --tune linear all weights are trained)"
-
-
-def quoted(path: Path) -> str:
-    """Returns a path quoted for a shell."""
-    return shlex.quote(str(path))
-
-
-def next_to(run: Path, ending: str) -> str:
-    """Returns a path next to a run folder, named like it but for an ending, quoted for a shell."""
-    return shlex.quote(f"{run if run.name not in ('', '..') else run.resolve()}{ending}")
-
-
-def class_name(text: str) -> Text:
-    """Returns a name, shortened to fit into a column."""
-    cleaned = clean(text)
-    return Text(cleaned if len(cleaned) <= _NAME_WIDTH else cleaned[: _NAME_WIDTH - 1] + "…")

@@ -94,7 +94,7 @@ def flag_threshold(
     p_values = p_values_of(quality[tested], right_quality, undecided_quality)
     rejected = false_discovery_control(p_values) <= false_flags if labels else np.zeros(0, dtype=np.bool_)
     threshold = float(quality[tested][rejected].max()) if rejected.any() else None
-    flagged = 0 if threshold is None else int((quality[readable] <= np.float32(threshold)).sum())
+    flagged = int(FlagRule(threshold=threshold).is_low(quality[readable]).sum())
     return FlagThreshold(
         false_flags=false_flags,
         threshold=threshold,

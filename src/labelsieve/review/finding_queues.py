@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import RunError, shown
-from labelsieve.curation.findings import DATA_KINDS, DEFECTS, EXACT_DUPLICATE, EXACT_LEAK, NEAR_LEAK, NO_CLASS
+from labelsieve.curation.findings import DATA_KINDS, DEFECTS, EXACT_DUPLICATE, EXACT_LEAK, NEAR_LEAK, NO_CLASS, rows_of
 from labelsieve.verdicts import Verdicts
 
 FindingQueue = Literal["conflicts", "copies", "leaks", "no-class", "defects"]
-FINDING_QUEUES: tuple[FindingQueue, ...] = get_args(FindingQueue)
-_KINDS_OF_QUEUE = {
-    **dict.fromkeys(("conflicts", "copies"), DATA_KINDS),
-    "leaks": (EXACT_LEAK, NEAR_LEAK),
-    "no-class": (NO_CLASS,),
-    "defects": DEFECTS,
+
+
+class _QueueKind(NamedTuple):
+    title: str
+    kinds: tuple[str, ...]
+
+
+FINDING_QUEUES: dict[FindingQueue, _QueueKind] = {
+    "conflicts": _QueueKind("Copies with different labels", DATA_KINDS),
+    "copies": _QueueKind("Copies", DATA_KINDS),
+    "leaks": _QueueKind("Leaks between splits", (EXACT_LEAK, NEAR_LEAK)),
+    "no-class": _QueueKind("Images of no class", (NO_CLASS,)),
+    "defects": _QueueKind("Defects of images", DEFECTS),
 }
+"""The title of each queue, and the kinds of findings in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +69,15 @@ class FindingQueues:
         self._findings: dict[str, dict[int, QueuedFinding]] = {}
         if verdicts.image_findings is None:
             return
-        ids = verdicts.table["id"].combine_chunks()
+        ids = verdicts.table["id"]
         for queue in FINDING_QUEUES:
             self._add(queue, verdicts.image_findings, ids)
 
-    def _add(self, queue: FindingQueue, table: pa.Table, ids: pa.Array) -> None:
-        kinds = _KINDS_OF_QUEUE[queue]
+    def _add(self, queue: FindingQueue, table: pa.Table, ids: pa.ChunkedArray) -> None:
+        kinds = FINDING_QUEUES[queue].kinds
         table = pa.concat_tables([table.filter(pc.equal(table["kind"], kind)) for kind in kinds])
-        rows = _rows_of(table["id"], ids)
-        companions = _rows_of(table["other_id"], ids) if kinds == DATA_KINDS else np.full(len(rows), -1)
+        rows = rows_of(table["id"], ids)
+        companions = rows_of(table["other_id"], ids) if kinds == DATA_KINDS else np.full(len(rows), -1)
         group = table["group"].fill_null(-1).to_numpy()
         if kinds == DATA_KINDS:
             chosen, companions = self._by_conflict(rows, companions, group, queue == "conflicts")
@@ -121,11 +128,3 @@ class FindingQueues:
     def finding(self, queue: str, row: int) -> QueuedFinding | None:
         """Returns the finding of an image in a queue; None if there is none."""
         return self._findings.get(queue, {}).get(row)
-
-
-def _rows_of(names: pa.ChunkedArray, ids: pa.Array) -> NDArray[np.int64]:
-    rows = pc.index_in(names, value_set=ids)
-    if rows.null_count:
-        name = names[rows.is_null().to_pylist().index(True)].as_py()
-        raise RunError(f"the findings name {shown(name)}, which is no image of the run; make the run again")
-    return np.asarray(rows.to_numpy(), dtype=np.int64)

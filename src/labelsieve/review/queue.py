@@ -17,12 +17,12 @@ from labelsieve.core.files import is_utf8
 from labelsieve.core.validation import Share, check_fields, check_value
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, key_of
-from labelsieve.review.finding_queues import FINDING_QUEUES, FindingQueues
+from labelsieve.review.finding_queues import FINDING_QUEUES, FindingQueue, FindingQueues
 from labelsieve.review.sampling import AuditDesign, design
 from labelsieve.review.state import Resolved, StandingAnswers
 from labelsieve.verdicts import Verdicts
 
-Queue = Literal["suspicious", "class", "pair", "group", "audit", "conflicts", "copies", "leaks", "no-class", "defects"]
+Queue = Literal["suspicious", "class", "pair", "group", "audit", FindingQueue]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 # Seconds without a request after which the cards of a browser are released.
@@ -112,21 +112,21 @@ class ReviewQueue:
     ) -> None:
         check_value("overlap", overlap, Share)
         self.verdicts, self.standing, self._clock = verdicts, StandingAnswers(), clock
-        self.contents, self.group = np.unique(contents, return_inverse=True)
+        self.contents, self.content_ids = np.unique(contents, return_inverse=True)
         self.design: AuditDesign = design(verdicts)
         self.findings = FindingQueues(verdicts)
-        groups = len(self.contents)
+        count = len(self.contents)
         self._is_shared = is_shared(self.contents, overlap)
-        self._reviewers = np.zeros(groups, dtype=np.int16)
-        self._status = np.full(groups, _OPEN, dtype=np.int8)
-        self._is_dropped = np.zeros(groups, dtype=np.bool_)
+        self._reviewers = np.zeros(count, dtype=np.int16)
+        self._status = np.full(count, _OPEN, dtype=np.int8)
+        self._is_dropped = np.zeros(count, dtype=np.bool_)
         self._answered_by: dict[str, NDArray[np.bool_]] = {}
         self._skipped_by: dict[str, NDArray[np.bool_]] = {}
         self.outcome = np.full(len(verdicts), -1, dtype=np.int8)
         self._leases: dict[int, tuple[str, float]] = {}
         self._order = np.argsort(verdicts.table["rank"].fill_null(len(verdicts) + 1).to_numpy(), kind="stable")
-        self._by_group = np.argsort(self.group, kind="stable")
-        self._starts = np.searchsorted(self.group[self._by_group], np.arange(groups + 1))
+        self._by_content = np.argsort(self.content_ids, kind="stable")
+        self._starts = np.searchsorted(self.content_ids[self._by_content], np.arange(count + 1))
         self._known_names = frozenset(map(normalise, verdicts.class_names))
         self._rows_of = lru_cache(maxsize=32)(self._find_rows)
 
@@ -139,20 +139,20 @@ class ReviewQueue:
             self._update(str(key))
 
     def _update(self, key: str) -> None:
-        group = self.group_of(key)
-        if group is None:
+        content = self.content_of(key)
+        if content is None:
             return
         resolved = self._valid(self.standing.by_key.get(key))
         answered = set(resolved.reviewers) if resolved else set()
         # a skip counts until an answer follows it
         last = {each.reviewer: each.kind for each in self.standing.of_key(key)}
         for name in {*last, *answered, *self._answered_by}:
-            self._mask(self._answered_by, name)[group] = name in answered
-            self._mask(self._skipped_by, name)[group] = last.get(name) == "skip"
-        self._reviewers[group] = len(answered)
-        self._status[group] = _status(resolved)
-        self._is_dropped[group] = resolved is not None and resolved.kind == "drop"
-        for row in self.copies(group):
+            self._mask(self._answered_by, name)[content] = name in answered
+            self._mask(self._skipped_by, name)[content] = last.get(name) == "skip"
+        self._reviewers[content] = len(answered)
+        self._status[content] = _status(resolved)
+        self._is_dropped[content] = resolved is not None and resolved.kind == "drop"
+        for row in self.copies(content):
             right = resolved.is_right(self.verdicts.given_label(row)) if resolved else None
             self.outcome[row] = -1 if right is None else int(right)
 
@@ -163,19 +163,19 @@ class ReviewQueue:
     def _mask(self, masks: dict[str, NDArray[np.bool_]], reviewer: str) -> NDArray[np.bool_]:
         return masks.setdefault(reviewer, np.zeros(len(self.contents), dtype=np.bool_))
 
-    def group_of(self, key: str) -> int | None:
-        """Returns the group of the images with a key; None if the run has none."""
-        content = np.uint64(int(key, 16))
-        index = int(np.searchsorted(self.contents, content))
-        return index if index < len(self.contents) and self.contents[index] == content else None
+    def content_of(self, key: str) -> int | None:
+        """Returns the index in `contents` of the images with a key; None if the run has none."""
+        value = np.uint64(int(key, 16))
+        content = int(np.searchsorted(self.contents, value))
+        return content if content < len(self.contents) and self.contents[content] == value else None
 
-    def copies(self, group: int) -> NDArray[np.int64]:
+    def copies(self, content: int) -> NDArray[np.int64]:
         """Returns the rows of equal images."""
-        return self._by_group[self._starts[group] : self._starts[group + 1]]
+        return self._by_content[self._starts[content] : self._starts[content + 1]]
 
     def key(self, row: int) -> str:
         """Returns the key of an image."""
-        return key_of(int(self.contents[self.group[row]]))
+        return key_of(int(self.contents[self.content_ids[row]]))
 
     def resolved(self, row: int) -> Resolved | None:
         """Returns the answers on an image."""
@@ -184,7 +184,7 @@ class ReviewQueue:
     @property
     def is_answered(self) -> NDArray[np.bool_]:
         """Shape (N,): images with an answer."""
-        return np.asarray(self._reviewers[self.group] > 0)
+        return np.asarray(self._reviewers[self.content_ids] > 0)
 
     # next images
 
@@ -221,9 +221,9 @@ class ReviewQueue:
         companions = self.findings.companions(spec.queue, rows)
         busy, chosen = set(self._leases), []
         for row, companion in zip(rows.tolist(), companions.tolist(), strict=True):
-            if companion < 0 or int(self.group[companion]) not in busy:
+            if companion < 0 or int(self.content_ids[companion]) not in busy:
                 chosen.append(row)
-                busy.add(int(self.group[row]))
+                busy.add(int(self.content_ids[row]))
         return np.array(chosen, dtype=np.int64)
 
     def alike(self, spec: Spec, row: int, *, reviewer: str) -> NDArray[np.int64]:
@@ -251,11 +251,11 @@ class ReviewQueue:
         rows, waits = self._rows_of(spec), self._in_state(spec.filters.state, reviewer)
         if spec.queue == "audit":  # else an image skipped in the review would end the sample
             waits |= self._in_state("skipped", reviewer)
-        rows = np.asarray(rows[waits[self.group[rows]]])
+        rows = np.asarray(rows[waits[self.content_ids[rows]]])
         # an image is no copy any more once the other one is dropped
         if spec.is_of_findings and spec.filters.state == "open":
             companions = self.findings.companions(spec.queue, rows)
-            rows = rows[(companions < 0) | ~self._is_dropped[self.group[companions]]]
+            rows = rows[(companions < 0) | ~self._is_dropped[self.content_ids[companions]]]
         return rows
 
     def _in_state(self, state: State, reviewer: str) -> NDArray[np.bool_]:
@@ -281,7 +281,7 @@ class ReviewQueue:
             rows = candidates[np.isin(candidates, self._chosen(spec.filters))]
         else:
             rows = self._sorted(spec.queue, self._chosen(spec.filters))
-        _, first = np.unique(self.group[rows], return_index=True)
+        _, first = np.unique(self.content_ids[rows], return_index=True)
         return np.asarray(rows[np.sort(first)])
 
     def _chosen(self, filters: Filters) -> NDArray[np.int64]:
@@ -316,28 +316,28 @@ class ReviewQueue:
     def lease(self, rows: Iterable[int] | NDArray[np.int64], client: str) -> None:
         """Reserves images for a browser until it answers, releases them, or sends no request for too long."""
         until = self._clock() + LEASE
-        self._leases.update({int(self.group[row]): (client, until) for row in rows})
+        self._leases.update({int(self.content_ids[row]): (client, until) for row in rows})
 
     def renew(self, client: str) -> None:
         """Extends the leases of a browser after a request."""
         until = self._clock() + LEASE
-        for group, (holder, _) in self._leases.items():
+        for content, (holder, _) in self._leases.items():
             if holder == client:
-                self._leases[group] = (holder, until)
+                self._leases[content] = (holder, until)
 
     def release(self, client: str, rows: Iterable[int] | None = None) -> None:
         """Releases all images of a browser, or the passed ones."""
-        chosen = None if rows is None else {int(self.group[row]) for row in rows}
-        for group, (holder, _) in list(self._leases.items()):
-            if holder == client and (chosen is None or group in chosen):
-                del self._leases[group]
+        chosen = None if rows is None else {int(self.content_ids[row]) for row in rows}
+        for content, (holder, _) in list(self._leases.items()):
+            if holder == client and (chosen is None or content in chosen):
+                del self._leases[content]
 
     def _is_free(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         now = self._clock()
-        self._leases = {group: lease for group, lease in self._leases.items() if lease[1] > now}
+        self._leases = {content: lease for content, lease in self._leases.items() if lease[1] > now}
         if not self._leases:
             return np.ones(len(rows), dtype=np.bool_)
-        return ~np.isin(self.group[rows], np.fromiter(self._leases, dtype=np.int64))
+        return ~np.isin(self.content_ids[rows], np.fromiter(self._leases, dtype=np.int64))
 
 
 def is_shared(contents: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:

@@ -47,16 +47,6 @@ class AuditDesign:
     flagged: NDArray[np.bool_]
     order: NDArray[np.int64]
 
-    def draw(self, *, known: NDArray[np.bool_] | None = None, count: int | None = None) -> NDArray[np.int64]:
-        """Returns the next rows to review, (n,), in order.
-
-        Args:
-            known: Shape (N,): images with an answer, which are skipped. None: there are none.
-            count: Maximum number; None for all.
-        """
-        remaining = self.order if known is None else self.order[~known[self.order]]
-        return remaining if count is None else remaining[: max(count, 0)]
-
     def prefix(self, known: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Returns the sample so far, (n,) rows: the order up to the first image that is not known.
 

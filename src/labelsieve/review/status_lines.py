@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.quantities import about, counted, duration, percent
+from labelsieve.review.answers import Answer
 from labelsieve.review.audit import statement
 from labelsieve.review.known_labels import count_images, known_labels
 from labelsieve.review.state import Reviews
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts
 
+# Maximum seconds of a card: a longer time is a break.
+_MAX_SECONDS = 300.0
 
-def seconds_per_card(reviews: Reviews) -> float | None:
-    """Returns the median time of an answer in seconds, which is robust to breaks; None without answers."""
-    times = [answer.seconds for answer in reviews.standing if answer.kind != "skip" and answer.seconds > 0]
+
+def seconds_per_card(answers: Iterable[Answer]) -> float | None:
+    """Returns the median time of a card in seconds, without breaks and skipped cards; None if there is no other."""
+    times = [each.seconds for each in answers if each.kind != "skip" and 0 < each.seconds < _MAX_SECONDS]
     return float(np.median(times)) if times else None
+
+
+def answers_by_reviewer(reviews: Reviews) -> Counter[str]:
+    """Returns how many answers that count each reviewer gave."""
+    return Counter(answer.reviewer for resolved in reviews.by_key.values() for answer in resolved.answers)
 
 
 def status_lines(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.uint64] | None = None) -> list[str]:
@@ -36,7 +45,7 @@ def status_lines(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
         RunError: There are answers, but none of them belongs to an image of the run.
     """
     result = statement(verdicts, reviews, contents=contents)
-    seconds = seconds_per_card(reviews)
+    seconds = seconds_per_card(reviews.standing)
     parts = [
         f"{count_images(verdicts, reviews, reviews.by_key, contents=contents):,} reviewed",
         _remaining_text(result),
@@ -72,7 +81,7 @@ def _details(result: Statement, reviews: Reviews, seconds: float | None, *, open
 
 
 def _reviewers(reviews: Reviews) -> Sequence[str]:
-    counts = Counter(answer.reviewer for resolved in reviews.by_key.values() for answer in resolved.answers)
+    counts = answers_by_reviewer(reviews)
     if len(counts) < 2:
         return []
     lines = [", ".join(f"{name} {number:,}" for name, number in counts.most_common())]

@@ -28,15 +28,19 @@ from labelsieve.detect.tags.scores import TagScores
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_tag_record
 from labelsieve.tag_metrics import evaluate_pairs
-from labelsieve.verdicts import METRICS, RECORD, REPORT, RUN_FILES, TABLE_CSV, VERDICTS
-from labelsieve.verdicts import TAG_IMAGES as IMAGES
+from labelsieve.verdicts import METRICS_JSON, RECORD, REPORT, RUN_FILES, TABLE_CSV, TAG_IMAGES, VERDICTS
 
-TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, IMAGES, METRICS, RECORD)
+TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, TAG_IMAGES, METRICS_JSON, RECORD)
 WRONG, MISSING = "wrong", "missing"
 KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
 """The kinds of verdicts, and their names in a sentence."""
-MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
-"""The metrics of each kind, and their titles in a table."""
+_IN_FULL = {"P": "precision", "R": "recall"}
+MEASURES = {
+    name.removeprefix("wrong_"): _IN_FULL.get(title := metric.title.removeprefix("wrong "), title)
+    for name, metric in TAG_DETECTION.items()
+    if name.startswith("wrong_")
+}
+"""The metrics that both kinds have, and their titles in a table."""
 _METRIC_KINDS = dict.fromkeys((*TAG_DETECTION, "wrong_rate", "missing_rate"), "a number from 0 to 1")
 _RECORD_KINDS = {
     **RUN,
@@ -215,11 +219,11 @@ class TagVerdicts:
             target_of(folder / name)
         for name in (RECORD, *(each for each in RUN_FILES if each not in (VERDICTS, TABLE_CSV))):  # of an earlier run
             remove(folder / name)
-        for name, table in ((VERDICTS, self.table), (IMAGES, self.images)):
+        for name, table in ((VERDICTS, self.table), (TAG_IMAGES, self.images)):
             write_parquet(folder / name, table)
         write_csv(folder / TABLE_CSV, self.table)
         if self.metrics is not None:
-            write_json(folder / METRICS, self.metrics)
+            write_json(folder / METRICS_JSON, self.metrics)
         written = {"class_names": self.class_names, "verdicts_fingerprint": _written(folder)}
         write_json(folder / RECORD, {**self.record, "kind": TAGS, **written})
         return folder
@@ -243,13 +247,13 @@ class TagVerdicts:
             raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")
         check_kinds(record, _RECORD_KINDS, folder / RECORD)
         names, expected = tuple(record.pop("class_names")), record.pop("verdicts_fingerprint")
-        tables = [_read(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (IMAGES, _IMAGES))]
+        tables = [_read(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (TAG_IMAGES, _IMAGES))]
         if _written(folder) != expected:
             raise RunError(
-                f"{VERDICTS} and {IMAGES} of {folder} are not what {RECORD} was written for; make the run again"
+                f"{VERDICTS} and {TAG_IMAGES} of {folder} are not what {RECORD} was written for; make the run again"
             )
-        metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
-        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS)
+        metrics = read_json(folder / METRICS_JSON) if (folder / METRICS_JSON).is_file() else None
+        check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS_JSON)
         verdicts = cls(table=tables[0], images=tables[1], class_names=names, record=record, metrics=metrics)
         known = pa.array(names, pa.string())
         listed = (verdicts.table["class_name"], pc.list_flatten(verdicts.images["tags"].combine_chunks()))
@@ -273,7 +277,7 @@ def _written(folder: Path) -> str:
         RunError: One is missing.
     """
     try:
-        return fingerprint(*((folder / name).read_bytes() for name in (VERDICTS, IMAGES)))
+        return fingerprint(*((folder / name).read_bytes() for name in (VERDICTS, TAG_IMAGES)))
     except OSError as error:
         raise RunError(f"{error.filename} cannot be read ({error.strerror}); make the run again") from None
 

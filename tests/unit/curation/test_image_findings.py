@@ -309,10 +309,10 @@ def test_defects_need_images_and_the_library(monkeypatch: pytest.MonkeyPatch, ti
 
 
 def test_labels_of_another_split_do_not_matter(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
-    from labelsieve.commands.base import Against
+    from labelsieve.commands.base import OtherSplit
 
     def loaded(source: Path) -> Any:
-        return Against(against=str(source)).load(seed=0, progress=Progress())
+        return OtherSplit(against=str(source)).load(seed=0, progress=Progress())
 
     folder = photo_folder({"cat": 2})
     (tmp_path / "all.csv").write_text("path,label\nphotos/cat/0.png,cat\nphotos/cat/1.png,cat\n")

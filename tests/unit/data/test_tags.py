@@ -443,7 +443,7 @@ def test_the_report_shows_pairs_and_escapes_what_users_write(
     assert page.count("<article") == 4 and page.count("data:image") == 4, "two of each kind"
     assert "Tags that look wrong" in page and "Tags that look missing" in page and "03.png" in page
     assert "1&nbsp;image could not be read and has no verdict.</p>" in page
-    with pytest.raises(RunError, match="other ids"):
+    with pytest.raises(RunError, match="expected the 16 images of the run, got 4"):
         write_tag_report(verdicts, images.take(np.arange(4)), tmp_path / "report.html")
 
 

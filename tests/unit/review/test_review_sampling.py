@@ -82,13 +82,11 @@ def test_each_label_of_a_side_is_as_likely_as_any_other_to_be_in_a_prefix() -> N
         assert np.abs(drawn[rows] / 2000 - share).max() <= 5 * np.sqrt(share * (1 - share) / 2000)
 
 
-def test_draw_leaves_out_what_is_known_and_prefix_ends_where_something_is_not() -> None:
+def test_the_prefix_ends_where_something_is_not_known() -> None:
     plan = design(skewed())
     known = np.zeros(1000, dtype=np.bool_)
     known[plan.order[[0, 1, 3, 4]]] = True
-    assert plan.draw(known=known, count=2).tolist() == plan.order[[2, 5]].tolist()
     assert plan.prefix(known).tolist() == plan.order[:2].tolist()
     known[plan.order[2]] = True
     assert plan.prefix(known).tolist() == plan.order[:5].tolist()
-    assert plan.prefix(np.ones(1000, dtype=np.bool_)).tolist() == plan.draw().tolist() == plan.order.tolist()
-    assert plan.draw(count=0).tolist() == []
+    assert plan.prefix(np.ones(1000, dtype=np.bool_)).tolist() == plan.order.tolist()

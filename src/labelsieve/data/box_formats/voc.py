@@ -25,8 +25,7 @@ from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, rea
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.edits import QUALITY, Splice, spliced
-from labelsieve.data.sources.file_kinds import listing, read_whole
-from labelsieve.data.sources.folders import SUFFIXES, is_image
+from labelsieve.data.sources.file_kinds import SUFFIXES, is_image, listing, read_whole
 from labelsieve.data.sources.splits import choose_split, refuse_split
 
 NAME = "name"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, first_line, listed, shown
-from labelsieve.data.sources.file_kinds import read_whole
-from labelsieve.data.sources.folders import is_image
+from labelsieve.data.sources.file_kinds import is_image, read_whole
 
 _SPLITS = ("train", "val", "valid", "test", "minival")
 

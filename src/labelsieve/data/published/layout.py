@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, first_line, listed, shown
 from labelsieve.data.labels import check_class_names, normalise
-from labelsieve.data.sources.file_kinds import listing
-from labelsieve.data.sources.folders import is_image
+from labelsieve.data.sources.file_kinds import is_image, listing
 from labelsieve.data.sources.in_memory import read_memory
 
 if TYPE_CHECKING:

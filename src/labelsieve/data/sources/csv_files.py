@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.box_formats.columns import are_open_images
 from labelsieve.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Columns, Table, choose_columns, is_usual
-from labelsieve.data.sources.file_kinds import other_kind
-from labelsieve.data.sources.folders import is_image
+from labelsieve.data.sources.file_kinds import is_image, other_kind
 from labelsieve.data.sources.image_paths import about_names, folder_of, held
 
 if TYPE_CHECKING:

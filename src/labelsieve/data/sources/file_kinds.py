@@ -1,4 +1,4 @@
-"""Detects the real type of a file, independent of its name: Git LFS pointers, empty or truncated files."""
+"""The type of a file: by its name, and its real one, such as a Git LFS pointer or an empty or truncated file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, shown
-from labelsieve.data.sources.table_formats import TABLE_FORMATS, format_of
+from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES, format_of
 
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico"),
+)
+# Suffix of the lists of changes that `labelsieve apply` writes beside a data set.
+CHANGES = ".changes.csv"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZE = 1024
 # First bytes of files that often have a wrong suffix.
@@ -36,6 +42,16 @@ _CONVERSIONS = {
     **dict.fromkeys((".txt", ".dat", ".lst"), "a table needs a header, such as path,label, and the suffix .csv"),
 }
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib")
+
+
+def is_image(name: str) -> bool:
+    """Returns whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def is_table(name: str) -> bool:
+    """Returns whether a file is a table by its name, but not a list of changes."""
+    return os.path.splitext(name)[1].lower() in TABLES and not name.lower().endswith(CHANGES)
 
 
 def is_pointer(data: bytes) -> bool:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed, shown
-from labelsieve.data.sources.class_folders import (
+from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.sources.file_kinds import is_image, is_table, listing
+from labelsieve.data.sources.folder_layout import (
     Layout,
     Tree,
     are_parts,
@@ -23,17 +25,8 @@ from labelsieve.data.sources.class_folders import (
     set_within,
     tree_of,
 )
-from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.file_kinds import listing
 from labelsieve.data.sources.splits import refuse_split
-from labelsieve.data.sources.table_formats import TABLES
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico"),
-)
-# Suffix of the lists of changes that `labelsieve apply` writes beside a data set.
-CHANGES = ".changes.csv"
 _LAYOUT = "expected a folder of class folders such as photos/cat/1.jpg"
 _TABLE_COLUMNS = "write a CSV with the columns path,label and pass that"
 
@@ -75,7 +68,7 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
     """Reads a folder of class folders: `photos/cat/1.jpg`, nested deeper or not.
 
     Hidden files, system folders and folders without images are left out;
-    :mod:`labelsieve.data.sources.class_folders` decides which other folders are not classes.
+    :mod:`labelsieve.data.sources.folder_layout` decides which other folders are not classes.
 
     Args:
         folder: The folder of the class folders or, if one class is enough, maybe of the images themselves.
@@ -118,16 +111,6 @@ def _table(
 def _in_utf8(name: str) -> str:
     """Makes a name in another encoding printable; files that are left out must not raise an error."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def is_image(name: str) -> bool:
-    """Returns whether a file is an image by its name."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def is_table(name: str) -> bool:
-    """Returns whether a file is a table by its name, but not a list of changes."""
-    return os.path.splitext(name)[1].lower() in TABLES and not name.lower().endswith(CHANGES)
 
 
 def _list_folder(folder: Path) -> _Content:

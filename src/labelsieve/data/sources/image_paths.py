@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.sources.columns import Table, holds_images, holds_text
-from labelsieve.data.sources.folders import SUFFIXES
+from labelsieve.data.sources.file_kinds import SUFFIXES
 
 if TYPE_CHECKING:
     from datasets import Dataset

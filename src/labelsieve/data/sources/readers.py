@@ -26,8 +26,8 @@ from labelsieve.data.sources.columns import (
     choose_columns,
     holds_images,
 )
-from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
-from labelsieve.data.sources.folders import SUFFIXES, is_table, read_folder
+from labelsieve.data.sources.file_kinds import SUFFIXES, conversion, is_table, refuse_pointer
+from labelsieve.data.sources.folders import read_folder
 from labelsieve.data.sources.image_paths import folder_of
 from labelsieve.data.sources.quiet import quiet, reading
 from labelsieve.data.sources.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern

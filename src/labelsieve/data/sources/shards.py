@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed
-from labelsieve.data.sources.folders import CHANGES, is_image, is_table
+from labelsieve.data.sources.file_kinds import CHANGES, is_image, is_table
 from labelsieve.data.sources.splits import choose_split, refuse_split
 from labelsieve.data.sources.table_formats import TABLES, TYPED_TABLES
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, SettingsError, listed, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.labels import LabelColumn, read_labels
-from labelsieve.data.sources.class_folders import is_named_as_split
 from labelsieve.data.sources.columns import LABEL_NAMES, Table, element_of, holds_text, is_usual, kind_of, no_guess
+from labelsieve.data.sources.folder_layout import is_named_as_split
 from labelsieve.data.sources.table_labels import arrow_column
 
 TAG_NAMES = (

@@ -39,7 +39,7 @@ def write_annotations(request: ExportRequest) -> None:
     dropped = dropped_by_reviewers(request.verdicts, request.reviews)
     if images.boxes is None:
         raise SettingsError("format annotations is for boxes, and this run scanned whole images; use csv or parquet")
-    require_same_images(verdicts, images)
+    require_same_images(verdicts.table, images)
     if not images.origin.get("source"):
         raise SettingsError("these boxes come from no file that could be written again; use csv or parquet")
     full_source = _full_source(images, progress)

@@ -41,7 +41,7 @@ def export_folder(request: ExportRequest) -> Iterator[Path]:
     Raises:
         RunError: `out` exists, or the images are not those of the verdicts.
     """
-    require_same_images(request.verdicts, request.images)
+    require_same_images(request.verdicts.table, request.images)
     _check_replaceable(request.out, overwrite=request.overwrite)
     with new_folder(request.out) as part:
         yield part

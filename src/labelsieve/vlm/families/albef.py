@@ -28,8 +28,8 @@ from labelsieve.vlm.pretrained import (
     concise_weight_errors,
     raw_configuration,
     read_part,
+    read_weights,
 )
-from labelsieve.vlm.pretrained import read_weights as read_encoder
 
 # The normalisation of the authors, which is that of CLIP.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -125,7 +125,7 @@ def _read_model(name: str, config: Any, options: dict[str, Any]) -> Any:
 
     state = read_checkpoint(name)
     vision = read_vision(name, config, options, state)
-    text = read_encoder(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
+    text = read_weights(name, transformers.BertModel, config.text_config, options, state=text_state(state, config))
     model = _ALBEFModel(config, vision, text)
     head = {key: value for key, value in model.state_dict().items() if not key.startswith(("vision_model", "text_enc"))}
     loaded = {key: state[key].float() for key in head if key in state}
@@ -147,7 +147,7 @@ def read_vision(name: str, config: Any, options: dict[str, Any], state: Mapping[
     """
     import transformers
 
-    return read_encoder(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
+    return read_weights(name, transformers.ViTModel, config.vision_config, options, state=vision_state(state))
 
 
 def read_checkpoint(name: str) -> dict[str, Tensor]:
