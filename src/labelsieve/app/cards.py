@@ -196,6 +196,7 @@ def answer_of(answer: Resolved | None) -> dict[str, Any] | None:
     return {
         "kind": answer.kind,
         "labels": list(answer.labels),
+        "keeps": answer.keeps,
         "reviewers": list(answer.reviewers),
         "note": answer.note,
         "disputed": answer.disputed,

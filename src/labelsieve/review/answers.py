@@ -20,7 +20,8 @@ MODES = ("review", "audit")
 # Kinds that decide whether the given label is right.
 DECIDED = ("label", "several", "none", "wrong")
 # Kinds that leave out redundant images, whatever their labels.
-DROPPED = ("drop", "keep-one")
+KEEP_ONE = "keep-one"
+DROPPED = ("drop", KEEP_ONE)
 # Maximum lengths in characters, and number of labels: more would make the log unreadable.
 MAX_NOTE_LENGTH, MAX_NAME_LENGTH, MAX_LABELS = 10_000, 200, 1_000
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -51,7 +52,8 @@ class Answer:
         kind: `label`: exactly one class, which may be the given one; `several`: two or more classes; `none`: none of
             the classes; `wrong`: the given label is wrong, the right one is not named; `drop`: the image is left out
             as the copy of another image, whatever its label; `keep-one`: of all images with this content only the one
-            with this id stays; `unsure`; `skip`; `undo`: takes back the answer `undoes`.
+            with this id stays, with the label that another answer gives it; `unsure`; `skip`; `undo`: takes back the
+            answer `undoes`.
         labels: The classes: one for `label`, two or more for `several`, else none.
         reviewer: A name.
         time: UTC, ISO 8601.

@@ -18,7 +18,7 @@ from labelsieve.core.quantities import counted
 from labelsieve.core.spreadsheets import read_csv, write_csv
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import DECIDED, DROPPED, key_of
+from labelsieve.review.answers import DECIDED, KEEP_ONE, key_of
 from labelsieve.review.state import Resolved, Reviews
 
 LEFT_OUT = -1
@@ -115,14 +115,13 @@ def dropped_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int
         reviews: Row to the reviews of its image.
         ids: Ids of all images. Of equal images the one with the answer stays, or the first if that is missing.
     """
-    dropped = {row for row, resolved in reviews.items() if resolved.kind in DROPPED}
+    dropped = {row for row, resolved in reviews.items() if resolved.leaves_out}
     duplicates: dict[str, list[int]] = {}
     for row in sorted(dropped):
-        if reviews[row].kind == "keep-one":
+        if reviews[row].kind != "drop":
             duplicates.setdefault(reviews[row].key, []).append(row)
     for rows in duplicates.values():
-        name = next(each.id for each in reviews[rows[0]].answers if each.kind == "keep-one")
-        dropped.discard(next((row for row in rows if ids[row] == name), rows[0]))
+        dropped.discard(next((row for row in rows if ids[row] == reviews[row].keeps), rows[0]))
     return dropped
 
 
@@ -134,7 +133,11 @@ def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
     Raises:
         DataError: The reviews belong to other data, or name a class that the images do not have.
     """
-    facts = {int(key, 16): resolved for key, resolved in reviews.by_key.items() if resolved.kind in _REASONS}
+    facts = {
+        int(key, 16): resolved
+        for key, resolved in reviews.by_key.items()
+        if resolved.kind in _REASONS or resolved.keeps
+    }
     rows = np.flatnonzero(np.isin(images.contents, np.array([*facts], dtype=np.uint64)))
     if facts and not len(rows):
         raise DataError(
@@ -153,17 +156,16 @@ def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
 
 
 def _change(name: str, old: str, new: str | None, resolved: Resolved) -> Change:
-    classes = f": {', '.join(resolved.labels)}" if resolved.kind == "several" else ""
+    kind = KEEP_ONE if new is None and resolved.keeps and resolved.kind != "drop" else resolved.kind
+    classes = f": {', '.join(resolved.labels)}" if kind == "several" else ""
     note = f" ({resolved.note})" if resolved.note else ""
     return Change(
         id=name,
         old=old,
         new=new or "",
         who=", ".join(resolved.reviewers),
-        why=f"{_REASONS[resolved.kind]}{classes}{note}",
-        content=""
-        if resolved.kind == "keep-one"
-        else resolved.key,  # its content would also match the image that stays
+        why=f"{_REASONS[kind]}{classes}{note}",
+        content="" if kind == KEEP_ONE else resolved.key,  # its content would also match the image that stays
     )
 
 

@@ -197,7 +197,7 @@ def carry_late(run_folder: str | Path, new_folder: str | Path, images: Labelled)
 
 def unknown_to_scan(reviews: Reviews) -> list[str]:
     """Returns the keys of images with answers that were not available to the scan of their run."""
-    return [key for key, resolved in reviews.facts.items() if any(_is_new(each) for each in resolved.answers)]
+    return [key for key, resolved in reviews.facts.items() if any(_is_new(each) for each in resolved.on_label)]
 
 
 def _is_new(answer: Answer) -> bool:
@@ -217,7 +217,7 @@ def _right_class(resolved: Resolved, given_label: str, index: Mapping[str, int])
 
 def _label_seen(resolved: Resolved, index: Mapping[str, int], label: np.int64) -> int:
     """Returns the given label that reviewers saw; `label` where there is no such class any more."""
-    seen = (index.get(normalise(each.given_label)) for each in resolved.answers)
+    seen = (index.get(normalise(each.given_label)) for each in resolved.on_label)
     return int(next((each for each in seen if each is not None), label))
 
 
@@ -225,11 +225,16 @@ def _carried_answers(reviews: Reviews, obsolete: set[str], images: Labelled, run
     """Returns the answers on these images; audit answers become review answers, since the new run has its own audit."""
     chosen = [each for each in reviews.standing if each.kind != "skip" and each.key not in obsolete]
     is_answered = np.isin(images.contents, _hashes({each.key: None for each in chosen}))
-    ids: dict[str, str] = {}
+    ids: dict[str, list[str]] = {}
     for row in np.flatnonzero(is_answered).tolist():
-        ids.setdefault(key_of(images.contents[row]), images.ids[row])
+        ids.setdefault(key_of(images.contents[row]), []).append(images.ids[row])
     return tuple(
-        dataclasses.replace(each, id=ids[each.key], mode="review", shown={**_without_late(each.shown), "from": run})
+        dataclasses.replace(
+            each,
+            id=each.id if each.id in ids[each.key] else ids[each.key][0],
+            mode="review",
+            shown={**_without_late(each.shown), "from": run},
+        )
         for each in chosen
         if each.key in ids
     )

@@ -23,7 +23,7 @@ from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import DROPPED, Answer, is_right, key_of
+from labelsieve.review.answers import Answer, is_right, key_of
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
 from labelsieve.review.known_labels import count_images, rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
@@ -110,7 +110,7 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
 def dropped_by_reviewers(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
     """Returns which of N images reviewers left out as copies, leaks or defects, (N,)."""
     is_dropped = np.zeros(len(verdicts), dtype=np.bool_)
-    if any(each.kind in DROPPED for each in (reviews or {}).values()):
+    if any(each.leaves_out for each in (reviews or {}).values()):
         is_dropped[[*dropped_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
     return is_dropped
 
@@ -227,7 +227,7 @@ def undecided_flags(verdicts: Verdicts, reviews: Reviews, images: Labelled) -> i
 
 
 def _decides(resolved: Resolved, given_label: str) -> bool:
-    return resolved.kind in DROPPED or resolved.is_right(given_label) is not None
+    return resolved.leaves_out or resolved.is_right(given_label) is not None
 
 
 def _contradictions(marks: Sequence[Answer], before: Reviews, after: Reviews) -> Iterator[str]:

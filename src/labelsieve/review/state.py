@@ -15,7 +15,7 @@ import numpy as np
 
 from labelsieve.core.progress import Progress
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import DECIDED, DROPPED, Answer, is_right
+from labelsieve.review.answers import DECIDED, DROPPED, KEEP_ONE, Answer, is_right
 from labelsieve.review.log import AnswerLog
 
 
@@ -25,22 +25,36 @@ class Resolved:
 
     Attributes:
         key: The content of the image.
-        kind: `label`, `several`, `none`, `wrong`, `drop`, `keep-one` or `unsure`: the majority. A tie is `unsure`.
+        kind: `label`, `several`, `none`, `wrong`, `drop` or `unsure`: the majority of the answers on the label. A tie
+            is `unsure`. `keep-one` if reviewers only say which of its copies stays.
         labels: The classes, in the order of the answer; empty except for `label` and `several`.
+        keeps: Of the images with this content, the id of the only one that stays; empty if all stay.
         reviewers: The reviewers, in the order of their latest answers.
-        answers: The latest standing answer of each reviewer.
+        answers: The answers of each reviewer that count: the latest one on the label, and on which copy stays.
     """
 
     key: str
     kind: str
     labels: tuple[str, ...]
+    keeps: str = ""
     reviewers: tuple[str, ...]
     answers: tuple[Answer, ...]
 
     @property
+    def on_label(self) -> tuple[Answer, ...]:
+        """Returns the answers on the label, those on which copy stays if there are no others."""
+        return tuple(each for each in self.answers if each.kind != KEEP_ONE) or self.answers
+
+    @property
+    def leaves_out(self) -> bool:
+        """Returns whether an image with this content is left out, whatever its label."""
+        return self.kind in DROPPED or bool(self.keeps)
+
+    @property
     def disputed(self) -> bool:
         """Returns whether reviewers differ and no answer has the majority."""
-        return self.kind == "unsure" and any(answer.kind in (*DECIDED, *DROPPED) for answer in self.answers)
+        answers = self.on_label if self.keeps else self.answers
+        return self.kind == "unsure" and any(answer.kind in (*DECIDED, *DROPPED) for answer in answers)
 
     @property
     def note(self) -> str:
@@ -112,9 +126,9 @@ class Reviews:
     def agreement(self) -> Agreement:
         """Returns the agreement of reviewers on images with several answers."""
         votes: dict[str, dict[str, str]] = {}
-        shared = {key: resolved for key, resolved in self.by_key.items() if len(resolved.answers) > 1}
+        shared = {key: resolved for key, resolved in self.by_key.items() if len(resolved.on_label) > 1}
         for key, resolved in shared.items():
-            for answer in resolved.answers:
+            for answer in resolved.on_label:
                 votes.setdefault(answer.reviewer, {})[key] = "\0".join(_vote(answer))
         pairs, agreeing = {}, 0.0
         for first_reviewer, second_reviewer in combinations(sorted(votes), 2):
@@ -155,9 +169,9 @@ def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews
 def resolve(answers: Iterable[Answer]) -> Reviews:
     """Returns which answers stand, and the combined answer on each image.
 
-    The latest answer of each reviewer on an image counts; skips are ignored. If reviewers differ, the majority counts.
-    Unsure reviewers have no vote, and `wrong` supports every other answer by which the given label is wrong. A tie is
-    `unsure`.
+    The latest answer of each reviewer on an image counts; skips are ignored. That one of its copies stays leaves an
+    answer on the label as it is. If reviewers differ, the majority counts. Unsure reviewers have no vote, and `wrong`
+    supports every other answer by which the given label is wrong. A tie is `unsure`.
 
     Args:
         answers: In chronological order.
@@ -222,27 +236,47 @@ class StandingAnswers:
         return Reviews(standing=tuple(self._answers.values()), by_key=dict(self.by_key))
 
     def _resolve(self, key: str) -> str:
-        latest: dict[str, Answer] = {}
+        latest: dict[str, tuple[Answer, ...]] = {}
         for each in self._of_key[key].values():
             if each.kind != "skip":
-                latest.pop(each.reviewer, None)  # so that the order is that of the latest answers
-                latest[each.reviewer] = each
+                before = latest.pop(each.reviewer, ())  # so that the order is that of the latest answers
+                latest[each.reviewer] = (*(old for old in before if not _replaces(each, old)), each)
         if latest:
-            self.by_key[key] = resolve_one(latest.values())
+            self.by_key[key] = _combined(latest)
         else:
             self.by_key.pop(key, None)
         return key
 
 
-def resolve_one(answers: Iterable[Answer]) -> Resolved:
-    """Combines the answers on one image, one per reviewer; at least one."""
-    answers = tuple(answers)
-    kind, labels = _majority(answers)
+def _replaces(new: Answer, old: Answer) -> bool:
+    """Returns whether an answer of a reviewer replaces an earlier one on the same image.
+
+    The label and which of the copies stays are independent, unless the card of the new answer asked for both.
+    """
+    if new.kind == KEEP_ONE:
+        return old.kind in DROPPED
+    return old.kind != KEEP_ONE or new.kind == "drop" or new.shown.get("drop") == KEEP_ONE
+
+
+def _combined(latest: Mapping[str, Sequence[Answer]]) -> Resolved:
+    """Combines the answers on one image, one or two of each reviewer; at least one."""
+    answers = tuple(each for of_reviewer in latest.values() for each in of_reviewer)
+    keeping = [each for each in answers if each.kind == KEEP_ONE]
+    on_label = [each for each in answers if each.kind != KEEP_ONE]
+    kind, labels = _majority(on_label) if on_label else (KEEP_ONE, ())
+    # who was asked and answered with a label wants all copies to stay
+    against = sum(
+        of_reviewer[-1].kind != KEEP_ONE and of_reviewer[-1].shown.get("drop") == KEEP_ONE
+        for of_reviewer in latest.values()
+    )
+    if keeping and len(keeping) == against:
+        kind, labels = "unsure", ()
     return Resolved(
         key=answers[0].key,
         kind=kind,
         labels=labels,
-        reviewers=tuple(each.reviewer for each in answers),
+        keeps=keeping[0].id if len(keeping) > against else "",
+        reviewers=tuple(latest),
         answers=answers,
     )
 

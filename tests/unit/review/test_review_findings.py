@@ -180,6 +180,25 @@ def test_of_equal_images_the_one_that_was_seen_stays(made: SmallRun) -> None:
     ]
 
 
+def test_the_copy_that_stays_has_the_label_that_was_answered(made: SmallRun) -> None:
+    contents = made.images.contents.copy()
+    contents[7] = contents[6]
+    given = made.verdicts.given_label(6)
+    right = next(name for name in made.verdicts.class_names if name not in (given, made.verdicts.given_label(7)))
+    key = key_of(contents[6])
+    label = dataclasses.replace(answer(made, 6, "none"), token="x", key=key, kind="label", labels=(right,))
+    keep = dataclasses.replace(answer(made, 7, "keep-one"), token="y", key=key)
+    AnswerLog(made.folder).append_all([label, keep])
+    images = dataclasses.replace(made.images)
+    images.__dict__["contents"] = contents
+    assert [(each.id, each.new, each.content, each.why) for each in changes_of(load(made.folder), images)] == [
+        ("img-06", "", "", "a copy of an image that stays"),
+        ("img-07", right, key, "reviewed"),
+    ]
+    of_rows = read_reviews(made.folder, made.verdicts, images=images)
+    assert dropped_by_reviewers(made.verdicts, of_rows).nonzero()[0].tolist() == [6]
+
+
 @pytest.mark.slow
 def test_copies_stand_side_by_side_and_are_left_out_by_a_key(browser: Browser, made: SmallRun) -> None:
     with served(session_of(made)) as address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -34,6 +35,30 @@ def test_an_undo_takes_one_answer_back_and_the_one_before_it_stands_again() -> N
     assert said(first, second, undo) == ("label", ("dog",))
     assert not resolve([first, second, undo, answer("4", kind="undo", undoes="1")])
     assert said(first, answer("5", kind="undo", undoes="unknown")) == ("label", ("dog",))
+
+
+def test_which_copy_stays_leaves_the_label_as_it_was_answered() -> None:
+    label, keep = by("ann", "label", "dog", token="1"), by("ann", "keep-one", token="2")
+    for answers in ([label, keep], [keep, label]):
+        found = resolve(answers).by_key[KEY]
+        assert (found.kind, found.labels, found.keeps) == ("label", ("dog",), keep.id)
+        assert found.reviewers == ("ann",) and found.leaves_out and not found.disputed
+    alone = resolve([keep]).by_key[KEY]
+    assert (alone.kind, alone.keeps, alone.on_label) == ("keep-one", keep.id, (keep,))
+    undone = resolve([label, keep, answer("3", kind="undo", undoes="2", reviewer="ann")]).by_key[KEY]
+    assert (undone.kind, undone.keeps) == ("label", "")
+    assert not resolve([label, keep]).agreement().images, "one reviewer cannot disagree with herself"
+
+
+def test_a_label_on_a_card_that_offers_to_keep_one_keeps_all() -> None:
+    offered = dataclasses.replace(by("ann", "label", "dog", token="2"), shown={"drop": "keep-one"})
+    keep = by("ann", "keep-one", token="1")
+    found = resolve([keep, offered]).by_key[KEY]
+    assert (found.kind, found.labels, found.keeps) == ("label", ("dog",), "")
+    tie = resolve([keep, dataclasses.replace(offered, reviewer="bob", token="3")]).by_key[KEY]
+    assert (tie.kind, tie.keeps) == ("unsure", "") and tie.disputed
+    dropped = resolve([keep, by("ann", "drop", token="4")]).by_key[KEY]
+    assert (dropped.kind, dropped.keeps) == ("drop", "") and dropped.leaves_out
 
 
 def test_a_skip_says_nothing() -> None:

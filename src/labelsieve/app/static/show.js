@@ -53,11 +53,11 @@ function withOther(card, image) {
 function findingLines({ finding, answer }) {
   const sure = finding.score < 1 ? ` (${finding.other_id ? "similarity" : "certainty"} ${score(finding.score)})` : "";
   const text = `${finding.title}${sure}${finding.other_id ? `: the other is ${finding.other_id}` : ""}`;
-  const does = { "keep-one": "Keep one (d) keeps this image and leaves its copies out of the corrected data; a label counts for all of them.", drop: `Leave out (d) leaves this image out of the corrected data; ${finding.other_id ? "the other one stays" : "that says nothing of its label"}.` };
+  const does = { "keep-one": "Keep one (d) keeps this image, with the label that was answered, and leaves its copies out of the corrected data; a label counts for all of them, and keeps them all.", drop: `Leave out (d) leaves this image out of the corrected data; ${finding.other_id ? "the other one stays" : "that says nothing of its label"}.` };
   return [
     make("p", { class: "badge found" }, text[0].toUpperCase() + text.slice(1)),
     finding.other_answer && make("p", { class: "numbers answered" }, `The other image: ${answered(finding.other_answer)}`),
-    finding.drop && make("p", { class: "numbers does" }, answer ? `${does[finding.drop]} It replaces the answer that is there.` : does[finding.drop]),
+    finding.drop && make("p", { class: "numbers does" }, answer && finding.drop === "drop" ? `${does[finding.drop]} It replaces the answer that is there.` : does[finding.drop]),
   ].filter(Boolean);
 }
 
@@ -131,7 +131,7 @@ function fact(term, text, kind, more = "") {
 
 function answered(answer) {
   const texts = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", "keep-one": "kept, its copies left out", unsure: "unsure" };
-  const note = answer.note ? ` · ${answer.note}` : "";
+  const note = `${answer.keeps && answer.kind !== "keep-one" ? ", one of its copies kept" : ""}${answer.note ? ` · ${answer.note}` : ""}`;
   return `${answer.disputed ? "Disputed" : `Answered: ${texts[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
 }
 
