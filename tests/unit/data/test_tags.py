@@ -104,6 +104,20 @@ def test_lists_of_0_and_1_in_a_csv_file_have_one_value_for_each_class(written: C
         ls.load_tags(path)
 
 
+def test_lists_of_0_and_1_in_memory_are_read_like_those_of_a_file() -> None:
+    pixels = [np.full((8, 8, 3), 40 * value, dtype=np.uint8) for value in range(4)]
+    rows = [[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0]]
+    for tags in (rows, [np.array(row) for row in rows]):
+        images = ls.load_tags(pixels, tags=tags, class_names=["x", "y", "z"])
+        assert [images.names_of(row) for row in range(4)] == [("x", "z"), ("z",), (), ("x", "y")]
+        with pytest.raises(DataError, match="each list in tags holds 3 values of 0 and 1, one a class; give the names"):
+            ls.load_tags(pixels, tags=tags)
+    indices = ls.load_tags(pixels, tags=[[0, 2], [2], [], [0, 1]], class_names=["x", "y", "z"])
+    assert np.array_equal(indices.tags, images.tags)
+    with pytest.raises(DataError, match="expected"):
+        ls.load_tags(pixels, tags=[[2**70], [0], [], [1]], class_names=["x", "y", "z"])
+
+
 TYPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lists": ({"tags": TAGS}, {}),
     "indices": ({"labels": [[0, 1], [1], [], [0]]}, {"class_names": ["cat", "dog"]}),

@@ -105,8 +105,6 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
         DataError: The column has other values, or the separator is not clear.
         SettingsError: The column has lists, but there is a separator.
     """
-    import pyarrow as pa
-
     feature, where = table.rows.features[name], f'the column "{shown(name)}" of {table.where}'
     values = arrow_column(table.rows, name)
     if holds_tags(feature):
@@ -120,9 +118,7 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
         )
     texts = [(value or "").strip() for value in values.to_pylist()]
     lists, note = split_texts(texts, separator=separator, where=where)
-    if {type(tag) for tags_of_row in lists for tag in tags_of_row} == {int}:
-        return _of_lists(pa.chunked_array([lists], pa.list_(pa.int64())), where, None, classes)
-    tags = tag_lists(lists, where=where)
+    tags = tag_lists(lists, where=where, classes=classes)
     return replace(tags, notes=(*note, *tags.notes))
 
 
@@ -294,12 +290,23 @@ def _is_tag(value: Any) -> bool:
     return isinstance(value, str) or (type(value) is int and -(2**63) <= value < 2**63)
 
 
-def tag_lists(lists: Sequence[Sequence[Any]], *, where: str) -> TagLists:
-    """Reads N lists of names or integers.
+def tag_lists(lists: Sequence[Sequence[Any]], *, where: str, classes: int | None = None) -> TagLists:
+    """Reads N lists of names or integers, or of one value of 0 or 1 for each class.
+
+    Args:
+        lists: The lists.
+        where: Where they are from, for messages.
+        classes: The number of class names, if it is known.
 
     Raises:
-        DataError: They have other values.
+        DataError: They have other values, or values of 0 and 1 without class names.
     """
+    import pyarrow as pa
+
+    if {type(tag) for tags in lists for tag in tags} == {int} and all(
+        -(2**63) <= tag < 2**63 for tags in lists for tag in tags
+    ):
+        return _of_lists(pa.chunked_array([lists], pa.list_(pa.int64())), where, None, classes)
     rows = np.repeat(np.arange(len(lists)), [len(each) for each in lists])
     flat = [each for tags in lists for each in tags]
     kinds = Counter(type(each) for each in flat)

@@ -66,7 +66,7 @@ def load_tags(
             folder of class folders in which an image lies in several, as a link or a copy; or images in memory, see
             :func:`labelsieve.load_images`.
         tags: For images in memory, or a `datasets.Dataset` without tags: an array (N, K) of bool with `class_names`,
-            or N lists of names or integers.
+            or N lists of names or integers, or of one value of 0 or 1 for each of the `class_names`.
         tag_column: Column of lists of names or integers, or of texts such as `cat;dog`; or several columns of 0 and 1,
             one a class, named by it. Guessed where only one fits; columns of 0 and 1 where there is no other.
         separator: The separator of two tags in a text. By default `|`, `;` or `,`, if the texts have only one of them;
@@ -284,7 +284,7 @@ def _given_tags(
 ) -> TagLists:
     """Reads the given tags from the argument or the columns of the table."""
     if tags is not None:
-        return tag_lists(_as_lists(tags, count), where="tags")
+        return tag_lists(_as_lists(tags, count), where="tags", classes=classes)
     if table.columns.annotators:
         return read_class_columns(table, table.columns.annotators, guessed=not columns)
     name = str(table.columns.label)
@@ -305,7 +305,7 @@ def _as_lists(tags: Any, count: int) -> list[list[Any]]:
         raise DataError(
             f"expected {count} lists of tags, one for each image, got {actual}; an image without tags has an empty list"
         )
-    return [list(row) for row in rows]
+    return [[tag.item() if isinstance(tag, np.integer) else tag for tag in row] for row in rows]
 
 
 def _check_tags(tags: NDArray[np.bool_], names: Sequence[str], where: str) -> None:
