@@ -5,6 +5,7 @@ The rule that comes with the scores decides which labels are issues, see `flaggi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -256,9 +257,10 @@ class Verdicts:
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))
         if is_tag_record(record):
+            command = f"labelsieve export {shlex.quote(str(folder))} --format csv --out FILE"
             raise RunError(
                 f"{folder} is a run of labelsieve scan-tags, with several labels an image; look at its {REPORT} and "
-                f"{TABLE_CSV}, or write the corrected tags with: labelsieve export {folder} --format csv --out FILE"
+                f"{TABLE_CSV}, or write the corrected tags with: {command}"
             )
         check_kinds(record, RUN, folder / RECORD)
         names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +20,7 @@ from labelsieve.core.output_folders import unknown_files
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier_review import carry_late
 from labelsieve.review.log import LOG
+from labelsieve.run_folder import next_runs
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RUN_FILES, Verdicts
 
 PlanOf = Callable[[Verdicts, LabelledImages], Mapping[str, Any]]
@@ -28,7 +29,6 @@ State = Literal["idle", "running", "stopping", "done", "failed"]
 _TERMINATION_TIMEOUT = 10.0
 # Prefix of error messages for the user.
 _ERROR_PREFIX = "labelsieve: "
-_NEXT = re.compile(r"-again(-\d+)?$")
 
 
 class Rescan:
@@ -201,7 +201,7 @@ class Rescan:
             self.cancel()
             self._say("the new scan was stopped, and its folder is removed")
         elif self._state == "done":
-            self._say(f"go on in the new run with: labelsieve review {self._out}")
+            self._say(f"go on in the new run with: labelsieve review {shlex.quote(str(self._out))}")
         if self._thread is not None:
             self._thread.join(2 * _TERMINATION_TIMEOUT)
 
@@ -213,23 +213,20 @@ def remove_unfinished(out: Path) -> None:
 
 
 def _new_folder(run: Path) -> Path:
-    """Creates the folder of a new run next to the old one: `photos-again`, then `photos-again-2` and so on.
+    """Creates the folder of a new run next to the old one.
 
     Raises:
         RunError: It cannot be created.
     """
-    stem = _NEXT.sub("", run.name)
-    number = 1
-    while True:
-        out = run.with_name(f"{stem}-again" + (f"-{number}" if number > 1 else ""))
+    for out in next_runs(run):
         try:
             out.mkdir()
         except FileExistsError:
-            number += 1
+            continue
         except OSError as error:
             raise RunError(f"could not make the folder {out}: {error.strerror}; make {run.parent} writable") from None
-        else:
-            return out
+        return out
+    raise AssertionError("there is always another name")
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,9 @@ class Session:
         """
         verdicts = Verdicts.load(run_folder)
         if verdicts.run.data.fingerprint != self.images.fingerprint:
-            raise RunError(f"the images or labels changed meanwhile; go on with: labelsieve review {run_folder}")
+            raise RunError(
+                f"the images or labels changed meanwhile; go on with: labelsieve review {shlex.quote(str(run_folder))}"
+            )
         return Session(verdicts, self.images, run_folder, **self._options)
 
     @contextmanager

@@ -100,18 +100,17 @@ class Apply(Command):
 
     def _say_next_step(self, corrected: Path, progress: Progress) -> None:
         """Says how to scan the corrected data, if the answers are in the run, where a scan can read them."""
-        from labelsieve.report.printing import next_to, quoted
         from labelsieve.review.log import LOG
+        from labelsieve.run_folder import next_runs
 
         run = Path(self.run_folder)
         if not (run / LOG).is_file():
             return
-        model = self._verdicts.run.model.name
-        chosen = f" --model {shlex.quote(model)}" if model else ""
+        out = next(each for each in next_runs(run.resolve() if run.name in ("", "..") else run) if not each.exists())
+        words = ["scan", str(corrected), "--reviewed", str(run), *scan_options(self._verdicts, corrected)]
         progress.say(
             "to look for what is still wrong, with the answers known (without them the estimate would be too low, as "
-            f"the most suspicious labels are corrected): labelsieve scan {quoted(corrected)} --reviewed {quoted(run)}"
-            f"{chosen} --out {next_to(run, '-again')}"
+            f"the most suspicious labels are corrected): labelsieve {shlex.join([*words, '--out', str(out)])}"
         )
 
     def _check_options(self) -> None:
@@ -162,11 +161,12 @@ class Apply(Command):
         files = review_files(run, self.marks)
         reviews = None if files is None else reviews_of(files, self._verdicts, images=images, progress=progress)
         if not reviews:
-            raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {run}")
+            raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {shlex.quote(str(run))}")
         if undecided := undecided_flags(self._verdicts, reviews, images):
             labels = counted(undecided, "flagged label has", "flagged labels have")
             stays = "stays as it is" if undecided == 1 else "stay as they are"
-            progress.say(f"note: {labels} no answer that decides, and {stays}; answer with: labelsieve review {run}")
+            command = f"labelsieve review {shlex.quote(str(run))}"
+            progress.say(f"note: {labels} no answer that decides, and {stays}; answer with: {command}")
         return changes_of(reviews, images)
 
     def _write_list(self, changes: Sequence[Change], options: dict[str, Any]) -> Path | None:
@@ -193,6 +193,31 @@ class Apply(Command):
             return load_images(**options, progress=progress)
         images: Any = load_origin(options, progress=progress)
         return images  # type: ignore[no-any-return]  # no features, as was checked
+
+
+def scan_options(verdicts: Verdicts, corrected: Path) -> list[str]:
+    """Returns the options of `labelsieve scan` that read corrected data, and score them, as the run did its data.
+
+    Args:
+        verdicts: The run.
+        corrected: The corrected data, in the form that the data came in.
+    """
+    run = verdicts.run
+    origin, options = dict[str, Any](verdicts.record.get("origin") or {}), list[str]()
+    source = Path(str(origin.get("source", "")))
+    if source.is_file() and corrected.is_file() and corrected.resolve().parent != source.parent:
+        origin.setdefault("image_folder", str(source.parent))  # paths in a table are relative to its folder
+    for name in ("image_column", "image_folder", "label_column", "class_names", "split", "box_margin"):
+        if (value := origin.get(name)) is not None:
+            values = [value] if isinstance(value, str | int | float) else value
+            options += [f"--{name.replace('_', '-')}", *map(str, values)]
+    if run.model.name:
+        options += ["--model", run.model.name]
+    if run.detector.name and run.detector.name != "deft":
+        options += ["--detector", run.detector.name]
+    if run.detector.recipe not in (None, "default"):
+        options += ["--recipe", str(run.detector.recipe)]
+    return options
 
 
 def _named(backups: Sequence[Path]) -> str:

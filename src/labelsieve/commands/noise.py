@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,4 +135,4 @@ class Noise(Command):
         progress.say_notes(noisy.notes)
         made = {**self._shares(), "seed": self.seed}
         path = write_tag_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
-        return path, "scan-tags", f"labelsieve scan-tags {path} --truth-column {CLEAN_TAGS}"
+        return path, "scan-tags", f"labelsieve scan-tags {shlex.quote(str(path))} --truth-column {CLEAN_TAGS}"

@@ -82,6 +82,7 @@ def statement(
         found=found_wrong,
         audited=len(sample),
         unsure=int((~known.is_decided[sample]).sum()),
+        waiting=int(known.is_audited.sum() - known.is_audited[sample].sum()),
         right_flags=_as_share(flags, sides[0].images),
         wanted=wanted,
         estimate=_estimate(verdicts, known),
@@ -184,16 +185,17 @@ def _as_share(count: Interval | None, images: int) -> Interval | None:
 
 
 def _estimate(verdicts: Verdicts, known: Known) -> Interval | None:
-    """Returns the estimated number of wrong labels without an answer, with the relative interval of the scan."""
+    """Returns the estimated number of wrong labels without an answer.
+
+    The ends are those of the scan less what was found wrong: what was answered tells nothing of the other labels.
+    """
     of_scan = verdicts.run.estimate.wrong_labels
     if of_scan is None:
         return None
-    value, low, high = of_scan
     undecided = verdicts.is_readable & ~known.is_decided
-    wrong = float((1 - verdicts.label_quality[undecided].astype(np.float64)).sum())
-    if not value:
-        return Interval(wrong, wrong, min(wrong + high, float(undecided.sum())))
-    return Interval(wrong, wrong * low / value, min(wrong * high / value, float(undecided.sum())))
+    wrong, found = float((1 - verdicts.label_quality[undecided].astype(np.float64)).sum()), int(known.is_wrong.sum())
+    low, high = max(of_scan.low - found, 0.0), min(of_scan.high - found, float(undecided.sum()))
+    return Interval(wrong, min(low, wrong), max(high, wrong))
 
 
 def _requested_bound(

@@ -18,6 +18,7 @@ Scores may then depend on all images and labels in any way (Marandon et al. 2024
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def read_audit(
     if not any(each.mode == "audit" for each in reviews.standing):
         raise RunError(
             f"expected an audit among the reviews of {folder}, found none; flag without a bound on false flags, or "
-            f"answer images of its audit with: labelsieve review {folder}"
+            f"answer images of its audit with: labelsieve review {shlex.quote(str(folder))}"
         )
     return verdicts, reviews
 

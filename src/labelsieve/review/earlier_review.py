@@ -6,6 +6,7 @@ Answers belong to the content of an image, so they survive if a file is renamed 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def check_reviewed(run_folder: str | Path) -> Path:
     if not (folder / LOG).is_file():
         if not (folder / RECORD).is_file():
             raise RunError(f"expected a finished, reviewed run with a {RECORD} in {folder}, found none; check the path")
-        answer = f"labelsieve review {folder}"
+        answer = f"labelsieve review {shlex.quote(str(folder))}"
         raise RunError(f"expected a reviewed run with a {LOG} in {folder}, found none; answer with: {answer}")
     return folder
 
@@ -284,20 +285,24 @@ def estimate_after(
         ]
         return sums[1] - sums[0]
 
+    def shifted(interval: Interval, masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> Interval:
+        """Returns the interval of the second rows, within what is known of them for certain."""
+        quality, by = after.label_quality[masks[1]], change_of_sum(masks)
+        low, high = float((quality == 0).sum()), float((quality != 1).sum())
+        return Interval(*(min(max(each + by, low), high) for each in interval))
+
     flagged_before, flagged = (int(each.sum()) for each in flags)
     wrong, right, missed = before.estimate
     share = Interval(0.0, 0.0, 0.0) if right is None else right
-    of_flagged = _shifted(Interval(*(each * flagged_before for each in share)), change_of_sum(flags), flagged)
+    of_flagged = shifted(Interval(*(each * flagged_before for each in share)), flags)
+    all_wrong = shifted(wrong, (readable, readable))
+    of_others = shifted(missed, (readable & ~flags[0], readable & ~flags[1]))
     return Estimate(
-        _shifted(wrong, change_of_sum((readable, readable)), int(readable.sum())),
+        all_wrong,
         Interval(*(each / flagged for each in of_flagged)) if flagged else None,
-        _shifted(missed, change_of_sum((readable & ~flags[0], readable & ~flags[1])), int(readable.sum()) - flagged),
+        Interval(of_others.value, of_others.low, max(of_others.value, min(of_others.high, all_wrong.high))),
     )
 
 
 def _flags(scores: Scores, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     return scores.rule.flags(scores.label_quality, predicted=scores.predicted, given=labels)
-
-
-def _shifted(interval: Interval, by: float, maximum: int) -> Interval:
-    return Interval(*(min(max(each + by, 0.0), float(maximum)) for each in interval))

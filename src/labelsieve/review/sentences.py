@@ -14,11 +14,8 @@ LEFT = (
     f"{SAMPLED}, what was found wrong gets corrected, and the size of the audit was not chosen by its result (else ask "
     f"for 99{NBSP}% confidence)"
 )
-# docs/results/calibration and docs/results/cifar10n/calibration have the numbers.
-ESTIMATE = (
-    "p_clean is a probability; its calibration error was 1.3 to 2.3 % on synthetic sketches, 3.7 and 4.0 % on "
-    "CIFAR-10N with the labels of one annotator and of the majority, and 10.5 % with those of the worst"
-)
+# docs/guarantees.md says how well it was calibrated where that was measured.
+ESTIMATE = "p_clean is a probability, which the model states of itself and nothing guarantees"
 
 
 def sentences(result: Statement) -> tuple[Sentence, ...]:
@@ -37,7 +34,7 @@ def sentences(result: Statement) -> tuple[Sentence, ...]:
 def _left(result: Statement) -> Sentence:
     if result.left is None or result.at_most is None:
         if not result.audited:
-            return Sentence("Nothing was audited, so nothing is guaranteed.")
+            return Sentence(_waiting(result) or "Nothing was audited, so nothing is guaranteed.")
         return Sentence(
             f"{counted(result.audited, 'image was', 'images were')} audited, too few to say anything of all labels; at "
             "least one that is flagged and one that is not have to be decided."
@@ -61,7 +58,19 @@ def _reviewed(result: Statement) -> list[Sentence]:
     text = f"{known_text} known, {result.found:,} of them wrong; {result.audited:,} are a random sample"
     if result.unsure:
         text += f", {result.unsure:,} of which were left undecided and count as the worst case"
-    return [Sentence(f"{text}.")]
+    waiting = [Sentence(_waiting(result))] if result.waiting and result.audited else []
+    return [Sentence(f"{text}."), *waiting]
+
+
+def _waiting(result: Statement) -> str:
+    """Returns a sentence on audited images that do not count yet; empty if there are none."""
+    if not result.waiting:
+        return ""
+    images = counted(result.waiting, "audited image does", "audited images do")
+    return (
+        f"{images} not count yet: an image that was drawn before has no answer. It may be open on another screen; "
+        "answer it there, or close that page, and it comes again in the queue Random (audit)."
+    )
 
 
 def _flags(result: Statement) -> list[Sentence]:

@@ -50,6 +50,7 @@ class Statement:
         found: Number of wrong labels among these.
         audited: Number of labels in the random sample.
         unsure: Number of undecided labels among these.
+        waiting: Number of audited labels that are not in it, as one that was drawn before them has no answer.
         right_flags: Share of the flagged labels that are wrong, between 0 and 1; None if no flag was audited.
         missed: Share of the wrong labels that is not flagged; None before the audit, or if no label is wrong or
             flagged.
@@ -69,6 +70,7 @@ class Statement:
     found: int
     audited: int
     unsure: int
+    waiting: int = 0
     right_flags: Interval | None = None
     missed: Interval | None = None
     left: Interval | None = None

@@ -344,10 +344,24 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
         for each in (0.0, 1.0):
             assert rate_of(joined, kind, reliable=each) == rate_of(joined, kind), "it is not asked about others"
     even = rate_of(joined, AssumedNoise.SYMMETRIC)
-    read = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=0.9)
-    assert read[:2] == even[:2] and read.high == 0.9, "it is the upper end alone that it raises"
+    near = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=even.value + RISE * FLOOR)
+    assert near.value == even.value and near.high == max(even.high, even.value + RISE * FLOOR), "as of right labels"
     bounded = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=0.1)
     assert bounded.value == pytest.approx(RISE * 0.1 + FLOOR) and bounded.low <= bounded.value < even.value
+
+
+def test_few_images_a_class_do_not_show_that_noise_is_symmetric() -> None:
+    joined = joined_of(mistaken("class"))
+    for images in (400, 1000, 2000, 4000):
+        part = Joined(joined.logits[:images], joined.labels[:images])
+        even = rate_of(part, AssumedNoise.SYMMETRIC)
+        share = min(1.0, 200 * CLASSES / len(part.labels))
+        read = even.value + 0.01
+        more = rate_of(part, AssumedNoise.SYMMETRIC, reliable=read + RISE * FLOOR)
+        assert more.value == pytest.approx(even.value + share * 0.01) and more.low == even.low
+        most = rate_of(part, AssumedNoise.SYMMETRIC, reliable=0.9)
+        raised = min(RISE * even.value + FLOOR, disagreeing(part))
+        assert most.value == pytest.approx(even.value + share * (raised - even.value)) and most.high == 0.9
 
 
 @pytest.mark.parametrize("kind", [AssumedNoise.SYMMETRIC, AssumedNoise.CLASS_DEPENDENT])

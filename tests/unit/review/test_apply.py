@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import os
 import shutil
@@ -17,9 +18,12 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from labelsieve.commands.apply import scan_options
+from labelsieve.commands.scan import Scan
 from labelsieve.data.loading import load_images
 from labelsieve.data.sources.arrow_writing import _compression
 from labelsieve.review.changes import read_changes
+from labelsieve.verdicts import Verdicts
 from small_answers import answer, labels_of, run_of
 from small_pictures import plain
 
@@ -44,6 +48,30 @@ def photos(photo_folder: Callable[..., Path]) -> Path:
     (folder / "cat" / "notes").mkdir()
     (folder / "cat" / "notes" / "a.txt").write_text("cats")
     return folder
+
+
+def test_the_next_scan_reads_and_scores_the_data_as_the_run_did(tmp_path: Path) -> None:
+    table = pa.table({"id": pa.array([], pa.string())})
+    source = tmp_path / "given" / "photos.csv"
+    source.parent.mkdir()
+    source.touch()
+    origin = {"source": str(source), "label_column": "mine", "class_names": ["a b", "c"], "limit": 5, "seed": 1}
+    detector = {"name": "joint", "recipe": None, "settings": {}}
+    record = {"origin": origin, "model": {"name": "some/model"}, "detector": detector}
+    verdicts = Verdicts(table=table, class_names=("a b", "c"), record=record)
+    corrected = tmp_path / "corrected.csv"
+    corrected.touch()
+    words = ["--image-folder", str(source.parent), "--label-column", "mine", "--class-names", "a b", "c"]
+    words += ["--model", "some/model", "--detector", "joint"]
+    assert scan_options(verdicts, corrected) == words
+    command = Scan.parse([str(corrected), "--out", "x", *words], prog="labelsieve scan")
+    assert (command.data.label_column, command.data.class_names) == (("mine",), ("a b", "c"))
+    beside = source.with_name("corrected.csv")
+    beside.touch()
+    assert "--image-folder" not in scan_options(verdicts, beside), "its paths are relative to the same folder"
+    recipe = {**record, "detector": {"name": "deft", "recipe": "paper"}}
+    options = scan_options(dataclasses.replace(verdicts, record=recipe), beside)
+    assert options[-2:] == ["--recipe", "paper"] and "--detector" not in options
 
 
 # ---------------------------------------------------------------------------------------------------- class folders

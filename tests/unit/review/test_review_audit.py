@@ -187,8 +187,23 @@ def test_without_an_audit_there_is_the_estimate_of_the_model_called_so(made: Sma
     found = statement(verdicts, review.resolve(answers_on(made, range(20), wrong=is_wrong, mode="review")))
     rest = float((1 - verdicts.label_quality[20:239].astype(np.float64)).sum())
     assert found.estimate is not None and found.estimate.value == pytest.approx(rest)
-    assert found.estimate.high == pytest.approx(rest * 1.5) and found.estimate.low == pytest.approx(rest * 0.75)
-    assert "the model's own estimate" in found.sentences[-1].text and "10.5" in found.sentences[-1].assumption
+    assert (found.estimate.low, found.estimate.high) == (max(45.0 - found.found, 0.0), 90.0 - found.found)
+    assert (
+        "the model's own estimate" in found.sentences[-1].text
+        and "nothing guarantees" in found.sentences[-1].assumption
+    )
+
+
+def test_audited_images_wait_for_the_one_that_was_drawn_before_them(made: SmallRun) -> None:
+    order = design(made.verdicts).order
+    late = statement(made.verdicts, review.resolve(answers_on(made, order[1:41], wrong=is_wrong)))
+    assert (late.audited, late.waiting, late.to_record()["waiting"]) == (0, 40, 40)
+    assert late.sentences[0].text.startswith("40 audited images do not count yet: an image that was drawn before")
+    some = statement(made.verdicts, review.resolve(answers_on(made, [*order[:30], order[31]], wrong=is_wrong)))
+    assert (some.audited, some.waiting) == (30, 1)
+    assert any(each.text.startswith("1 audited image does not count yet") for each in some.sentences)
+    whole = statement(made.verdicts, review.resolve(answers_on(made, order[:31], wrong=is_wrong)))
+    assert whole.waiting == 0 and not any("not count yet" in each.text for each in whole.sentences)
 
 
 def test_flags_with_a_wanted_share_of_false_ones(made: SmallRun) -> None:

@@ -30,7 +30,7 @@ def test_status_of_a_review(photo_folder: Callable[..., Path], tmp_path: Path, r
     assert (code, err, out) == (0, "", "0 reviewed, about 6 left (3 to 9)\n")
     answer(done, images, {"dog/5.png": "cat", "dog/4.png": "dog", "cat/0.png": "cat"}, seconds=11.0)
     lines = run("status", done)[1].splitlines()
-    assert lines[0] == "3 reviewed, about 4 left (2 to 6), 11 s a card"
+    assert lines[0] == "3 reviewed, about 4 left (2 to 8), 11 s a card"
     assert "1 label found wrong" in lines and "4 flags without an answer: about 44 s" in lines
     assert any(line.startswith("what is left: by the model's own p_clean") for line in lines)
     answer(done, images, {"dog/5.png": "cat", "dog/4.png": "cat", "dog/3.png": "cat"}, reviewer="ben", seconds=11.0)

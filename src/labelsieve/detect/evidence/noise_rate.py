@@ -83,8 +83,10 @@ def noise_rate(
     model that reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One
     that reads fewer than the lower end of what they show takes wrong labels for its own doubt, but no more than the
     rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
-    one to the other in proportion. No more are considered wrong than disagree with the evidence. The upper end for
-    symmetric noise is at least what the curve reads: of few images the kind of noise is not sure.
+    one to the other in proportion. No more are considered wrong than disagree with the evidence. With few images a
+    class noise that seems symmetric may be class-dependent, which strikes the surest images less: what the curve reads
+    beyond them counts, less `RISE` times `FLOOR`, which it reads of right labels, too, and up to the rise. The upper
+    end for symmetric noise is at least what the curve reads.
 
     Args:
         joined: Joined logits and given labels.
@@ -99,14 +101,17 @@ def noise_rate(
     if assumed is AssumedNoise.PAIR:
         return surest.shares
     bound = 1.0 if reliable is None else RISE * reliable + FLOOR
-    if assumed is AssumedNoise.SYMMETRIC:
-        value, low, high = _without_doubt(joined, surest)
-        return Interval(min(value, bound), min(low, bound), max(high, reliable or 0.0))
     disagreeing = float(_disagreeing(joined).float().mean())
 
     def raised(share: float, rise: float) -> float:
         return max(share, min(rise * share + FLOOR, disagreeing))
 
+    if assumed is AssumedNoise.SYMMETRIC:
+        value, low, high = _without_doubt(joined, surest)
+        if reliable is not None:
+            read = min(raised(value, RISE), reliable - RISE * FLOOR)
+            value += _doubt_of_symmetric(joined) * max(0.0, read - value)
+        return Interval(min(value, bound), min(low, bound), max(high, value, reliable or 0.0))
     if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # such noise blurs the evidence, which would be taken for doubt
         (share, low, _), rise = surest.shares, INSTANCE_RISE
         value = raised(share, rise)
@@ -142,6 +147,15 @@ def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
     of_both = max((first * of_first + (half - first) * of_rest) / half, 1 / half)
     error = math.sqrt(of_both * (1 - of_both) * (1 / first + 1 / (half - first)))
     return of_rest - of_first <= UNLIKE_ERRORS * error
+
+
+def _doubt_of_symmetric(joined: Joined) -> float:
+    """Returns how little it tells that noise seems symmetric, between 0 and 1: the more, the fewer images a class has.
+
+    With fewer than show that classes differ, mistakes between similar classes show no confusion, either.
+    """
+    images, classes = joined.logits.shape
+    return min(1.0, SURE_OF_A_CLASS * classes / (SUREST * images))
 
 
 def _doubt(joined: Joined, surest: Surest, rate: float) -> Tensor:

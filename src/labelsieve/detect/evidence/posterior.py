@@ -149,6 +149,8 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     right = interval(flagged, of_fit)
     # what is missed is the rest, and the errors of both add up: the ranking may be worse than the posterior thinks
     missed = Interval(
-        everywhere.value - right.value, max(everywhere.low - right.high, 0.0), everywhere.high - right.low
+        everywhere.value - right.value,
+        max(everywhere.low - right.high, 0.0),
+        min(everywhere.high - right.low, float(len(clean) - count)),
     )
     return Estimate(everywhere, Interval(*(each / count for each in right)), missed)
