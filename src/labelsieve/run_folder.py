@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -21,7 +19,6 @@ from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES
 from labelsieve.vlm.features import TEMPORARY_PREFIX
 
 _RunT = TypeVar("_RunT")
-_AGAIN = re.compile(r"-again(-\d+)?$")
 
 
 @contextmanager
@@ -134,14 +131,6 @@ def remove_checkpoint(folder: Path) -> None:
             shutil.rmtree(checkpoint / name) if (checkpoint / name).is_dir() else (checkpoint / name).unlink()
     with suppress(OSError):
         checkpoint.rmdir()
-
-
-def next_runs(run: Path) -> Iterator[Path]:
-    """Yields names for the next scan of the data of a run, beside it: `photos-again`, `photos-again-2` and so on."""
-    first = run.with_name(f"{_AGAIN.sub('', run.name)}-again")
-    yield first
-    for number in itertools.count(2):
-        yield first.with_name(f"{first.name}-{number}")
 
 
 def lacks_report(folder: Path) -> bool:

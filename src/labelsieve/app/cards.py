@@ -200,12 +200,15 @@ def answer_of(answer: Resolved | None) -> dict[str, Any] | None:
         "reviewers": list(answer.reviewers),
         "note": answer.note,
         "disputed": answer.disputed,
+        "votes": [
+            {"reviewer": each.reviewer, "kind": each.kind, "labels": list(each.labels)} for each in answer.on_label
+        ],
     }
 
 
 def _number(value: float | None) -> float | None:
-    """Rounds a number; None if it is missing or NaN."""
-    return None if value is None or value != value else round(float(value), 6)
+    """Rounds a number to six digits that count, so that a small one is not 0; None if it is missing or NaN."""
+    return None if value is None or value != value else float(f"{value:.6g}")
 
 
 def merge_batches(batches: list[CardBatch]) -> list[CardBatch]:

@@ -16,11 +16,10 @@ from typing import IO, Any, Literal
 
 from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
-from labelsieve.core.output_folders import unknown_files
+from labelsieve.core.output_folders import next_runs, unknown_files
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier_review import carry_late
 from labelsieve.review.log import LOG
-from labelsieve.run_folder import next_runs
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RUN_FILES, Verdicts
 
 PlanOf = Callable[[Verdicts, LabelledImages], Mapping[str, Any]]

@@ -100,8 +100,8 @@ class Apply(Command):
 
     def _say_next_step(self, corrected: Path, progress: Progress) -> None:
         """Says how to scan the corrected data, if the answers are in the run, where a scan can read them."""
+        from labelsieve.core.output_folders import next_runs
         from labelsieve.review.log import LOG
-        from labelsieve.run_folder import next_runs
 
         run = Path(self.run_folder)
         if not (run / LOG).is_file():

@@ -260,5 +260,5 @@ def data_or_none(
     except LabelsieveError as error:
         if source is not None:
             raise
-        progress.say(f"note: answers are matched by the ids of the images, without their copies, as {error}")
+        progress.say(f"note: answers are matched by the ids of the images, without their copies: {error}")
         return None

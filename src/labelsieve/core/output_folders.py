@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # File systems allow 255 bytes for a name; the difference is for counters and suffixes.
 _MAX_BYTES = 180
+
+_AGAIN = re.compile(r"-again(-\d+)?$")
 
 
 def make_folder(folder: Path) -> Path:
@@ -240,3 +243,11 @@ def safe_name(name: str) -> str:
     cleaned = _UNSAFE.sub("_", name).strip(" .")
     cleaned = cleaned.encode("utf-8", "replace")[:_MAX_BYTES].decode("utf-8", "ignore").rstrip(" .")
     return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned
+
+
+def next_runs(run: Path) -> Iterator[Path]:
+    """Yields names for the next scan of the data of a run, beside it: `photos-again`, `photos-again-2` and so on."""
+    first = run.with_name(f"{_AGAIN.sub('', run.name)}-again")
+    yield first
+    for number in itertools.count(2):
+        yield first.with_name(f"{first.name}-{number}")

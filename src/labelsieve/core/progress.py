@@ -89,6 +89,8 @@ class Progress:
             yield partial(self._advance, bars, task, unit)
         finally:
             self._bars = outer
+            done, seconds = next(each.completed for each in bars.tasks if each.id == task), time.monotonic() - started
+            bars.update(task, rate=_rate(done / max(seconds, 1e-3), unit))  # of the whole, no longer of the last moment
             if outer is not None:
                 bars.remove_task(task)
             elif brief and time.monotonic() - started < _BRIEF:
@@ -101,11 +103,17 @@ class Progress:
         raise_if_stopping()
         bars.advance(task, count)
         current = next(each for each in bars.tasks if each.id == task)
-        speed = current.speed
-        bars.update(task, rate=f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed else "")
+        bars.update(task, rate=_rate(current.speed, unit))
         if not bars.console.is_interactive and time.monotonic() - self._last_line > _SILENT:
             self._last_line = time.monotonic()
             self.say(f"{current.description}: {current.completed:,.0f} of {current.total:,.0f} {unit}")
+
+
+def _rate(speed: float | None, unit: str) -> str:
+    """Returns a speed per second as a text; empty if it is unknown or 0."""
+    if not speed:
+        return ""
+    return f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s" if speed >= 1 else f"{speed:.2g} {unit}/s"
 
 
 def _make_bars(console: Console) -> Bars:

@@ -300,6 +300,12 @@ def to_indices(
     table = _lookup(column.values, expected_names, by_number=by_number)
     if len(unknown := np.flatnonzero(table[column.codes] < 0)):
         value = column.values[column.codes[unknown[0]]]
+        if by_number and column.class_names and len(column.class_names) != len(class_names):
+            count, names = len(column.class_names), listed(column.class_names)
+            raise DataError(
+                f"expected {count} class names for {column.names_from} ({names}), got {len(class_names)}: "
+                f"{listed(class_names)}; give one for each, in their order"
+            )
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
             f'first "{shown(value)}", id "{shown(ids[unknown[0]])}"{_hint(value, column, expected_names)}; '

@@ -91,7 +91,7 @@ def _requested(result: Statement) -> list[Sentence]:
         return []
     bound = f"at most {percent(requested.share)} ({requested.labels:,}) are still wrong"
     if requested.more is None:
-        return [Sentence(f"To say whether {bound}, audit some images first: labelsieve review RUN.")]
+        return [Sentence(f"To say whether {bound}, audit some images first, in the queue Random (audit) of a review.")]
     if not requested.more:
         return [Sentence(f"So {bound}, as asked.", LEFT)]
     text = f"To say that {bound}, look at {counted(requested.more, 'more image', 'more images')} of the audit"

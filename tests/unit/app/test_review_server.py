@@ -319,7 +319,10 @@ def test_overlap_and_agreement(made: SmallRun) -> None:
             client.post("/release")
         people = client.post("/precision")["reviewers"]
         assert people["shared"] == 2 and people["agree"] == 0.5 and people["kappa"] == 0.0
-        assert rows(client.cards(9, filters={"state": "disputed"})) == [1]
+        (card,) = client.cards(9, filters={"state": "disputed"})
+        assert rows([card]) == [1]
+        said = [(each["reviewer"], each["labels"]) for each in card["answer"]["votes"]]
+        assert said == [("ann", ["dog"]), ("bob", ["cat"])], "a third person sees who says what"
 
 
 def test_progress_counts_and_says_how_often_flags_were_right(client: Client) -> None:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,17 @@ def test_a_long_task_says_how_far_it_is_where_nothing_is_drawn(monkeypatch: pyte
         advance(1)
     lines = lines_of(console)
     assert "training: 2 of 3 steps" in lines and lines[-1].startswith("training") and "3/3" in lines[-1]
+
+
+def test_a_finished_task_has_the_speed_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelsieve.core.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    now, console = [0.0], Console(file=io.StringIO(), width=100)
+    with Progress(console).task("training", total=30, unit="steps") as advance:
+        advance(20)
+        now[0] = 50.0
+        advance(10)
+        now[0] = 60.0
+    assert "0.5 steps/s" in lines_of(console)[-1]
 
 
 def test_a_brief_task_leaves_a_line_only_if_it_took_long(monkeypatch: pytest.MonkeyPatch) -> None:

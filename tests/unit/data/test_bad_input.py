@@ -73,7 +73,9 @@ def test_seeds_below_0(refused: Refuse, photos: Path, tmp_path: Path, capsys: py
 
 
 def test_class_names(refused: Refuse, photos: Path) -> None:
-    assert "are outside of the 3 class names" in refused(photos, "--class-names", "boat", "cat", "cup")
+    assert "expected 4 class names for the class folders (boat, cat, cup, tree), got 3: boat, cat, cup" in refused(
+        photos, "--class-names", "boat", "cat", "cup"
+    )
     assert "class names must differ" in refused(photos, "--class-names", "boat", "Boat", "cat", "cup", "tree")
     assert "cannot be read" in refused(photos, "--class-names", photos / "names.txt")
     (photos.parent / "names.json").write_text('{"cat": "tabby"}')

@@ -355,7 +355,7 @@ def test_bad_settings_are_named(tmp_path: Path, four: tuple[Verdicts, LabelledIm
         export(four[0], None, format="imagefolder", out=tmp_path / "x")
     with pytest.raises(SettingsError, match="copy goes with imagefolder"):
         export(*four, format="csv", out=tmp_path / "x.csv", copy=True)
-    for format, name in (("csv", "x.parquet"), ("parquet", "x.CSV")):
+    for format, name in (("csv", "x.parquet"), ("parquet", "x.CSV"), ("parquet", "mine.json"), ("csv", "x.txt")):
         with pytest.raises(SettingsError, match=rf"ending in \.{format} .* got {name}"):
             export(*four, format=format, out=tmp_path / name)
     with pytest.raises(SettingsError, match=r"\.csv or \.parquet"):

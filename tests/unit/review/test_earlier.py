@@ -120,6 +120,9 @@ def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
         assert found.estimate is not None and found.estimate.wrong_labels.value == pytest.approx(1.8 - 1.3 + 2)
         assert found.estimate.right_flags is not None
         assert found.estimate.right_flags.value == pytest.approx((1.7 - 1.7 + 2.8) / 3)
+        wrong, right, missed = found.estimate
+        assert wrong.low >= 2 and wrong.high <= 6, "two are known to be wrong and one of seven to be right"
+        assert right.low >= 2 / 3 and right.high <= 1 and missed.high <= min(3, wrong.high)
 
 
 def test_answers_go_to_the_new_run(photos: Path, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_a_copy_can_be_left_out_after_both_labels_were_answered(browser: Browser
 
 def test_a_card_has_words_for_each_answer() -> None:
     words = (Path(app.__file__).parent / "static" / "show.js").read_text()
-    said = words[words.index("function answered") :]
+    said = words[words.index("function saying") :]
     assert all(re.search(rf'[{{,] "?{kind}"?: ', said) for kind in KINDS if kind not in ("skip", "undo"))
 
 

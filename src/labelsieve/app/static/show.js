@@ -129,10 +129,15 @@ function fact(term, text, kind, more = "") {
   return make("div", { class: kind }, make("dt", {}, term), make("dd", { title: text }, make("span", { class: "name" }, text), more && make("small", {}, more)));
 }
 
+function saying({ kind, labels }) {
+  const texts = { label: labels.join(", "), several: labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", "keep-one": "kept, its copies left out", unsure: "unsure" };
+  return texts[kind];
+}
+
 function answered(answer) {
-  const texts = { label: answer.labels.join(", "), several: answer.labels.join(" and "), none: "none of the classes", wrong: "wrong", drop: "left out", "keep-one": "kept, its copies left out", unsure: "unsure" };
   const note = `${answer.keeps && answer.kind !== "keep-one" ? ", one of its copies kept" : ""}${answer.note ? ` · ${answer.note}` : ""}`;
-  return `${answer.disputed ? "Disputed" : `Answered: ${texts[answer.kind]}`}, by ${answer.reviewers.join(", ")}${note}`;
+  if (answer.disputed) return `Disputed: ${answer.votes.map((vote) => `${vote.reviewer} says ${saying(vote)}`).join(", ")}${note}`;
+  return `Answered: ${saying(answer)}, by ${answer.reviewers.join(", ")}${note}`;
 }
 
 /** Shows the classes on the keys 1 to 3, and the recent ones on 4 to 9. */

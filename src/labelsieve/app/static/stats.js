@@ -29,7 +29,7 @@ export async function openStats(start) {
   dialog.replaceChildren(
     make("p", { class: "head" }, make("strong", {}, "Progress"), make("span"), close),
     flags.answered
-      ? make("p", { class: "lead" }, `Of ${count(flags.answered)} flagged labels that were answered, ${count(flags.wrong)} were wrong: ${percent(flags.wrong / flags.answered)}.`)
+      ? make("p", { class: "lead" }, `Of ${count(flags.answered)} flagged labels that were answered, ${count(flags.wrong)} ${flags.wrong === 1 ? "was" : "were"} wrong: ${percent(flags.wrong / flags.answered)}.`)
       : make("p", { class: "lead" }, "No flagged label has been answered yet."),
     make("p", { class: "muted" }, "So far, in the order of the queue, which says nothing of the other labels."),
     proved,
@@ -69,7 +69,7 @@ function people(reviewers) {
   if (reviewers.shared) {
     const kappa = reviewers.kappa === null ? "" : `, kappa ${reviewers.kappa.toFixed(2)}`;
     const agree = reviewers.agree === null ? "" : `: they agree on ${percent(reviewers.agree)}${kappa}`;
-    parts.push(make("p", {}, `${count(reviewers.shared)} images have answers of more than one reviewer${agree}`));
+    parts.push(make("p", {}, `${reviewers.shared === 1 ? "1 image has" : `${count(reviewers.shared)} images have`} answers of more than one reviewer${agree}`));
   }
   return make("section", {}, ...parts);
 }

@@ -369,7 +369,10 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
     candidates = usual or classes or other
     if len(candidates) == 1:
         return candidates[0]
-    raise DataError(no_guess("a label column", candidates, LABEL_NAMES, "--label-column", where=where, columns=columns))
+    message = no_guess("a label column", candidates, LABEL_NAMES, "--label-column", where=where, columns=columns)
+    if tags := [name for name in features if _plain_name(name) == "tags"]:
+        message += f'; if "{shown(tags[0])}" holds several labels an image, use: labelsieve scan-tags'
+    raise DataError(message)
 
 
 def no_guess(

@@ -15,7 +15,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.exports.export_request import ExportRequest, refuse_suffix
+from labelsieve.report.exports.export_request import ExportRequest, check_suffix
 from labelsieve.report.exports.registry import FORMATS, FormatKind, formats_with
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
@@ -153,9 +153,9 @@ def write_csv_table(request: ExportRequest) -> None:
     """Writes the table of verdicts as CSV.
 
     Raises:
-        SettingsError: The suffix is that of Parquet, which would mislead other tools.
+        SettingsError: The suffix is another one, which would mislead other tools.
     """
-    refuse_suffix(request.out, ".parquet", format="csv")
+    check_suffix(request.out, format="csv")
     write_csv(request.out, _with_reviews(request.verdicts, request.reviews))
 
 
@@ -163,9 +163,9 @@ def write_parquet_table(request: ExportRequest) -> None:
     """Writes the table of verdicts as Parquet.
 
     Raises:
-        SettingsError: The suffix is that of CSV, which would mislead other tools.
+        SettingsError: The suffix is another one, which would mislead other tools.
     """
-    refuse_suffix(request.out, ".csv", format="parquet")
+    check_suffix(request.out, format="parquet")
     write_parquet(request.out, _with_reviews(request.verdicts, request.reviews))
 
 

@@ -54,16 +54,15 @@ class ExportRequest:
         return self.images_or_none
 
 
-def refuse_suffix(out: Path, suffix: str, *, format: str) -> None:
-    """Rejects a name with the suffix of another format, which would mislead other tools.
+def check_suffix(out: Path, *, format: str) -> None:
+    """Rejects a name that ends like a file of another format, which would mislead other tools.
 
     Args:
         out: The file to write.
-        suffix: The suffix of the other format, in lower case, with its dot.
         format: The format to write, which is also its suffix, without a dot.
 
     Raises:
-        SettingsError: The name has this suffix.
+        SettingsError: The name has another suffix.
     """
-    if out.suffix.lower() == suffix:
+    if out.suffix.lower() not in ("", f".{format}"):
         raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")

@@ -13,7 +13,7 @@ from labelsieve.core.output_folders import check_file
 from labelsieve.core.registry import loaded
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS
-from labelsieve.report.exports.export_request import refuse_suffix
+from labelsieve.report.exports.export_request import check_suffix
 from labelsieve.report.exports.registry import FORMATS, formats_with
 from labelsieve.tags.verdicts import TagVerdicts
 
@@ -49,7 +49,7 @@ def write_parquet_of_tags(verdicts: TagVerdicts, out: Path) -> None:
     Raises:
         SettingsError: The suffix is that of CSV.
     """
-    refuse_suffix(out, ".csv", format="parquet")
+    check_suffix(out, format="parquet")
     write_parquet(out, verdicts.corrected_table())
 
 
@@ -59,7 +59,7 @@ def write_csv_of_tags(verdicts: TagVerdicts, out: Path) -> str:
     Raises:
         SettingsError: The suffix is that of Parquet, or class names contain every separator.
     """
-    refuse_suffix(out, ".parquet", format="csv")
+    check_suffix(out, format="csv")
     table, separator = verdicts.corrected_table(), _separator(verdicts.class_names)
     for name in ("tags", "given_tags"):
         texts = pc.binary_join(table[name].combine_chunks(), separator)
