@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from tyro.conf import arg
 
 from labelsieve.commands.base import Command, Flag, OptionalText, RunFolder
 from labelsieve.core.errors import UsageError
+from labelsieve.core.locks import locked
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Range, Share
 
@@ -71,7 +74,7 @@ class Review(Command):
             progress=progress,
         )
         rescan = Rescan(session, plan_of=plan_of, command=COMMAND, say=progress.say)
-        with suppress(KeyboardInterrupt):  # the regular end of a review
+        with suppress(KeyboardInterrupt), only_server(self.run_folder, progress):  # the regular end of a review
             serve(
                 rescan,
                 reviewer=reviewer,
@@ -80,6 +83,22 @@ class Review(Command):
                 browser=not self.no_browser,
             )
         progress.say(rescan.session.summary())
+
+
+@contextmanager
+def only_server(run: Path, progress: Progress) -> Iterator[None]:
+    """Says so if another server shows the same run: answers are shared, but not what is on which screen."""
+    from labelsieve.verdicts import RECORD
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run / RECORD))
+        except BlockingIOError:
+            progress.say(
+                "note: another labelsieve review serves this run, and the same image may be on two screens at once; "
+                "several people can use the address that it printed, each with a name"
+            )
+        yield
 
 
 def _account_name() -> str:

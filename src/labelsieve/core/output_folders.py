@@ -36,7 +36,7 @@ def make_folder(folder: Path) -> Path:
     """Creates a folder and its parents, unless it exists.
 
     Raises:
-        RunError: Something else exists there, the path is not UTF-8, or it cannot be created.
+        RunError: Something else exists there, the path is not UTF-8, or it cannot be created or written to.
     """
     if not is_utf8(folder):
         raise RunError(f"expected --out to be UTF-8, got {str(folder)!r}; choose another name")
@@ -47,6 +47,8 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"could not make the folder {folder}: {error.strerror}; choose a writable place") from error
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"the folder {folder} may not be written to; choose a writable place")
     return folder
 
 

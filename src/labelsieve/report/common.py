@@ -22,6 +22,14 @@ from labelsieve.verdicts import Verdicts
 LEVELS = {"problem": "Problem", "warning": "Warning", "info": "Note"}
 
 
+def reviewed(run: RunRecord) -> str:
+    """Returns a text on the labels that the scan knew from an earlier review; empty without one."""
+    if run.reviewed is None or run.reviewed.images is None:
+        return ""
+    known, wrong = counted(run.reviewed.images, "label", "labels"), run.reviewed.wrong or 0
+    return f"{known}, {wrong:,} of them wrong, which are among the flagged ones"
+
+
 def tested(run: RunRecord) -> str:
     """Returns a text on the accuracy of the model on test images; empty without test images."""
     test = run.test

@@ -135,6 +135,7 @@ def _facts(verdicts: Verdicts) -> dict[str, str | None]:
     run = verdicts.run
     return {
         "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(run)) else None,
+        "Known from a review": common.reviewed(run),
         "Test images": common.tested(run),
         **run.rule.facts(),
     }

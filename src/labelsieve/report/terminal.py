@@ -68,6 +68,8 @@ def _print_facts(run: RunRecord, console: Console) -> None:
     print_facts([run.source, run.detector.name, run.model.name, duration(run.seconds)], console)
     if agreement := common.agreement(run):
         console.print(Unbroken(f"the zero-shot model agrees with {agreement}", style="dim"))
+    if reviewed := common.reviewed(run):
+        console.print(Unbroken(f"known from a review: {reviewed}", style="dim"))
     if tested := common.tested(run):
         console.print(Unbroken(f"{tested} test images", style="dim"))
     if run.rule.false_flags is not None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from labelsieve.app import serving
 from labelsieve.app.similar_images import SimilarityIndex, project_features
+from labelsieve.commands.review import only_server
 from labelsieve.core.errors import RunError
 from labelsieve.data.annotators import Annotations
 from labelsieve.review import LOG, AnswerLog, load
@@ -565,3 +566,14 @@ def test_a_card_says_what_each_annotator_gave(made: SmallRun) -> None:
     assert first["votes"] == [{"label": 0, "by": ["ann"]}, {"label": 2, "by": ["bob"]}], "eve labelled no such image"
     assert second["votes"] == [{"label": 1, "by": ["ann", "eve"]}, {"label": 2, "by": ["bob"]}]
     assert "votes" not in audited, "an audit is blind"
+
+
+def test_a_second_server_on_one_run_says_so(made: SmallRun) -> None:
+    progress, said = heard()
+    with only_server(made.folder, progress):
+        assert said.getvalue() == ""
+        with only_server(made.folder, progress):
+            note = said.getvalue()
+            assert note.startswith("note: another labelsieve review serves this run")
+    with only_server(made.folder, progress):
+        assert said.getvalue() == note, "the first one has ended"

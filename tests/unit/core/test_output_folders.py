@@ -244,3 +244,11 @@ def test_a_disk_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatc
     with exclusive_folder(tmp_path), write_atomically(tmp_path / "x") as part:
         part.write_text("new")
     assert sorted(os.listdir(tmp_path)) == [".x.0123abcd.part", "x"], "nothing tells whether somebody writes it"
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelsieve.core.output_folders.os.access", lambda _path, mode: mode != os.W_OK)
+    with pytest.raises(RunError, match="may not be written to; choose a writable place"), exclusive_folder(tmp_path):
+        pytest.fail("before anything is computed")

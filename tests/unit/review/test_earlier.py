@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,10 @@ def test_round_trip(detector: str, drawn_folder: Path, tmp_path: Path, run: Run)
     # on the same data the wrong labels are flagged for certain, most suspicious of all
     code, told, err = run("scan", photos, *words, "--reviewed", first, "--out", tmp_path / "same")
     assert (code, err) == (0, "") and "5 labels are right and 4 wrong for certain" in " ".join(told.split())
+    known = "9 labels, 4 of them wrong, which are among the flagged ones"
+    assert f"known from a review: {known}" in " ".join(told.split())
+    page = re.sub("<[^>]+>", "", (tmp_path / "same/report.html").read_text()).replace("\u00a0", " ")
+    assert known in page
     verdicts = Verdicts.load(tmp_path / "same")
     rows = {row["id"]: row for row in verdicts.table.to_pylist()}
     assert sorted(rows[name]["rank"] for name in wrong) == [1, 2, 3, 4]
