@@ -161,8 +161,9 @@ def test_a_long_task_says_how_far_it_is_where_nothing_is_drawn(monkeypatch: pyte
 
 
 def test_a_finished_task_has_the_speed_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
     monkeypatch.setattr("labelsieve.core.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
-    now, console = [0.0], Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=100)
     with Progress(console).task("training", total=30, unit="steps") as advance:
         advance(20)
         now[0] = 50.0

@@ -344,8 +344,10 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
         for each in (0.0, 1.0):
             assert rate_of(joined, kind, reliable=each) == rate_of(joined, kind), "it is not asked about others"
     even = rate_of(joined, AssumedNoise.SYMMETRIC)
-    near = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=even.value + RISE * FLOOR)
-    assert near.value == even.value and near.high == max(even.high, even.value + RISE * FLOOR), "as of right labels"
+    of_right = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=even.value + RISE * FLOOR)
+    assert of_right.value == even.value and of_right.high == max(even.high, even.value + RISE * FLOOR), (
+        "as of right labels"
+    )
     bounded = rate_of(joined, AssumedNoise.SYMMETRIC, reliable=0.1)
     assert bounded.value == pytest.approx(RISE * 0.1 + FLOOR) and bounded.low <= bounded.value < even.value
 

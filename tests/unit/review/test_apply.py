@@ -56,7 +56,7 @@ def test_the_next_scan_reads_and_scores_the_data_as_the_run_did(tmp_path: Path) 
     source.parent.mkdir()
     source.touch()
     origin = {"source": str(source), "label_column": "mine", "class_names": ["a b", "c"], "limit": 5, "seed": 1}
-    detector = {"name": "joint", "recipe": None, "settings": {}}
+    detector: dict[str, Any] = {"name": "joint", "recipe": None, "settings": {}}
     record = {"origin": origin, "model": {"name": "some/model"}, "detector": detector}
     verdicts = Verdicts(table=table, class_names=("a b", "c"), record=record)
     corrected = tmp_path / "corrected.csv"
@@ -64,7 +64,7 @@ def test_the_next_scan_reads_and_scores_the_data_as_the_run_did(tmp_path: Path) 
     words = ["--image-folder", str(source.parent), "--label-column", "mine", "--class-names", "a b", "c"]
     words += ["--model", "some/model", "--detector", "joint"]
     assert scan_options(verdicts, corrected) == words
-    command = Scan.parse([str(corrected), "--out", "x", *words], prog="labelsieve scan")
+    command: Scan[Any] = Scan.parse([str(corrected), "--out", "x", *words], prog="labelsieve scan")
     assert (command.data.label_column, command.data.class_names) == (("mine",), ("a b", "c"))
     beside = source.with_name("corrected.csv")
     beside.touch()

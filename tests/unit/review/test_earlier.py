@@ -122,6 +122,7 @@ def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
         assert found.estimate.right_flags is not None
         assert found.estimate.right_flags.value == pytest.approx((1.7 - 1.7 + 2.8) / 3)
         wrong, right, missed = found.estimate
+        assert right is not None
         assert wrong.low >= 2 and wrong.high <= 6, "two are known to be wrong and one of seven to be right"
         assert right.low >= 2 / 3 and right.high <= 1 and missed.high <= min(3, wrong.high)
 
