@@ -29,7 +29,7 @@ export async function openStats(start) {
   dialog.replaceChildren(
     make("p", { class: "head" }, make("strong", {}, "Progress"), make("span"), close),
     flags.answered
-      ? make("p", { class: "lead" }, `Of ${count(flags.answered)} flagged labels that were answered, ${count(flags.wrong)} ${flags.wrong === 1 ? "was" : "were"} wrong: ${percent(flags.wrong / flags.answered)}.`)
+      ? make("p", { class: "lead" }, `${count(flags.wrong)} of ${count(flags.answered)} answered ${flags.answered === 1 ? "flag" : "flags"} ${flags.wrong === 1 ? "was" : "were"} wrong: ${percent(flags.wrong / flags.answered)}.`)
       : make("p", { class: "lead" }, "No flagged label has been answered yet."),
     make("p", { class: "muted" }, "So far, in the order of the queue, which says nothing of the other labels."),
     proved,
