@@ -93,7 +93,7 @@ def _near_chance(scan: ScanStatistics) -> Finding | None:
         "problem" if guessing else "warning",
         figure=f"The zero-shot model agrees with {percent(agreement.share)} of the given labels{averaged}; "
         f"guessing would with {percent(agreement.chance)}",
-        message="It cannot tell these classes apart, so the verdicts rest on the image features alone, if on anything."
+        message="It cannot tell these classes apart, so whatever the verdicts take from it means nothing."
         if guessing
         else "It hardly knows these classes, or the images are too few to tell, so the verdicts are shaky.",
         advice="Check that labels and images belong together and use class names that would stand in a caption "
