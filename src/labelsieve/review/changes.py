@@ -69,6 +69,7 @@ class ChangedLabels:
         done: Number of changes that had been made before.
         differing: Ids of the changes whose image has neither the old nor the new label.
         missing: Ids of the changes whose image is missing.
+        unknown: Old labels of the changes that are no classes of the data.
     """
 
     labels: NDArray[np.int64]
@@ -77,6 +78,7 @@ class ChangedLabels:
     done: int
     differing: tuple[str, ...]
     missing: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
@@ -87,6 +89,12 @@ class ChangedLabels:
         if self.differing:
             images = counted(len(self.differing), "image has", "images have")
             notes.append(f"{images} another label than the list says, and no change: {listed(self.differing)}")
+        if self.unknown:
+            names = listed(self.unknown, quoted=True)
+            notes.append(
+                f"the list names classes that these data do not have: {names}; if it was made with other names of the "
+                "classes, give the same --class-names"
+            )
         if self.missing:
             images = counted(len(self.missing), "image of the changes is", "images of the changes are")
             notes.append(f"{images} not there: {listed(self.missing)}")
@@ -225,6 +233,8 @@ def change_labels(changes: Sequence[Change], images: Labelled, *, where: str) ->
             f"{where} belongs to other data: none of its {len(changes):,} images is among the {len(images):,} here "
             f'(first: "{shown(missing[0])}"); pass the data that it was made for'
         )
+    without_effect = set(differing)
+    old_of_differing = [each.old for each in changes if each.id in without_effect]
     return ChangedLabels(
         labels=labels,
         changed=int(((labels != images.labels) & (labels >= 0)).sum()),
@@ -232,6 +242,7 @@ def change_labels(changes: Sequence[Change], images: Labelled, *, where: str) ->
         done=applied,
         differing=tuple(differing),
         missing=tuple(missing),
+        unknown=tuple(sorted({old for old in old_of_differing if normalise(old) not in index})),
     )
 
 

@@ -22,7 +22,8 @@ from labelsieve.commands.apply import scan_options
 from labelsieve.commands.scan import Scan
 from labelsieve.data.loading import load_images
 from labelsieve.data.sources.arrow_writing import _compression
-from labelsieve.review.changes import read_changes
+from labelsieve.review import key_of
+from labelsieve.review.changes import Change, read_changes, write_changes
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, labels_of, run_of
 from small_pictures import plain
@@ -448,6 +449,20 @@ def test_an_image_with_another_label_stays(photos: Path, tmp_path: Path, run: Ru
     told = run("apply", "--changes", tmp_path / "changes.csv", photos, "--out", tmp_path / "out")[1]
     assert "1 image has another label than the list says, and no change: cat/0.png" in told
     assert (tmp_path / "out/cat/0.png").exists() and (tmp_path / "out/owl/1-2.png").exists()
+
+
+def test_a_list_with_other_class_names_says_which_option_it_needs(photos: Path, tmp_path: Path, run: Run) -> None:
+    images = load_images(str(photos), class_names=["cat", "sun dog", "owl"])
+    changes = [Change(id="dog/0.png", old="sun dog", new="cat", content=key_of(int(images.contents[3])))]
+    write_changes(tmp_path / "some.changes.csv", changes)
+    code, told, _ = run("apply", "--changes", tmp_path / "some.changes.csv", photos, "--out", tmp_path / "out")
+    told = " ".join(told.split())
+    assert code == 0 and "1 image has another label than the list says" in told
+    assert 'classes that these data do not have: "sun dog"; if it was made with other names' in told
+    names = ("--class-names", "cat", "sun dog", "owl")
+    words = ("--changes", tmp_path / "some.changes.csv", photos, "--out", tmp_path / "named", *names)
+    code, told, _ = run("apply", *words)
+    assert code == 0 and "1 label corrected" in told and "do not have" not in told
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
