@@ -16,8 +16,9 @@ from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.files import expand_home
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
+from labelsieve.data.class_notes import class_size_notes
 from labelsieve.data.labelled import Labelled
-from labelsieve.data.labels import class_size_notes, read_labels
+from labelsieve.data.labels import read_labels
 from labelsieve.data.loading import check_limit, subset, with_origin
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.feature_files import Stored, read_features_file, read_text_file

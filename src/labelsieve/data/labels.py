@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,20 +21,12 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, did_you_mean, listed, shown
 from labelsieve.core.files import expand_home, is_utf8
 
-_WORDNET = re.compile(r"n[0-9]{8}")
-# Maximum number of notes on class names.
-_MAX_NOTES = 5
 # Compatibility forms that look like their canonical form, unlike superscripts and circled digits.
 _EQUIVALENT_FORMS = ("<wide>", "<narrow>", "<noBreak>", "<compat>")
 # Combining marks and letters without a glyph: grapheme joiner, fillers of Hangul, variation selectors, Braille blank.
 _INVISIBLE = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800, *range(0xFE00, 0xFE10))))
 # Tag characters, the only difference between flags of regions.
 _TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
-# Cyrillic and Greek letters with the glyph of a Latin letter, and that letter.
-_GLYPHS = str.maketrans(
-    "АВЕЅІЈКМНОРСТХУаеѕіјорсхуһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν",  # noqa: RUF001
-    "ABESIJKMHOPCTXYaesijopcxyhdqwABEZHIKMNOPTYXoiv",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +239,7 @@ def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = Fal
     for name in names:
         if (normalised := normalise(name)) in first_by_form:
             raise DataError(
-                f"class names must differ: {_quoted_pair(first_by_form[normalised], name)} in {where} are the same; "
+                f"class names must differ: {quoted_pair(first_by_form[normalised], name)} in {where} are the same; "
                 "write them alike if they are one class, else rename one"
             )
         first_by_form[normalised] = name
@@ -257,7 +248,7 @@ def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = Fal
         raise DataError(f"expected at least two classes in {where}, found {actual}; one class has no wrong labels")
 
 
-def _quoted_pair(first: str, second: str) -> str:
+def quoted_pair(first: str, second: str) -> str:
     """Quotes two names, with their code points if they may look the same."""
     quoted = f'"{shown(first)}" and "{shown(second)}"'
     if first.isascii() and second.isascii():
@@ -354,52 +345,3 @@ def _hint(value: str | int, column: LabelColumn, class_names: Sequence[str]) -> 
         remark = "; these seem to count from 1" if counts_from_one else ""
         return f" (numbers go from 0 to {len(class_names) - 1}{remark})"
     return did_you_mean(str(value), class_names)
-
-
-def class_name_notes(class_names: Sequence[str]) -> list[str]:
-    """Returns notes on misleading names: WordNet ids, which no model understands, and names that look the same."""
-    notes = []
-    if all(_WORDNET.fullmatch(name) for name in class_names):
-        first = class_names[0]
-        notes.append(f"classes are named by ids of WordNet, such as {first}; a model reads words (--class-names FILE)")
-    if mark := _mark_between(class_names):
-        example = next(name for name in class_names if mark in name)
-        notes.append(
-            f'class names such as "{shown(example)}" look like several, separated by "{mark}"; for several labels an '
-            "image use: labelsieve scan-tags"
-        )
-    by_glyphs: dict[str, str] = {}
-    for name in class_names:
-        similar = by_glyphs.setdefault(normalise(name.translate(_GLYPHS)), name)
-        if similar != name:
-            notes.append(
-                f"class names {_quoted_pair(similar, name)} look the same, but are in different scripts; "
-                "write them alike if they are one class"
-            )
-    return notes[:_MAX_NOTES]
-
-
-def _mark_between(class_names: Sequence[str]) -> str | None:
-    """Returns the separator of class names that seem to be several labels: they combine fewer names than there are.
-
-    Example:
-        >>> _mark_between(["cat", "cat|dog", "dog", "dog|fox", "cat|fox"])
-        '|'
-    """
-    for mark in "|;,":
-        several = [name for name in class_names if mark in name]
-        parts = {normalise(part) for name in class_names for part in name.split(mark)}
-        if len(several) > 1 and len(parts) < len(class_names):
-            return mark
-    return None
-
-
-def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
-    """Returns notes on classes without images and with a single image."""
-    sizes = np.bincount(labels, minlength=len(class_names))
-    notes = []
-    for size, remark in ((0, "no images"), (1, "a single image")):
-        affected = [class_names[index] for index in np.flatnonzero(sizes == size).tolist()]
-        if affected:
-            notes.append(f"{len(affected)} of {len(class_names)} classes have {remark}: {listed(affected)}")
-    return notes

@@ -17,10 +17,10 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.box_formats.columns import boxes_of
 from labelsieve.data.box_formats.rows import box_notes
+from labelsieve.data.class_notes import class_name_notes, class_size_notes
 from labelsieve.data.images import Images, LabelledImages
 from labelsieve.data.input.ranges import with_ranges
 from labelsieve.data.labelled import Labelled
-from labelsieve.data.labels import class_name_notes, class_size_notes
 from labelsieve.data.published.base import named_source
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.contents import hash_images

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from labelsieve.core.errors import DataError
-from labelsieve.data.labels import class_name_notes, normalise
+from labelsieve.data.class_notes import class_name_notes
+from labelsieve.data.labels import normalise
 from labelsieve.data.loading import load_images
 from small_pictures import plain
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, SettingsError, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
+from labelsieve.data.class_notes import class_name_notes
 from labelsieve.data.input.ranges import with_ranges
-from labelsieve.data.labels import class_name_notes, read_labels, renamed, resolve_class_names, to_indices
+from labelsieve.data.labels import read_labels, renamed, resolve_class_names, to_indices
 from labelsieve.data.loading import (
     absolute_source,
     check_limit,
