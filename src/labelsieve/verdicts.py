@@ -5,7 +5,6 @@ The rule that comes with the scores decides which labels are issues, see `flaggi
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line
-from labelsieve.core.files import check_reachable, read_json, remove, target_of, write_json, write_parquet
+from labelsieve.core.files import check_reachable, quoted, read_json, remove, target_of, write_json, write_parquet
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.spreadsheets import write_csv
@@ -257,10 +256,9 @@ class Verdicts:
             raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
         record = dict(read_json(folder / RECORD))
         if is_tag_record(record):
-            command = f"labelsieve export {shlex.quote(str(folder))} --format csv --out FILE"
             raise RunError(
                 f"{folder} is a run of labelsieve scan-tags, with several labels an image; look at its {REPORT} and "
-                f"{TABLE_CSV}, or write the corrected tags with: {command}"
+                f"{TABLE_CSV}, or write the tags with: labelsieve export {quoted(folder)} --format csv --out FILE"
             )
         check_kinds(record, RUN, folder / RECORD)
         names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")
@@ -304,12 +302,8 @@ def _read_table(path: Path, expected: str) -> pa.Table:
 def require_same_images(table: pa.Table, images: Labelled | TaggedImages) -> None:
     """Checks that row i of the table of a run belongs to image i.
 
-    Args:
-        table: Has the ids of the images that the run scanned.
-        images: The images.
-
     Raises:
-        RunError: They are not those of the run.
+        RunError: The images have other ids.
     """
     if len(table) != len(images):
         raise RunError(f"expected the {len(table):,} images of the run, got {len(images):,}; pass those it scanned")

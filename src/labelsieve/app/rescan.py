@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from typing import IO, Any, Literal
 
 from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
+from labelsieve.core.files import quoted
 from labelsieve.core.output_folders import next_runs, unknown_files
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier_review import carry_late
@@ -200,7 +200,7 @@ class Rescan:
             self.cancel()
             self._say("the new scan was stopped, and its folder is removed")
         elif self._state == "done":
-            self._say(f"go on in the new run with: labelsieve review {shlex.quote(str(self._out))}")
+            self._say(f"go on in the new run with: labelsieve review {quoted(str(self._out))}")
         if self._thread is not None:
             self._thread.join(2 * _TERMINATION_TIMEOUT)
 
@@ -217,15 +217,16 @@ def _new_folder(run: Path) -> Path:
     Raises:
         RunError: It cannot be created.
     """
-    for out in next_runs(run):
+    names = next_runs(run)
+    while True:
+        out = next(names)
         try:
             out.mkdir()
         except FileExistsError:
             continue
         except OSError as error:
-            raise RunError(f"could not make the folder {out}: {error.strerror}; make {run.parent} writable") from None
+            raise RunError(f"could not make the folder {out}: {error.strerror}; make {out.parent} writable") from None
         return out
-    raise AssertionError("there is always another name")
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from labelsieve.app.review_status import findings_left, precision_of, progress_o
 from labelsieve.app.similar_images import SimilarityIndex, cached_features
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
+from labelsieve.core.files import quoted
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
@@ -107,9 +107,7 @@ class Session:
         """
         verdicts = Verdicts.load(run_folder)
         if verdicts.run.data.fingerprint != self.images.fingerprint:
-            raise RunError(
-                f"the images or labels changed meanwhile; go on with: labelsieve review {shlex.quote(str(run_folder))}"
-            )
+            raise RunError(f"the data changed meanwhile; go on with: labelsieve review {quoted(run_folder)}")
         return Session(verdicts, self.images, run_folder, **self._options)
 
     @contextmanager
@@ -376,14 +374,13 @@ class Session:
 
     def start(self, reviewer: str) -> dict[str, Any]:
         """Returns the information on the run that a page needs at its start."""
-        issues = self.verdicts.is_issue
         with self._lock:
             self._sync()
             findings = findings_left(self.queue, reviewer)
         return {
             "source": self.verdicts.run.source or "labelled images",
             "images": len(self.verdicts),
-            "flagged": int(issues.sum()),
+            "flagged": int(self.verdicts.is_issue.sum()),
             "unreadable": int((~self.verdicts.is_readable).sum()),
             "findings": findings,
             "has_boxes": self.images.boxes is not None,

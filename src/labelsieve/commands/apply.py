@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from labelsieve.commands.base import Command, Flag, MarkOption, OptionalText, na
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.commands.run_data import load_origin, origin_of
 from labelsieve.core.errors import RunError, UsageError, listed
+from labelsieve.core.files import quoted
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 
@@ -161,11 +163,11 @@ class Apply(Command):
         files = review_files(run, self.marks)
         reviews = None if files is None else reviews_of(files, self._verdicts, images=images, progress=progress)
         if not reviews:
-            raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {shlex.quote(str(run))}")
+            raise RunError(f"{run} has no reviews yet; make some with: labelsieve review {quoted(run)}")
         if undecided := undecided_flags(self._verdicts, reviews, images):
             labels = counted(undecided, "flagged label has", "flagged labels have")
             stays = "stays as it is" if undecided == 1 else "stay as they are"
-            command = f"labelsieve review {shlex.quote(str(run))}"
+            command = f"labelsieve review {quoted(run)}"
             progress.say(f"note: {labels} no answer that decides, and {stays}; answer with: {command}")
         return changes_of(reviews, images)
 
@@ -202,6 +204,9 @@ def scan_options(verdicts: Verdicts, corrected: Path) -> list[str]:
         verdicts: The run.
         corrected: The corrected data, in the form that the data came in.
     """
+    from labelsieve.detect.deft.detector import RECIPES
+    from labelsieve.detect.registry import detector_class
+
     run = verdicts.run
     origin, options = dict[str, Any](verdicts.record.get("origin") or {}), list[str]()
     source = Path(str(origin.get("source", "")))
@@ -213,10 +218,19 @@ def scan_options(verdicts: Verdicts, corrected: Path) -> list[str]:
             options += [f"--{name.replace('_', '-')}", *map(str, values)]
     if run.model.name:
         options += ["--model", run.model.name]
-    if run.detector.name and run.detector.name != "deft":
-        options += ["--detector", run.detector.name]
-    if run.detector.recipe not in (None, "default"):
-        options += ["--recipe", str(run.detector.recipe)]
+    detector, recipe = run.detector.name or "deft", run.detector.recipe or "default"
+    options += ["--detector", detector] if detector != "deft" else []
+    options += ["--recipe", recipe] if recipe != "default" else []
+    usual = dataclasses.asdict(RECIPES[recipe] if detector == "deft" else detector_class(detector)())
+    for name, value in (run.detector.settings or {}).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool) and value != usual.get(name):
+            options.append(f"--{option}" if value else f"--no-{option}")
+        elif value != usual.get(name):
+            options += [f"--{option}", str(value)]
+    options += ["--seed", str(run.seed)] if run.seed else []
+    options += ["--image-defects"] if run.image_defects else []
+    options += ["--false-flags", f"{run.rule.false_flags:g}"] if run.rule.false_flags is not None else []
     return options
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from rich.padding import Padding
 from labelsieve.commands.base import Command, OptionalText, RunFolder
 from labelsieve.commands.run_data import load_reviews
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import quoted
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import plain
 from labelsieve.core.validation import AtMost, Confidence, FalseFlags
@@ -66,7 +66,7 @@ class Audit(Command):
             if sentence.assumption:
                 console.print(Padding(Unbroken(plain(f"if {sentence.assumption}"), style="dim"), (0, 0, 0, 2)))
         if not result.audited:
-            console.print(Unbroken(f"to audit: labelsieve review {shlex.quote(str(self.run_folder))}"))
+            console.print(Unbroken(f"to audit: labelsieve review {quoted(self.run_folder)}"))
 
     def _written(self, result: Statement) -> str:
         """Writes the numbers; returns a note if the folder is not writable, since they were printed already."""

@@ -85,7 +85,7 @@ class Option:
         """Returns what the help says of the value and its default: shares are percentages."""
         limits = range_of(self.kind)
         is_share = limits is not None and limits.is_share
-        default = f"(default: {100 * self.value:.12g}%)" if is_share and self.value is not None else None
+        default = f"(default: {100 * self.value:.12g}%)" if is_share and isinstance(self.value, int | float) else None
         return arg(
             metavar="SHARE" if is_share else None,
             help_behavior_hint="(optional)" if self.value in (None, ()) else default,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from tyro.conf import OmitArgPrefixes, arg
 from labelsieve.commands.base import Command, Flag, OptionalText, Source, TagSource, source_of_options
 from labelsieve.commands.output_checks import check_not_input
 from labelsieve.core.errors import SettingsError, UsageError, shown
+from labelsieve.core.files import quoted
 from labelsieve.core.output_folders import check_file
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed
@@ -135,4 +135,4 @@ class Noise(Command):
         progress.say_notes(noisy.notes)
         made = {**self._shares(), "seed": self.seed}
         path = write_tag_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
-        return path, "scan-tags", f"labelsieve scan-tags {shlex.quote(str(path))} --truth-column {CLEAN_TAGS}"
+        return path, "scan-tags", f"labelsieve scan-tags {quoted(path)} --truth-column {CLEAN_TAGS}"

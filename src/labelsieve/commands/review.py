@@ -74,7 +74,7 @@ class Review(Command):
             progress=progress,
         )
         rescan = Rescan(session, plan_of=plan_of, command=COMMAND, say=progress.say)
-        with suppress(KeyboardInterrupt), only_server(self.run_folder, progress):  # the regular end of a review
+        with suppress(KeyboardInterrupt), note_other_server(self.run_folder, progress):  # the regular end of a review
             serve(
                 rescan,
                 reviewer=reviewer,
@@ -86,8 +86,8 @@ class Review(Command):
 
 
 @contextmanager
-def only_server(run: Path, progress: Progress) -> Iterator[None]:
-    """Says so if another server shows the same run: answers are shared, but not what is on which screen."""
+def note_other_server(run: Path, progress: Progress) -> Iterator[None]:
+    """Yields, and says before if another server shows the same run: each knows the screens of its own pages alone."""
     from labelsieve.verdicts import RECORD
 
     with ExitStack() as stack:

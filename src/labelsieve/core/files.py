@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,16 @@ def is_utf8(path: str | Path) -> bool:
 def expand_home(path: str | Path) -> Path:
     """Returns a path with `~` replaced by the home folder; `~name` stays where there is no user of that name."""
     return Path(os.path.expanduser(path))
+
+
+def quoted(path: str | Path) -> str:
+    """Returns a path quoted for a shell."""
+    return shlex.quote(str(path))
+
+
+def named(folder: Path) -> Path:
+    """Returns a folder by a path that ends in its name, unlike `.` and `..`."""
+    return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def check_reachable(path: str | Path, error: type[LabelsieveError]) -> None:

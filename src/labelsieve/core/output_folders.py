@@ -13,7 +13,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from labelsieve.core.errors import RunError
-from labelsieve.core.files import expand_home, is_utf8, new_temporary, remove_leftovers, target_of, temporaries_of
+from labelsieve.core.files import (
+    expand_home,
+    is_utf8,
+    named,
+    new_temporary,
+    remove_leftovers,
+    target_of,
+    temporaries_of,
+)
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import is_main_process
 from labelsieve.core.provenance import fingerprint
@@ -28,7 +36,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
 # File systems allow 255 bytes for a name; the difference is for counters and suffixes.
 _MAX_BYTES = 180
-
+# The ending of the name of a run that repeats another one.
 _AGAIN = re.compile(r"-again(-\d+)?$")
 
 
@@ -249,6 +257,7 @@ def safe_name(name: str) -> str:
 
 def next_runs(run: Path) -> Iterator[Path]:
     """Yields names for the next scan of the data of a run, beside it: `photos-again`, `photos-again-2` and so on."""
+    run = named(run)
     first = run.with_name(f"{_AGAIN.sub('', run.name)}-again")
     yield first
     for number in itertools.count(2):

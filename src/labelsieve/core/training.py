@@ -43,9 +43,7 @@ class Trainer:
     engine: Engine
     identity: RunIdentity
 
-    def run(
-        self, epoch: Callable[[int, list[Record], Callable[[int], None]], Record], *, epochs: int, steps: int
-    ) -> list[Record]:
+    def run(self, epoch: Epoch, *, epochs: int, steps: int) -> list[Record]:
         """Trains, or resumes, and returns one record for each epoch.
 
         Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,13 +12,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from labelsieve.core.files import named, quoted
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import bind_units, megabytes, plain
 
 # A private-use character: one column wide, not a space for `rich`, and never in cleaned text.
 _GLUE = "\ue000"
-OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
 # The command that opens a file with its default program.
+OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+# Maximum length of a name in a table.
 _NAME_WIDTH = 32
 
 
@@ -115,14 +116,9 @@ def print_next_steps(steps: Iterable[tuple[str, str]], console: Console) -> None
         console.print(Text.assemble((f"  {title}: ", "dim"), clean(command)), soft_wrap=True)
 
 
-def quoted(path: Path) -> str:
-    """Returns a path quoted for a shell."""
-    return shlex.quote(str(path))
-
-
 def next_to(run: Path, ending: str) -> str:
     """Returns a path next to a run folder, named like it but for an ending, quoted for a shell."""
-    return shlex.quote(f"{run if run.name not in ('', '..') else run.resolve()}{ending}")
+    return quoted(Path(f"{named(run)}{ending}"))
 
 
 def class_name(text: str) -> Text:

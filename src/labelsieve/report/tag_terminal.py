@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from labelsieve.core.files import quoted
 from labelsieve.core.quantities import duration, percent, plain
 from labelsieve.report import common
 from labelsieve.report.printing import (
@@ -17,7 +18,6 @@ from labelsieve.report.printing import (
     print_files,
     print_next_steps,
     print_table,
-    quoted,
     step_to_report,
 )
 from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, TAG_FILES, WRONG, TagVerdicts

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from labelsieve.core.files import quoted
 from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, percent, plain
 from labelsieve.metrics import OTHER_METRICS, SIDE_SCORES
@@ -24,7 +25,6 @@ from labelsieve.report.printing import (
     print_files,
     print_next_steps,
     print_table,
-    quoted,
     step_to_report,
 )
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts

@@ -18,7 +18,6 @@ Scores may then depend on all images and labels in any way (Marandon et al. 2024
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import quoted
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted, percent
 from labelsieve.core.validation import FalseFlags, check_value
@@ -122,7 +122,7 @@ def read_audit(
     if not any(each.mode == "audit" for each in reviews.standing):
         raise RunError(
             f"expected an audit among the reviews of {folder}, found none; flag without a bound on false flags, or "
-            f"answer images of its audit with: labelsieve review {shlex.quote(str(folder))}"
+            f"answer images of its audit with: labelsieve review {quoted(folder)}"
         )
     return verdicts, reviews
 

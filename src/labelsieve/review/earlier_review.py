@@ -6,7 +6,6 @@ Answers belong to the content of an image, so they survive if a file is renamed 
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, listed, shown
+from labelsieve.core.files import quoted
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.quantities import counted
@@ -105,7 +105,7 @@ def check_reviewed(run_folder: str | Path) -> Path:
     if not (folder / LOG).is_file():
         if not (folder / RECORD).is_file():
             raise RunError(f"expected a finished, reviewed run with a {RECORD} in {folder}, found none; check the path")
-        answer = f"labelsieve review {shlex.quote(str(folder))}"
+        answer = f"labelsieve review {quoted(folder)}"
         raise RunError(f"expected a reviewed run with a {LOG} in {folder}, found none; answer with: {answer}")
     return folder
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.curation.findings import DATA_KINDS, DEFECTS, EXACT_DUPLICATE, EXACT_LEAK, NEAR_LEAK, NO_CLASS, rows_of
+from labelsieve.review.answers import KEEP_ONE
 from labelsieve.verdicts import Verdicts
 
 FindingQueue = Literal["conflicts", "copies", "leaks", "no-class", "defects"]
@@ -86,7 +87,7 @@ class FindingQueues:
         columns = (table["kind"].to_pylist(), table["score"].to_pylist(), names, companions.tolist())
         findings: dict[int, QueuedFinding] = {}
         for row, kind, score, name, other in zip(rows.tolist(), *columns, strict=True):
-            drop = "keep-one" if kind == EXACT_DUPLICATE else "" if kind == NO_CLASS else "drop"
+            drop = KEEP_ONE if kind == EXACT_DUPLICATE else "" if kind == NO_CLASS else "drop"
             findings.setdefault(row, QueuedFinding(kind=kind, score=score, other_id=name, other_row=other, drop=drop))
         if findings:
             self._rows[queue] = np.array([*findings], dtype=np.int64)

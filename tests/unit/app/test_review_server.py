@@ -22,7 +22,7 @@ from PIL import Image
 
 from labelsieve.app import serving
 from labelsieve.app.similar_images import SimilarityIndex, project_features
-from labelsieve.commands.review import only_server
+from labelsieve.commands.review import note_other_server
 from labelsieve.core.errors import RunError
 from labelsieve.data.annotators import Annotations
 from labelsieve.review import LOG, AnswerLog, load
@@ -570,10 +570,10 @@ def test_a_card_says_what_each_annotator_gave(made: SmallRun) -> None:
 
 def test_a_second_server_on_one_run_says_so(made: SmallRun) -> None:
     progress, said = heard()
-    with only_server(made.folder, progress):
+    with note_other_server(made.folder, progress):
         assert said.getvalue() == ""
-        with only_server(made.folder, progress):
+        with note_other_server(made.folder, progress):
             note = said.getvalue()
             assert note.startswith("note: another labelsieve review serves this run")
-    with only_server(made.folder, progress):
+    with note_other_server(made.folder, progress):
         assert said.getvalue() == note, "the first one has ended"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from labelsieve.core.errors import RunError
 from labelsieve.core.files import remove, write_atomically, write_text
 from labelsieve.core.locks import locked
-from labelsieve.core.output_folders import exclusive_folder, new_folder, paths_fingerprint
+from labelsieve.core.output_folders import exclusive_folder, new_folder, next_runs, paths_fingerprint
 
 fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
 
@@ -252,3 +253,16 @@ def test_a_folder_that_may_not_be_written_to_is_refused_at_once(
     monkeypatch.setattr("labelsieve.core.output_folders.os.access", lambda _path, mode: mode != os.W_OK)
     with pytest.raises(RunError, match="may not be written to; choose a writable place"), exclusive_folder(tmp_path):
         pytest.fail("before anything is computed")
+
+
+def test_the_next_runs_lie_beside_the_run_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "photos"
+    run.mkdir()
+    monkeypatch.chdir(run)
+    for named in (run, Path(".")):
+        assert [path.name for path in islice(next_runs(named), 3)] == [
+            "photos-again",
+            "photos-again-2",
+            "photos-again-3",
+        ]
+    assert next(next_runs(tmp_path / "photos-again-2")).name == "photos-again"

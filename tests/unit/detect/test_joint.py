@@ -21,7 +21,7 @@ from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.detect.evidence import discriminants
 from labelsieve.detect.evidence import fit as joint_fit
 from labelsieve.detect.evidence.discriminants import fit_discriminants
-from labelsieve.detect.evidence.fit import _assumed_noise, _likeliest, _match, _Sample, fit_joint
+from labelsieve.detect.evidence.fit import Fit, _assumed_noise, _likeliest, _match, _Sample, fit_joint
 from labelsieve.detect.evidence.noise_model import (
     SMALL,
     AssumedNoise,
@@ -48,6 +48,7 @@ from labelsieve.detect.evidence.noise_rate import (
     strikes_all_alike,
     surest_images,
 )
+from labelsieve.detect.evidence.posterior import _estimate
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.flagging import MOST_CLEAN, best_threshold
@@ -954,3 +955,12 @@ def test_one_class_with_nearly_all_images() -> None:
     assert verdicts.is_issue[wrong].mean() > 0.9
     assert verdicts.is_issue[~wrong & (truth == 0)].mean() < 0.02
     assert verdicts.is_issue[~wrong & (truth > 0)].mean() < 0.2
+
+
+def test_no_more_labels_are_missed_than_are_not_flagged() -> None:
+    """Nine of ten labels are flagged: at one end of the estimate most are right, at the other all are wrong."""
+    clean = torch.tensor([0.1] * 9 + [0.9])
+    ends = (torch.tensor([0.6] * 9 + [0.95]), torch.tensor([0.0] * 9 + [0.1]))
+    model = JointModel(torch.ones(1), torch.zeros(2), SymmetricNoise.of(2, 0.5))
+    found = _estimate(Fit(model, clean, ends, (model, model), None), clean.numpy(), 0.5)
+    assert found is not None and found.missed_labels.high == 1 and found.missed_labels.value == pytest.approx(0.1)

@@ -22,6 +22,8 @@ from labelsieve.commands.apply import scan_options
 from labelsieve.commands.scan import Scan
 from labelsieve.data.loading import load_images
 from labelsieve.data.sources.arrow_writing import _compression
+from labelsieve.detect.deft.detector import RECIPES
+from labelsieve.detect.joint import Joint
 from labelsieve.review import key_of
 from labelsieve.review.changes import Change, read_changes, write_changes
 from labelsieve.verdicts import Verdicts
@@ -57,22 +59,27 @@ def test_the_next_scan_reads_and_scores_the_data_as_the_run_did(tmp_path: Path) 
     source.parent.mkdir()
     source.touch()
     origin = {"source": str(source), "label_column": "mine", "class_names": ["a b", "c"], "limit": 5, "seed": 1}
-    detector: dict[str, Any] = {"name": "joint", "recipe": None, "settings": {}}
-    record = {"origin": origin, "model": {"name": "some/model"}, "detector": detector}
+    settings = dataclasses.asdict(Joint(folds=3))
+    detector: dict[str, Any] = {"name": "joint", "recipe": None, "settings": settings}
+    record = {"origin": origin, "model": {"name": "some/model"}, "detector": detector, "seed": 7}
     verdicts = Verdicts(table=table, class_names=("a b", "c"), record=record)
     corrected = tmp_path / "corrected.csv"
     corrected.touch()
     words = ["--image-folder", str(source.parent), "--label-column", "mine", "--class-names", "a b", "c"]
-    words += ["--model", "some/model", "--detector", "joint"]
+    words += ["--model", "some/model", "--detector", "joint", "--folds", "3", "--seed", "7"]
     assert scan_options(verdicts, corrected) == words
     command: Scan[Any] = Scan.parse([str(corrected), "--out", "x", *words], prog="labelsieve scan")
     assert (command.data.label_column, command.data.class_names) == (("mine",), ("a b", "c"))
+    assert (command.settings, command.seed) == (Joint(folds=3), 7)
     beside = source.with_name("corrected.csv")
     beside.touch()
     assert "--image-folder" not in scan_options(verdicts, beside), "its paths are relative to the same folder"
-    recipe = {**record, "detector": {"name": "deft", "recipe": "paper"}}
+    recipe = {
+        **record,
+        "detector": {"name": "deft", "recipe": "paper", "settings": dataclasses.asdict(RECIPES["paper"])},
+    }
     options = scan_options(dataclasses.replace(verdicts, record=recipe), beside)
-    assert options[-2:] == ["--recipe", "paper"] and "--detector" not in options
+    assert options[-4:] == ["--recipe", "paper", "--seed", "7"] and "--detector" not in options
 
 
 # ---------------------------------------------------------------------------------------------------- class folders

@@ -370,9 +370,8 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
     if len(candidates) == 1:
         return candidates[0]
     message = no_guess("a label column", candidates, LABEL_NAMES, "--label-column", where=where, columns=columns)
-    if tags := [name for name in features if _plain_name(name) == "tags"]:
-        message += f'; if "{shown(tags[0])}" holds several labels an image, use: labelsieve scan-tags'
-    raise DataError(message)
+    has_tags = any(_plain_name(name) == "tags" for name in features)
+    raise DataError(f"{message}; for several labels an image use: labelsieve scan-tags" if has_tags else message)
 
 
 def no_guess(

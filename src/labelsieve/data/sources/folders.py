@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.files import quoted
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.file_kinds import is_image, is_table, listing
 from labelsieve.data.sources.folder_layout import (
@@ -221,7 +221,7 @@ def _advice(folder: Path, content: _Content, tree: Tree, names: Sequence[str]) -
             return f"pass {folder / inner}"
     if table := best_table([name for name in content.tables if "/" not in name] or content.tables):
         images = "" if are_parts(names) else tree.folders[names[0]].unwrapped(names[0])[0]
-        source, image_path = (shlex.quote(str(folder / path)) for path in (table, images))
+        source, image_path = (quoted(folder / path) for path in (table, images))
         return f"pass the table that lies there: labelsieve scan {source} --image-folder {image_path}"
     return (
         _advice_on_files(content.paths)

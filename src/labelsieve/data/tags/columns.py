@@ -287,7 +287,11 @@ def _python_value(text: str) -> Any:
 
 def _is_tag(value: Any) -> bool:
     """Returns whether a value is a name or an integer, which Arrow holds in 64 bits."""
-    return isinstance(value, str) or (type(value) is int and -(2**63) <= value < 2**63)
+    return isinstance(value, str) or _is_integer(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def tag_lists(lists: Sequence[Sequence[Any]], *, where: str, classes: int | None = None) -> TagLists:
@@ -303,12 +307,10 @@ def tag_lists(lists: Sequence[Sequence[Any]], *, where: str, classes: int | None
     """
     import pyarrow as pa
 
-    if {type(tag) for tags in lists for tag in tags} == {int} and all(
-        -(2**63) <= tag < 2**63 for tags in lists for tag in tags
-    ):
+    flat = [each for tags in lists for each in tags]
+    if flat and all(map(_is_integer, flat)):
         return _of_lists(pa.chunked_array([lists], pa.list_(pa.int64())), where, None, classes)
     rows = np.repeat(np.arange(len(lists)), [len(each) for each in lists])
-    flat = [each for tags in lists for each in tags]
     kinds = Counter(type(each) for each in flat)
     if kinds.keys() & {str} and len(kinds) > 1:
         flat = [str(each) for each in flat]

@@ -30,6 +30,8 @@ READ = 2.0
 RISING_ERRORS = 3.0
 # Pair noise strikes all images alike, but for so many standard errors.
 UNLIKE_ERRORS = 2.0
+# So many the reliability curve may read of right labels.
+READ_OF_RIGHT = RISE * FLOOR
 # A logit scale is far off from this factor on.
 FAR_OFF = 2.0
 
@@ -85,7 +87,7 @@ def noise_rate(
     rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
     one to the other in proportion. No more are considered wrong than disagree with the evidence. With few images a
     class noise that seems symmetric may be class-dependent, which strikes the surest images less: what the curve reads
-    beyond them counts, less `RISE` times `FLOOR`, which it reads of right labels, too, and up to the rise. The upper
+    beyond them counts, less `READ_OF_RIGHT`, and up to the rise. The upper
     end for symmetric noise is at least what the curve reads.
 
     Args:
@@ -109,8 +111,8 @@ def noise_rate(
     if assumed is AssumedNoise.SYMMETRIC:
         value, low, high = _without_doubt(joined, surest)
         if reliable is not None:
-            read = min(raised(value, RISE), reliable - RISE * FLOOR)
-            value += _doubt_of_symmetric(joined) * max(0.0, read - value)
+            read = min(raised(value, RISE), reliable - READ_OF_RIGHT)
+            value += _unsure_of_symmetric(joined) * max(0.0, read - value)
         return Interval(min(value, bound), min(low, bound), max(high, value, reliable or 0.0))
     if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # such noise blurs the evidence, which would be taken for doubt
         (share, low, _), rise = surest.shares, INSTANCE_RISE
@@ -149,10 +151,10 @@ def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
     return of_rest - of_first <= UNLIKE_ERRORS * error
 
 
-def _doubt_of_symmetric(joined: Joined) -> float:
-    """Returns how little it tells that noise seems symmetric, between 0 and 1: the more, the fewer images a class has.
+def _unsure_of_symmetric(joined: Joined) -> float:
+    """Returns how unsure it is that noise is symmetric if it seems so, from 0 to 1: more with fewer images a class.
 
-    With fewer than show that classes differ, mistakes between similar classes show no confusion, either.
+    With fewer than :func:`shows_classes` asks for, mistakes between similar classes show no confusion, either.
     """
     images, classes = joined.logits.shape
     return min(1.0, SURE_OF_A_CLASS * classes / (SUREST * images))

@@ -47,7 +47,7 @@ def write_parquet_of_tags(verdicts: TagVerdicts, out: Path) -> None:
     """Writes tags as lists.
 
     Raises:
-        SettingsError: The suffix is that of CSV.
+        SettingsError: The suffix is another one.
     """
     check_suffix(out, format="parquet")
     write_parquet(out, verdicts.corrected_table())
@@ -57,7 +57,7 @@ def write_csv_of_tags(verdicts: TagVerdicts, out: Path) -> str:
     """Writes tags as texts, and returns their separator, which is in no class name.
 
     Raises:
-        SettingsError: The suffix is that of Parquet, or class names contain every separator.
+        SettingsError: The suffix is another one, or class names contain every separator.
     """
     check_suffix(out, format="csv")
     table, separator = verdicts.corrected_table(), _separator(verdicts.class_names)
