@@ -40,8 +40,8 @@ class Export(Command):
         out: File or folder to write.
         marks: CSVs of marks that were downloaded from the report, beside the answers of `labelsieve review` in the run
             folder, which always count; a review counts more than a verdict, and a later CSV more than an earlier one.
-        drop_at: For imagefolder: leave out flagged images whose p_clean is at most this. 1 leaves out all of them; 0.5
-            leaves out those that `labelsieve adapt` leaves out by default.
+        drop_at: For imagefolder: leave out flagged images whose p_clean is at most this. 100% leaves out all of them;
+            50% those that `labelsieve adapt` leaves out by default.
         copy: Copy the images of a folder instead of linking to them.
         overwrite: Replace existing output.
         false_flags: A share, such as 10%: flag again, so that by the audit at most this share of the flags is false.
