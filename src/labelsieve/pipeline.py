@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +121,16 @@ def scan(
     prior_reviews, audit = _earlier_reviews(images, reviewed, false_flags, progress)
     if isinstance(against, LabelledImages) and isinstance(images, LabelledImages):
         against = against.read_like(images)
-    check = partial(check_run_folder, overwrite=overwrite, resume=resume)
-    options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(
+        out,
+        check=check_run_folder,
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+    ) as (folder, engine):
         verdicts = _scan(
             images,
             vlm,
@@ -188,28 +194,45 @@ def _scan(
     scores = detector.score(inputs)
     scores = scores if audit is None else audit.flag(scores)
     scores = scores if prior_reviews is None else prior_reviews.on(scores, images.labels)
-    notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
-    if vlm is not None and isinstance(images, LabelledImages):
-        # detectors that train prompts report names that are too long themselves
-        templates = () if "images" in detector.requires else template_notes(vlm, images.class_names)
-        notes = (*class_text_notes(vlm, images.class_names), *templates, *notes)
-    scores = dataclasses.replace(scores, notes=notes)
+    scores = dataclasses.replace(scores, notes=_notes(images, vlm, detector, scores, test))
     engine.progress.say_notes(scores.notes)
-    record = _record(images, vlm, detector, engine, scores, seconds=time.perf_counter() - started)
-    record |= {"test": None if test is None else _test_record(test, scores)}
-    record |= {"reviewed": None if prior_reviews is None else prior_reviews.to_record()}
+    seconds = time.perf_counter() - started
     verdicts = decide(images, scores)
-    findings = diagnose(images, scores, verdicts)
-    record |= {"against": None if against is None else described(against), "image_defects": defects}
-    record |= {"findings": findings, "annotators": None, "consensus": None, "out": None if out is None else str(out)}
+    record = {
+        **_record(images, vlm, detector, engine, scores, seconds=seconds),
+        "findings": diagnose(images, scores, verdicts),
+        "test": None if test is None else _test_record(test, scores),
+        "reviewed": None if prior_reviews is None else prior_reviews.to_record(),
+        "against": None if against is None else described(against),
+        "image_defects": defects,
+        "annotators": None,
+        "consensus": None,
+        "out": None if out is None else str(out),
+    }
     search = Search(data=images, inputs=inputs, flagged=verdicts.is_issue, against=comparison, defects=defects)
-    verdicts = dataclasses.replace(verdicts, image_findings=find_in_images(search))
+    verdicts = dataclasses.replace(verdicts, record=record, image_findings=find_in_images(search))
     if images.annotations is None or scores.crowd is None:
-        return dataclasses.replace(verdicts, record=record)
+        return verdicts
     records = annotator_records(images, images.annotations, scores.crowd)
     record |= {"annotators": records, "consensus": consensus_record(images, scores.crowd)}
     table = consensus_table(images, images.annotations, scores.crowd)
     return dataclasses.replace(verdicts, record=record, annotators=annotator_table(records), consensus=table)
+
+
+def _notes(
+    images: LabelledImages | LabelledFeatures,
+    vlm: VisionLanguageModel | None,
+    detector: Detector,
+    scores: Scores,
+    test: LabelledImages | None,
+) -> tuple[str, ...]:
+    """Returns the notes on class names, those of the detector, and one on test images among the images."""
+    notes = (*scores.notes, *(() if test is None else overlap_note(test, images.contents)))
+    if vlm is None or isinstance(images, LabelledFeatures):
+        return notes
+    # detectors that train prompts report names that are too long themselves
+    templates = () if "images" in detector.requires else template_notes(vlm, images.class_names)
+    return (*class_text_notes(vlm, images.class_names), *templates, *notes)
 
 
 def _record(

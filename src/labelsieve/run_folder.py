@@ -25,26 +25,28 @@ _RunT = TypeVar("_RunT")
 def open_run(
     out: str | Path | None,
     *,
-    check: Callable[[str | Path], Path],
+    check: Callable[..., Path],
     seed: int,
     device: str,
     precision: Precision,
     resume: bool,
+    overwrite: bool,
     progress: Progress | None,
 ) -> Iterator[tuple[Path | None, Engine]]:
     """Yields the folder of a run, locked against other processes, and the engine of the run.
 
     Args:
         out: The folder; None keeps nothing on disk.
-        check: Checks and makes the folder, before anything expensive starts.
+        check: Checks and makes the folder as `check_run_folder` does, with its arguments `resume` and `overwrite`.
         seed: See :func:`labelsieve.scan`.
         device: See :func:`labelsieve.scan`.
         precision: See :func:`labelsieve.scan`.
         resume: See :func:`labelsieve.scan`.
+        overwrite: See :func:`labelsieve.scan`.
         progress: See :func:`labelsieve.scan`.
     """
     with nullcontext() if out is None else exclusive_folder(Path(out)):
-        folder = None if out is None else check(out)
+        folder = None if out is None else check(out, overwrite=overwrite, resume=resume)
         checkpoint = None if folder is None else folder / CHECKPOINT_FOLDER
         engine = make_engine(
             device=device, precision=precision, seed=seed, checkpoint=checkpoint, resume=resume, progress=progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +113,16 @@ def adapt(
     if out is not None:
         check_saves(settings.tune)
     kind.check(images, verdicts, settings)
-    check = partial(check_model_folder, overwrite=overwrite, resume=resume)
-    options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(
+        out,
+        check=check_model_folder,
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+    ) as (folder, engine):
         selection = kind.choose(images, verdicts, settings, marks, progress)
         test_images = None if test is None else _as_pipeline(kind.match_classes(test, verdicts.class_names), images)
         started = time.perf_counter() - seconds_before(engine)  # includes the time before a resumed checkpoint

@@ -85,9 +85,16 @@ def scan_tags(
     if vlm is None:
         raise SettingsError(NO_MODEL)
     check_tag_model(detector, images.class_names, vlm)
-    check = partial(check_run_folder, overwrite=overwrite, resume=resume, files=TAG_FILES)
-    options: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume}
-    with open_run(out, check=check, **options, progress=progress) as (folder, engine):
+    with open_run(
+        out,
+        check=partial(check_run_folder, files=TAG_FILES),
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+    ) as (folder, engine):
         verdicts = _scan(images, vlm, detector, engine, out=out)
         if folder is not None and engine.accelerator.is_main_process:
             verdicts.save(folder)
