@@ -19,8 +19,8 @@ from labelsieve.core.errors import SettingsError
 from labelsieve.core.files import write_json, write_text
 from labelsieve.core.progress import clean
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.report.exports.export_request import ExportRequest
 from labelsieve.report.exports.folder import export_folder, write_images, write_marker
+from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.row_reviews import RowReviews, after_reviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 

@@ -15,7 +15,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images, without_subset
 from labelsieve.data.sources.edits import RowVerdicts
-from labelsieve.report.exports.export_request import ExportRequest
+from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.apply import apply, check_target
 from labelsieve.review.changes import LEFT_OUT
 from labelsieve.review.row_reviews import after_reviews, corrected, dropped_by_reviewers

@@ -10,7 +10,7 @@ import numpy as np
 from labelsieve.core.files import write_text
 from labelsieve.core.quantities import counted, percent, plain
 from labelsieve.report.common import escape_markdown
-from labelsieve.report.exports.export_request import ExportRequest
+from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.row_reviews import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.names import without_folders

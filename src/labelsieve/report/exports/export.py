@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.exports.export_request import ExportRequest, check_suffix
-from labelsieve.report.exports.registry import FORMATS, FormatKind, formats_with
+from labelsieve.report.exports.registry import FORMATS, ExportRequest, FormatKind, formats_with
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
     ReviewFiles,
@@ -28,6 +28,9 @@ from labelsieve.review.row_reviews import (
     read_reviews,
 )
 from labelsieve.verdicts import Verdicts
+
+TABLE_WRITERS: dict[str, Callable[[Path, pa.Table], None]] = {"csv": write_csv, "parquet": write_parquet}
+"""The formats of tables."""
 
 
 def export(
@@ -149,24 +152,25 @@ def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.
     return table.replace_schema_metadata({"class_names": json.dumps(verdicts.class_names)})
 
 
-def write_csv_table(request: ExportRequest) -> None:
-    """Writes the table of verdicts as CSV.
+def write_in_format(format: str, out: Path, table: pa.Table) -> None:
+    """Writes a table in a format that is also the suffix of its files.
+
+    Args:
+        format: A key of `TABLE_WRITERS`.
+        out: The file to write.
+        table: The table.
 
     Raises:
-        SettingsError: The suffix is another one, which would mislead other tools.
+        SettingsError: The file has another suffix, which would mislead other tools.
     """
-    check_suffix(request.out, format="csv")
-    write_csv(request.out, _with_reviews(request.verdicts, request.reviews))
+    if out.suffix.lower() not in ("", f".{format}"):
+        raise SettingsError(f"expected a file ending in .{format} for format {format}, got {out.name}; change either")
+    TABLE_WRITERS[format](out, table)
 
 
-def write_parquet_table(request: ExportRequest) -> None:
-    """Writes the table of verdicts as Parquet.
-
-    Raises:
-        SettingsError: The suffix is another one, which would mislead other tools.
-    """
-    check_suffix(request.out, format="parquet")
-    write_parquet(request.out, _with_reviews(request.verdicts, request.reviews))
+def write_table(request: ExportRequest) -> None:
+    """Writes the table of verdicts, see :func:`write_in_format`."""
+    write_in_format(request.format.name, request.out, _with_reviews(request.verdicts, request.reviews))
 
 
 def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
@@ -181,12 +185,12 @@ def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
 
 
 def write_cleanlab_table(request: ExportRequest) -> None:
-    """Writes the table of :func:`cleanlab_table` as CSV or Parquet, by the suffix.
+    """Writes the table of :func:`cleanlab_table` in the format of the suffix.
 
     Raises:
-        SettingsError: The suffix is neither.
+        SettingsError: There is no such format.
     """
-    out, writers = request.out, {".csv": write_csv, ".parquet": write_parquet}
-    if out.suffix.lower() not in writers:
-        raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {out.name}")
-    writers[out.suffix.lower()](out, cleanlab_table(request.verdicts, request.reviews))
+    format = request.out.suffix.lower().removeprefix(".")
+    if format not in TABLE_WRITERS:
+        raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {request.out.name}")
+    TABLE_WRITERS[format](request.out, cleanlab_table(request.verdicts, request.reviews))

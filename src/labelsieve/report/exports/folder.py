@@ -25,7 +25,7 @@ from labelsieve.core.output_folders import (
 )
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
-from labelsieve.report.exports.export_request import ExportRequest
+from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.writers.file_transfer import copy_file, link_file
 from labelsieve.verdicts import Verdicts, require_same_images
 

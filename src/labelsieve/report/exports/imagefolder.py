@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.output_folders import UniqueNames, safe_name
-from labelsieve.report.exports.export_request import ExportRequest
 from labelsieve.report.exports.folder import export_folder, write_images, write_marker
+from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
     after_reviews,

@@ -1,15 +1,23 @@
 """The registry of export formats: `labelsieve export --format`, `labelsieve list` and messages derive from it.
 
-A new format is one function and one line here. This module does not load pyarrow.
+A new format is one function of an :class:`ExportRequest` and one line here. This module does not load pyarrow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from labelsieve.core.errors import SettingsError
 from labelsieve.core.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from labelsieve.core.progress import Progress
+    from labelsieve.data.images import LabelledImages
+    from labelsieve.review.row_reviews import RowReviews
+    from labelsieve.verdicts import Verdicts
 
 _HERE = "labelsieve.report.exports."
 
@@ -21,29 +29,56 @@ class Format(Entry):
     Attributes:
         needs_images: Whether it needs the images, which may be copied or linked. The others are one file.
         is_clean_part: Whether it leaves out flagged images.
-        tags: The place of a function `(verdicts: TagVerdicts, out) -> str | None`, which writes the tags of a run as a
-            file and returns their separator; empty if the format is not for tags.
+        tags: Whether it is also for tags, see :mod:`labelsieve.report.exports.tag_export`.
     """
 
     needs_images: bool = False
     is_clean_part: bool = False
-    tags: str = ""
+    tags: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExportRequest:
+    """An export of the verdicts on N images.
+
+    Attributes:
+        format: The format.
+        verdicts: The verdicts, before the reviews.
+        images_or_none: Their images, if they were passed.
+        reviews: The reviews, from :func:`labelsieve.review.row_reviews.read_reviews`; None without reviews.
+        out: The file or folder to write; it is written completely or not at all.
+        drop_at: For the clean part: label quality up to which flagged images are left out.
+        copy: Copy image files instead of linking to them. Images held as bytes are always written.
+        overwrite: Replace existing output; a folder only if it is empty or was written by an export.
+        progress: Receives progress.
+    """
+
+    format: Format
+    verdicts: Verdicts
+    images_or_none: LabelledImages | None
+    reviews: RowReviews | None
+    out: Path
+    drop_at: float
+    copy: bool
+    overwrite: bool
+    progress: Progress | None
+
+    @property
+    def images(self) -> LabelledImages:
+        """The images.
+
+        Raises:
+            SettingsError: They were not passed.
+        """
+        if self.images_or_none is None:
+            raise SettingsError(f"format {self.format.name} needs the images; pass those that the run scanned")
+        return self.images_or_none
 
 
 FORMATS: Registry[Callable[..., None], Format] = Registry(
     "--format",
-    Format(
-        "csv",
-        _HERE + "export:write_csv_table",
-        "the table of verdicts, one row for each image",
-        tags=_HERE + "tag_export:write_csv_of_tags",
-    ),
-    Format(
-        "parquet",
-        _HERE + "export:write_parquet_table",
-        "the table of verdicts with types",
-        tags=_HERE + "tag_export:write_parquet_of_tags",
-    ),
+    Format("csv", _HERE + "export:write_table", "the table of verdicts, one row for each image", tags=True),
+    Format("parquet", _HERE + "export:write_table", "the table of verdicts with types", tags=True),
     Format(
         "imagefolder",
         _HERE + "imagefolder:write_image_folder",
@@ -87,7 +122,7 @@ FORMATS: Registry[Callable[..., None], Format] = Registry(
 
 
 def formats_with(field: str) -> list[str]:
-    """Returns the formats whose field of :class:`Format` is true, or not empty."""
+    """Returns the formats whose field of :class:`Format` is true."""
     return [name for name, format in FORMATS.entries.items() if getattr(format, field)]
 
 

@@ -8,13 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelsieve.core.errors import SettingsError
-from labelsieve.core.files import write_parquet
 from labelsieve.core.output_folders import check_file
-from labelsieve.core.registry import loaded
-from labelsieve.core.spreadsheets import write_csv
 from labelsieve.data.tags.columns import SEPARATORS
-from labelsieve.report.exports.export_request import check_suffix
-from labelsieve.report.exports.registry import FORMATS, formats_with
+from labelsieve.report.exports.export import write_in_format
+from labelsieve.report.exports.registry import formats_with
 from labelsieve.tags.verdicts import TagVerdicts
 
 
@@ -33,39 +30,25 @@ def export_corrected_tags(
         The path, and the separator between tags in the file, None if they are lists.
 
     Raises:
-        SettingsError: The format is not for tags, or class names contain every separator.
+        SettingsError: The format is not for tags, the suffix is another one, or class names contain every separator.
         RunError: `out` exists or cannot be written.
     """
     fitting = formats_with("tags")
     if format not in fitting:
         raise SettingsError(f"a run of labelsieve scan-tags is exported as {' or '.join(fitting)}, got {format}")
     check_file(out, overwrite=overwrite)
-    return out, loaded(FORMATS.entries[format].tags)(verdicts, out)
+    table = verdicts.corrected_table()
+    separator = _separator(verdicts.class_names) if format == "csv" else None
+    write_in_format(format, out, table if separator is None else _as_texts(table, separator))
+    return out, separator
 
 
-def write_parquet_of_tags(verdicts: TagVerdicts, out: Path) -> None:
-    """Writes tags as lists.
-
-    Raises:
-        SettingsError: The suffix is another one.
-    """
-    check_suffix(out, format="parquet")
-    write_parquet(out, verdicts.corrected_table())
-
-
-def write_csv_of_tags(verdicts: TagVerdicts, out: Path) -> str:
-    """Writes tags as texts, and returns their separator, which is in no class name.
-
-    Raises:
-        SettingsError: The suffix is another one, or class names contain every separator.
-    """
-    check_suffix(out, format="csv")
-    table, separator = verdicts.corrected_table(), _separator(verdicts.class_names)
+def _as_texts(table: pa.Table, separator: str) -> pa.Table:
+    """Returns a table whose tags are joined, since a CSV file has no lists."""
     for name in ("tags", "given_tags"):
         texts = pc.binary_join(table[name].combine_chunks(), separator)
         table = table.set_column(table.column_names.index(name), name, texts.cast(pa.string()))
-    write_csv(out, table)
-    return separator
+    return table
 
 
 def _separator(names: tuple[str, ...]) -> str:
