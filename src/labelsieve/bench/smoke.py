@@ -1,8 +1,8 @@
 """Smoke tests: runs experiments end to end within minutes and without network.
 
-Tiny look-alikes in the same layout replace the data, and the bundled model replaces all models and backbones. Every
+A few sketches replace the images, random numbers the features, and the bundled model all models and backbones. Every
 method is measured on the first data set with the first noise, for one seed and very few epochs; methods of several
-experiments run only in the first of them. Other kinds of noise and other data sets run with the first method only. The
+experiments run only in the first of them. Other kinds of noise and other stand-ins run with the first method only. The
 numbers have no meaning.
 """
 
@@ -13,20 +13,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labelsieve.bench.config import BUNDLED, FEATURES, Data, Method, Noise
+import numpy as np
+
+from labelsieve.bench.config import BUNDLED, FEATURES, NO_TEXT, Data, Method, Noise
 from labelsieve.bench.experiment import Experiment
-from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
 from labelsieve.bench.published import PaperNumbers
-from labelsieve.bench.synthetic import SCENE_TAGS
+from labelsieve.bench.synthetic import SCENE_TAGS, SYNTHETIC_SOURCES
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import RunError
+from labelsieve.core.files import write_atomically
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
+from labelsieve.data.noise import symmetric
+from labelsieve.data.published.base import named_source
+from labelsieve.data.published.registry import PUBLISHED
+from labelsieve.data.sources.splits import choose_split
+from labelsieve.demo.sketches import CLASS_NAMES
 from labelsieve.detect.training.settings import Training
 
-_FOLDER = "look-alikes"
-"""Name of the folder of the data, next to those of the results."""
-
+IMAGES, TEST_IMAGES = 72, 24
+_WIDTH = 16
+"""Width of the features."""
+_FOLDER = "stand-ins"
+"""Name of the folder of their files, next to those of the results."""
 _EPOCHS = 2
 _PartT = TypeVar("_PartT")
 
@@ -36,33 +45,32 @@ def smoke(experiments: Sequence[Experiment], out: Path, *, progress: Progress | 
 
     Args:
         experiments: The experiments.
-        out: Folder for the look-alikes and the results, with a folder for each experiment and further data set.
+        out: Folder for the results, with a folder for each experiment and further stand-in, and for files of features.
         progress: Where to show progress.
 
     Raises:
         RunError: One or more failed; the others were still run.
     """
     progress, failed, tried = progress or Progress(), dict[str, str](), set[str]()
-    stand_ins = StandIns(out / _FOLDER)
     for number, experiment in enumerate(experiments, 1):
         sets = "1 data set" if len(experiment.data) == 1 else f"{len(experiment.data)} data sets"
         progress.say(f"{number} of {len(experiments)}: {experiment.name}, {len(experiment.method)} methods, {sets}")
-        for why in _failures(experiment, out, stand_ins, tried):
+        for why in _failures(experiment, out, tried):
             failed.setdefault(experiment.name, why)
     if failed:
         name, why = next(iter(failed.items()))
         raise RunError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; {name}: {why}")
 
 
-def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set[str]) -> Iterator[str]:
+def _failures(experiment: Experiment, out: Path, tried: set[str]) -> Iterator[str]:
     """Runs the miniatures of an experiment, and yields their errors; adds its methods to the tried ones."""
     from labelsieve.bench.run import run_experiment
 
     seen = set[Data]()
     for name, data in experiment.data.items():
         try:
-            stand_in = _stand_in(experiment, data, stand_ins)
-            if stand_in in seen:  # several sizes of the same data have the same stand-in
+            stand_in = _stand_in(experiment, data, out / _FOLDER)
+            if stand_in in seen:  # most images have the same stand-in
                 continue
             all_methods = not seen
             seen.add(stand_in)
@@ -73,11 +81,50 @@ def _failures(experiment: Experiment, out: Path, stand_ins: StandIns, tried: set
             yield f"{type(error).__name__}: {error} (data {name})"
 
 
-def _stand_in(experiment: Experiment, data: Data, stand_ins: StandIns) -> Data:
-    """Returns the stand-in of a data set; scenes for tags, whatever their format."""
+def _stand_in(experiment: Experiment, data: Data, folder: Path) -> Data:
+    """Returns the stand-in of a data set: scenes with tags, random features, or sketches, whatever their format.
+
+    Args:
+        experiment: Its experiment.
+        data: The data set.
+        folder: Where to write features.
+
+    Raises:
+        DataError: A published data set has no such split.
+    """
     if experiment.has_tags:
         return Data(source=SCENE_TAGS, limit=IMAGES)
-    return stand_ins.of(data, columns=_columns(experiment), texts=experiment.text)
+    if data.is_features:
+        return replace(data, source=str(_features(experiment, data, folder)), limit=None, class_names=None)
+    source, limit = _sketches(data.source, data.split, IMAGES)
+    if data.test_source is None:
+        return Data(source=source, limit=limit)
+    test, test_limit = _sketches(data.test_source, data.test_split, TEST_IMAGES)
+    return Data(source=source, limit=limit, test=test, test_limit=test_limit)
+
+
+def _sketches(source: str, split: str | None, images: int) -> tuple[str, int]:
+    """Returns the synthetic source in the place of another one, and how many of it hold a number of images."""
+    if (named := named_source(source)) is not None:
+        data_set = PUBLISHED.entries[named.name]
+        choose_split(data_set.splits, split, where=data_set.about)
+    name = source if source in SYNTHETIC_SOURCES else "drawings"
+    return name, SYNTHETIC_SOURCES[name].count_for(images)
+
+
+def _features(experiment: Experiment, data: Data, folder: Path) -> Path:
+    """Writes features around the centre of each class, which is also its text feature; 30 % of the labels are wrong."""
+    texts = sorted({*experiment.text, "text"} - {NO_TEXT})
+    truth_column, label_columns = data.truth_column or "truth", [*_columns(experiment), data.label_column or "label"]
+    path = folder / f"{fingerprint(truth_column, label_columns, texts)}.npz"
+    rng, count = np.random.default_rng(0), len(CLASS_NAMES)
+    centres, truth = rng.normal(size=(count, _WIDTH)), rng.permutation(np.arange(IMAGES) % count)
+    arrays: dict[str, Any] = dict.fromkeys(label_columns, symmetric(truth, classes=count, rate=0.3, seed=0))
+    arrays |= {truth_column: truth} | dict.fromkeys(texts, centres)
+    features = (centres[truth] + rng.normal(size=(IMAGES, _WIDTH))).astype(np.float32)
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, features=features, class_names=np.array(CLASS_NAMES), logit_scale=np.float32(10), **arrays)
+    return path
 
 
 def miniatures(

@@ -32,9 +32,9 @@ class Bench(Command):
     Writes results.csv and results.md while it runs, and plots at the end. Results that exist are not computed again:
     the same command resumes after an interruption, and with more seeds or methods in the file only those are computed.
 
-    With --smoke, tiny look-alikes in the same layout replace the data, the bundled model replaces the models, and
-    training takes a few steps only: within minutes and without network it checks that every method of every shipped
-    experiment, or of FILE, still runs, and that all its data can be read.
+    With --smoke, a few sketches replace the data, the bundled model replaces the models, and training takes a few steps
+    only: within minutes and without network it checks that every method of every shipped experiment, or of FILE, still
+    runs. It reads none of the data.
 
     Attributes:
         file: TOML file, or the name of a shipped experiment (see: labelsieve list). Only --smoke goes without.
@@ -51,6 +51,7 @@ class Bench(Command):
     """
 
     resume_flags = ()  # finished cells are stored
+    sets_options = False
 
     file: Annotated[Positional[str | None], arg(metavar="FILE.toml|NAME", help_behavior_hint="")] = None
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None

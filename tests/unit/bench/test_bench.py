@@ -30,12 +30,10 @@ from labelsieve.bench import estimate as estimating
 from labelsieve.bench.changed_defaults import without_changed_defaults
 from labelsieve.bench.config import Data, Method
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
-from labelsieve.bench.lookalikes.stand_ins import StandIns
 from labelsieve.bench.peak_memory import PeakMemory
 from labelsieve.bench.run import load_data, load_test, run_experiment
-from labelsieve.bench.smoke import _shortened, miniatures
+from labelsieve.bench.smoke import _shortened
 from labelsieve.bench.store import CELLS, EXPERIMENT, Store
-from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
 from labelsieve.bench.table_values import column_names, series
 from labelsieve.bench.tables import reliability, write_plots, write_tables
 from labelsieve.bench.tasks import TASKS
@@ -50,7 +48,6 @@ from labelsieve.detect.mixture import small_mean_posterior
 from labelsieve.detect.training.learner import BatchSource
 from labelsieve.metrics import calibration
 from labelsieve.vlm import loading
-from slow_cases import mostly_slow
 from small_published import FINE_TEST, REPLICAS, write_cifar100
 
 TINY = """
@@ -1501,32 +1498,6 @@ def test_splits_of_shipped_experiments_are_there_and_have_the_same_classes(
     if test_split is not None:
         assert data.test_source is not None
         assert load_test(data, data.test_source).class_names == images.class_names
-
-
-@pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
-    return StandIns(tmp_path_factory.mktemp("look-alikes"))
-
-
-@pytest.mark.parametrize("name", mostly_slow(shipped(), quick={"phase1", "human", "strong-sketches", "modules"}))
-def test_a_miniature_has_every_method_and_needs_nothing_from_elsewhere(
-    name: str, stand_ins: StandIns, tmp_path: Path
-) -> None:
-    experiment = read_experiment(name)
-    for each, data in experiment.data.items():
-        parts = miniatures(experiment, {each: stand_ins.of(data)})
-        assert list(parts[name].method) == list(experiment.method)
-        kinds = [noise.kind for small in parts.values() for noise in small.noise.values()]
-        assert len(set(kinds)) == len(kinds) and set(kinds) == {noise.kind for noise in experiment.noise.values()}
-        for small in parts.values():
-            assert small.name != name and small.seeds == experiment.seeds[:1]
-            assert {*small.model.values()} == {"features" if data.is_features else "bundled"}
-            assert all(method.backbone is None for method in small.method.values())
-            places = [place for place in (small.data[each].source, small.data[each].test_source) if place is not None]
-            assert all(place in SYNTHETIC_SOURCES or str(stand_ins.folder) in place for place in places)
-            assert len(places) == 1 + (data.test_source is not None)
-            write_tables(small, {}, tmp_path)  # beside published numbers, too
-            assert small.title in (tmp_path / "results.md").read_text()
 
 
 def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:

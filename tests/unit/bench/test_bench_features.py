@@ -19,8 +19,7 @@ from labelsieve.bench import estimate as estimating
 from labelsieve.bench.comparison import summary
 from labelsieve.bench.config import Data, Noise
 from labelsieve.bench.experiment import Cell, Experiment, read_experiment
-from labelsieve.bench.features import features_of_file, features_of_images, load_rows
-from labelsieve.bench.lookalikes.stand_ins import IMAGES, StandIns
+from labelsieve.bench.features import features_of_images, load_rows
 from labelsieve.bench.run import run_experiment, with_noise
 from labelsieve.bench.store import CELLS
 from labelsieve.bench.tables import write_tables
@@ -374,16 +373,6 @@ method = { lemon = { detector = "lemon" }, knn = { detector = "knn" }, label-mat
     assert len({each["auroc"] for each in knn}) == 1 and len({each["model_fingerprint"] for each in knn}) == 3
     assert {each["text"] for each in records if each["method"] == "label-match"} == {"text", "text_of_images"}
     assert {each["test_fingerprint"] for each in records} == {None}
-
-
-def test_the_stand_in_of_a_file_of_features_has_what_is_asked_for(tmp_path: Path) -> None:
-    own = Data(source="far/away.npz", label_column="given", truth_column="right")
-    data = StandIns(tmp_path).of(own, columns=["label_x_0"], texts=["text_of_images", "none"])
-    for noise in (Noise(kind="column", column="label_x_{seed}"), Noise(kind="given"), Noise(kind="none")):
-        rows = load_rows(data, noise, seed=0, texts=["text_of_images"])
-        found = features_of_file(rows, data, ["text", "text_of_images", "none"])
-        assert len(rows) == IMAGES and rows.truth is not None and found["text"].text is not None
-        assert (rows.labels != rows.truth).any() == (noise.kind != "none")
 
 
 # ------------------------------------------------------------------------------------------------ the summary

@@ -15,7 +15,6 @@ import pytest
 import scipy.io
 import torch
 
-from labelsieve.bench.lookalikes.formats import car_list, python2_pickle, write_human
 from labelsieve.core.errors import DataError
 from labelsieve.data.loading import load_images
 from labelsieve.data.published.clothing1m import balanced
@@ -23,6 +22,7 @@ from labelsieve.data.published.layout import distinct_names
 from labelsieve.data.published.pickles import read_pickle
 from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.demo import MINI_CLIP
+from published_formats import car_list, python2_pickle, write_human
 from small_published import (
     FINE_HUMAN,
     REPLICAS,

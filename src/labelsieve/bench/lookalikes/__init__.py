@@ -1,1 +1,0 @@
-"""Tiny look-alikes of the data of experiments: sketches in the same layout, to test the readers."""
