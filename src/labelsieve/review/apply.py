@@ -70,7 +70,12 @@ def apply(
         location=location,
         source=source,
         split=split,
-        requested=_requested_columns(options),
+        requested=Columns(
+            image=options.get("image_column"),
+            label=options.get("label_column"),
+            truth=options.get("truth_column"),
+            folder=Path(options["image_folder"]) if options.get("image_folder") else None,
+        ),
         images=images,
         edits=Edits(old=images.labels, new=labels, class_names=images.class_names, verdicts=verdicts),
         copy=copy,
@@ -78,20 +83,11 @@ def apply(
     )
     if out is None:
         return writer.in_place()
-    check_target(writer.origin, out)
+    check_target(writer.companion_folder, out)
     return writer.to(out)
 
 
-def _requested_columns(options: Mapping[str, Any]) -> Columns:
-    return Columns(
-        image=options.get("image_column"),
-        label=options.get("label_column"),
-        truth=options.get("truth_column"),
-        folder=Path(options["image_folder"]) if options.get("image_folder") else None,
-    )
-
-
-def check_target(source: str, out: Path | None) -> None:
+def check_target(source: str | Path, out: Path | None) -> None:
     """Checks that a corrected data set may be written to a path, before anything expensive starts.
 
     Args:

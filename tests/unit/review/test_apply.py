@@ -230,7 +230,7 @@ def test_what_fails_in_place_leaves_all_as_it_was(
 
     written = {
         "csv": "data.sources.csv_writing.write_csv",
-        "folder": "review.writers.class_folders.write_class_folders",
+        "folder": "review.writers.class_folders.ClassFolders.write",
     }
     monkeypatch.setattr(f"labelsieve.{written[kind]}", full)
     one_line(run("apply", done, "--in-place"), "No space left on device")

@@ -16,7 +16,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images, without_subset
 from labelsieve.data.sources.edits import RowVerdicts
 from labelsieve.report.exports.registry import ExportRequest
-from labelsieve.review.apply import apply, check_target
+from labelsieve.review.apply import apply
 from labelsieve.review.changes import LEFT_OUT
 from labelsieve.review.row_reviews import after_reviews, corrected, dropped_by_reviewers
 from labelsieve.verdicts import Verdicts, require_same_images
@@ -97,5 +97,4 @@ def _target(source: str, out: Path, *, overwrite: bool) -> Path:
         raise RunError(f"expected a file to replace that is not the source, {out} is none; choose another name")
     target = out.with_name(f".{out.stem}.new{out.suffix}")
     target.unlink(missing_ok=True)
-    check_target(source, target)
     return target

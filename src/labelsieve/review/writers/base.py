@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from labelsieve.core.files import expand_home
+from labelsieve.core.output_folders import new_folder
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.edits import Edits
 from labelsieve.data.sources.readers import SourceLocation, read_path
-from labelsieve.review.writers.file_transfer import Transfer, copy_file, link_file
+from labelsieve.review.writers.backups import BACKUP, free_name, replacing_folder
+from labelsieve.review.writers.file_transfer import Transfer, copy_file, hard_link, link_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,9 @@ class Writer(ABC):
         return str(self.table.columns.label)
 
     @property
-    def origin(self) -> str:
-        """Returns the path that must not contain the output."""
-        return self.source
+    def companion_folder(self) -> Path:
+        """Returns the folder that must not contain the output, and whose other files are transferred; or the file."""
+        return expand_home(self.source)
 
     @property
     def transfer(self) -> Transfer:
@@ -81,3 +85,25 @@ class Writer(ABC):
     @abstractmethod
     def in_place(self) -> Applied:
         """Changes the source itself; the original is kept beside it."""
+
+
+class FolderWriter(Writer):
+    """Writes a complete folder, where labels are not in separate files."""
+
+    @abstractmethod
+    def write(self, part: Path, transfer: Transfer) -> None:
+        """Writes everything to an empty folder."""
+
+    def to(self, out: Path) -> Applied:
+        """Writes to a new folder."""
+        with new_folder(out) as part:
+            self.write(part, self.transfer)
+        return Applied(path=out, backups=(), notes=())
+
+    def in_place(self) -> Applied:
+        """Writes a folder that replaces the source, which is kept beside it."""
+        folder = Path(os.path.realpath(self.location.path))
+        backup = free_name(folder, BACKUP)
+        with replacing_folder(folder, backup) as part:
+            self.write(part, copy_file if self.copy else hard_link)
+        return Applied(path=self.location.path, backups=(backup,), notes=())

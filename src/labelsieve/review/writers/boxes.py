@@ -38,8 +38,7 @@ class AnnotationFiles(LabelFiles):
     @property
     def _boxes(self) -> BoxFiles:
         files = self.table.box_files
-        if files is None:
-            raise ValueError("expected a table of annotation files")
+        assert files is not None, "a table of annotation files has them"
         return files
 
     @property
@@ -57,13 +56,8 @@ class AnnotationFiles(LabelFiles):
         return self.location.path.parent if self._format.label_files else self.location.path
 
     @property
-    def origin(self) -> str:
-        """Returns the path that must not contain the output."""
-        return str(self.folder)
-
-    @property
     def companion_folder(self) -> Path:
-        """Returns the folder whose other files are transferred, too."""
+        """Returns the same folder: the source may be its file of settings."""
         return self.folder
 
     def may_end_in(self, suffix: str) -> bool:

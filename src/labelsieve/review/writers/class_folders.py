@@ -8,62 +8,39 @@ from pathlib import Path, PurePosixPath
 
 from labelsieve.core.errors import RunError, shown
 from labelsieve.core.output_folders import UniqueNames, safe_name
-from labelsieve.core.progress import Progress
 from labelsieve.data.sources.edits import Edits
+from labelsieve.review.writers.base import FolderWriter
 from labelsieve.review.writers.file_transfer import Transfer
-from labelsieve.review.writers.folder_writer import FolderWriter
 
 
 class ClassFolders(FolderWriter):
     """Writes a folder of class folders."""
 
     def write(self, part: Path, transfer: Transfer) -> None:
-        """Writes all files of the folder; see :func:`write_class_folders`."""
-        write_class_folders(
-            Path(os.path.abspath(self.location.path)),
-            part,
-            ids=self.images.ids,
-            edits=self.edits,
-            transfer=transfer,
-            progress=self.progress,
-        )
+        """Writes all files of the folder: images with a new class move, some are left out.
 
+        An image keeps its path within the class folder, with a number at its end if the name is taken there.
 
-def write_class_folders(
-    folder: Path, part: Path, *, ids: Sequence[str], edits: Edits, transfer: Transfer, progress: Progress
-) -> None:
-    """Writes all files of a folder to another one: images with a new class move, some are left out.
-
-    An image keeps its path within the class folder, with a number at its end if the name is taken there.
-
-    Args:
-        folder: The folder of class folders.
-        part: The folder to write, which exists and is empty.
-        ids: N paths of the images in it.
-        edits: Of N images.
-        transfer: Copies or links a file.
-        progress: Receives progress.
-
-    Raises:
-        RunError: A folder cannot be read.
-    """
-    moves = _moves(ids, edits)
-    files = [*_files(folder, part)]
-    if lost := moves.keys() - set(files):
-        raise RunError(f"{shown(min(lost))} in {folder} does not exist any more; try it again")
-    names, root = UniqueNames(), Path(os.path.realpath(folder))
-    for path in files:
-        if path not in moves:
-            names.take(*_split(path))
-    with progress.task("writing files", total=len(files), unit="files", brief=True) as advance:
+        Raises:
+            RunError: A folder cannot be read.
+        """
+        folder = Path(os.path.abspath(self.location.path))
+        moves, files = _moves(self.images.ids, self.edits), [*_files(folder, part)]
+        if lost := moves.keys() - set(files):
+            raise RunError(f"{shown(min(lost))} in {folder} does not exist any more; try it again")
+        names, root = UniqueNames(), Path(os.path.realpath(folder))
         for path in files:
-            if (target := moves.get(path, path)) is not None:
-                if path in moves:
-                    above, name = _split(target)
-                    target = f"{above}{names.take(above, name)}"
-                (part / target).parent.mkdir(parents=True, exist_ok=True)
-                transfer(_resolved_inside(folder / path, root), part / target)
-            advance(1)
+            if path not in moves:
+                names.take(*_split(path))
+        with self.progress.task("writing files", total=len(files), unit="files", brief=True) as advance:
+            for path in files:
+                if (target := moves.get(path, path)) is not None:
+                    if path in moves:
+                        above, name = _split(target)
+                        target = f"{above}{names.take(above, name)}"
+                    (part / target).parent.mkdir(parents=True, exist_ok=True)
+                    transfer(_resolved_inside(folder / path, root), part / target)
+                advance(1)
 
 
 def _moves(ids: Sequence[str], edits: Edits) -> dict[str, str | None]:

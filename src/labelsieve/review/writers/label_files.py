@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from labelsieve.core.errors import RunError, shown
-from labelsieve.core.files import expand_home
 from labelsieve.core.output_folders import new_folder
 from labelsieve.data.sources.edits import Edits
 from labelsieve.review.writers.backups import backed_up
@@ -48,11 +47,6 @@ class LabelFiles(Writer):
     def folder(self) -> Path:
         """Returns the folder that paths of several files are relative to."""
         return self.location.path
-
-    @property
-    def companion_folder(self) -> Path:
-        """Returns the folder whose other files are transferred, too; none if it is a file."""
-        return expand_home(self.source)
 
     def notes(self, out: Path) -> tuple[str, ...]:
         """Returns notes for the user after writing to a new path."""

@@ -14,9 +14,8 @@ from labelsieve.data.sources.arrow_writing import new_labels
 from labelsieve.data.sources.edits import Edits
 from labelsieve.data.sources.quiet import quiet, reading
 from labelsieve.data.sources.splits import choose_split
-from labelsieve.review.writers.base import Applied
+from labelsieve.review.writers.base import Applied, FolderWriter
 from labelsieve.review.writers.file_transfer import Transfer
-from labelsieve.review.writers.folder_writer import FolderWriter
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,7 +26,22 @@ class SavedDataset(FolderWriter):
 
     def write(self, part: Path, transfer: Transfer) -> None:
         """Writes all splits, one of them with other labels."""
-        write_saved(self.location.path, part, split=self.split, column=self.column, edits=self.edits)
+        import datasets
+
+        source = self.location.path
+        where = f"the folder {source}"
+        with quiet(), reading(where):
+            data = datasets.load_from_disk(str(source))
+        is_single = isinstance(data, datasets.Dataset)
+        chosen = None if is_single else choose_split(list(data), self.split, where=where)[0]
+        rows = data if chosen is None else data[chosen]
+        new = relabelled(rows, column=self.column, edits=self.edits, where=where)
+        with quiet():
+            if chosen is None:
+                new.save_to_disk(str(part), num_shards=_shards(source))
+            else:
+                data[chosen] = new
+                data.save_to_disk(str(part), num_shards={name: _shards(source / name) for name in data})
 
 
 class HubDataset(FolderWriter):
@@ -45,32 +59,6 @@ class HubDataset(FolderWriter):
             DataError: Always.
         """
         raise DataError(f"{self.source} is a data set of the Hub, which is not changed; pass --out FOLDER")
-
-
-def write_saved(source: Path, part: Path, *, split: str | None, column: str, edits: Edits) -> None:
-    """Writes a saved data set with other labels in one split; other splits stay.
-
-    Args:
-        source: The folder of `save_to_disk`.
-        part: The folder to write.
-        split: The split of the labels, if there are several.
-        column: The column of labels.
-        edits: Of its N rows.
-    """
-    import datasets
-
-    where = f"the folder {source}"
-    with quiet(), reading(where):
-        data = datasets.load_from_disk(str(source))
-    is_single = isinstance(data, datasets.Dataset)
-    chosen = None if is_single else choose_split(list(data), split, where=where)[0]
-    new = relabelled(data if chosen is None else data[chosen], column=column, edits=edits, where=where)
-    with quiet():
-        if chosen is None:
-            new.save_to_disk(str(part), num_shards=_shards(source))
-        else:
-            data[chosen] = new
-            data.save_to_disk(str(part), num_shards={name: _shards(source / name) for name in data})
 
 
 def relabelled(data: Dataset, *, column: str, edits: Edits, where: str) -> Dataset:
