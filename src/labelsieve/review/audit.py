@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -224,11 +225,7 @@ def _more_images(labels: int, plan: AuditDesign, known: Known, sides: tuple[Side
         known_wrong = sum(side.known_wrong for side in after)
         return upper_bound((after[0], after[1]), confidence=confidence) - known_wrong <= labels
 
-    low, high = 0, len(open_positions)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
+    return 1 + bisect_left(range(1, len(open_positions)), True, key=is_enough)
 
 
 def _extrapolated(side: Side, seen: int, new: int) -> Side:

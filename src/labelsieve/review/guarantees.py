@@ -18,6 +18,7 @@ Sampling evenly over strata reduces the variance of x compared to a simple rando
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -227,12 +228,7 @@ def _upper_of_sum(first: _Count, second: _Count, error: float) -> int:
 
 def _last_before(is_ruled_out: Callable[[int], bool], low: int, high: int) -> int:
     """Returns the last integer from `low` to `high` that is not ruled out, by bisection; at least `low`."""
-    if not is_ruled_out(high):
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_ruled_out(middle) else (middle, high)
-    return low
+    return low + bisect_left(range(low + 1, high + 1), True, key=is_ruled_out)
 
 
 def _first(is_ruled_out: Callable[[float], bool]) -> float:
