@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
 
-from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.similar_images import SimilarityIndex
+from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.curation.findings import KINDS
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.finding_queues import QueuedFinding
@@ -42,14 +42,14 @@ class CardMaker:
     Attributes:
         queue: The queues of the run.
         similarity: Finds similar classes and images.
-        other_split: The images that leaks refer to, if available.
+        other_split: Those of the images that leaks refer to, if available.
         images: The images, with the labels of all annotators if there are several.
     """
 
     queue: ReviewQueue
     similarity: SimilarityIndex
     images: LabelledImages
-    other_split: OtherSplit | None = None
+    other_split: Thumbnails | None = None
 
     def cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool) -> list[dict[str, Any]]:
         """Returns the card of each image.
@@ -151,10 +151,10 @@ class CardMaker:
         """Returns URL and label of the other image of a finding; None if there is none."""
         if finding.other_row >= 0:
             return self._image_url(finding.other_row), self.queue.verdicts.given_label(finding.other_row)
-        row = None if self.other_split is None else self.other_split.row(finding.other_id)
-        if self.other_split is None or row is None:
+        if self.other_split is None or (row := self.other_split.rows.get(finding.other_id)) is None:
             return None, None
-        return f"/others/{row}", self.other_split.label(row)
+        images = self.other_split.images
+        return f"/others/{row}", images.class_names[int(images.labels[row])]
 
     def _image_url(self, row: int) -> str:
         """Returns the URL of an image to show next to another; a box is shown as on its card."""

@@ -188,10 +188,10 @@ class _Pages:
     def of_other_split(self, request: Request) -> Response:
         """Returns the original image of the other split, for a box the view of its card."""
         row, other = request.path_params["row"], self.session.other_split
-        if other is None or row >= len(other):
+        if other is None or row >= len(other.images):
             return PlainTextResponse("no such image", status_code=404)
-        thumbnails, is_box = other.thumbnails, other.images.boxes is not None
-        return _image(lambda: thumbnails.get(row, "large") if is_box else thumbnails.original(row))
+        is_box = other.images.boxes is not None
+        return _image(lambda: other.get(row, "large") if is_box else other.original(row))
 
     # JSON endpoints
 

@@ -71,30 +71,18 @@ def listen(port: int | None) -> socket.socket:
         RunError: The port is in use, or may not be used.
     """
     try:
-        return _listen(USUAL_PORT if port is None else port)
+        return socket.create_server((HOST, USUAL_PORT if port is None else port))
     except OSError as error:
         if port is None:
             return free_socket()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        is_used = error.errno == errno.EADDRINUSE
+        reason = "is in use" if is_used else f"cannot be used ({error.errno and os.strerror(error.errno)})"
         raise RunError(f"port {port} {reason}; choose another --port, or leave it out for a free one") from None
 
 
 def free_socket() -> socket.socket:
     """Returns a socket that listens on a free port of this machine."""
-    return _listen(0)
-
-
-def _listen(port: int) -> socket.socket:
-    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":  # on Windows it would allow two servers on one port
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((HOST, port))
-        server.listen(128)
-    except OSError:
-        server.close()
-        raise
-    return server
+    return socket.create_server((HOST, 0))
 
 
 def _open(url: str, say: Callable[[str], None]) -> None:

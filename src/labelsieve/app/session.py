@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.app.cards import CardBatch, CardMaker, IssuedCard, as_group, as_groups, merge_batches
-from labelsieve.app.other_split import OtherSplit
 from labelsieve.app.review_status import findings_left, precision_of, progress_of
 from labelsieve.app.similar_images import SimilarityIndex, cached_features
 from labelsieve.app.thumbnails import Thumbnails
@@ -51,7 +50,7 @@ class Session:
         run_folder: Folder of the run and its log of answers.
         overlap: Share of the images that two reviewers answer.
         audit: Whether one card in five is an audit.
-        other_split: The images that the run was compared with, to show them for leaks.
+        other_split: Those of the images that the run was compared with, read like its images, to show them for leaks.
         progress: Where to print notes.
 
     Raises:
@@ -66,7 +65,7 @@ class Session:
         *,
         overlap: float = 0.0,
         audit: bool = True,
-        other_split: OtherSplit | None = None,
+        other_split: Thumbnails | None = None,
         progress: Progress | None = None,
     ) -> None:
         require_same_images(verdicts.table, images)
@@ -78,7 +77,9 @@ class Session:
             "other_split": other_split,
             "progress": progress,
         }
-        self.other_split = other_split if other_split and other_split.matches_run(verdicts) else None
+        against = verdicts.run.against.fingerprint if verdicts.run.against else None
+        # another run may have been compared with other images, or with none
+        self.other_split = other_split if other_split and other_split.images.fingerprint == against else None
         self._say = (progress or Progress()).say
         self.log = AnswerLog(run_folder, progress=progress)
         self.log.prepare()

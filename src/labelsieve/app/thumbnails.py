@@ -11,6 +11,7 @@ import io
 import os
 import secrets
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ _WHOLE_QUALITY = 92
 # Increased when the thumbnail of the same image changes.
 _VERSION = 1
 # Formats that all browsers display, by their names in Pillow.
-_BROWSER_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+_BROWSER_FORMATS = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # photos of some phones: a JPEG followed by more images
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
+_BROWSER_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 class Thumbnails:
@@ -48,6 +56,11 @@ class Thumbnails:
         version = fingerprint(_VERSION, sorted(SIDES.items()), sorted(images.ranges.items()), *_box_style(images))
         self.folder = cache_folder() / "thumbnails" / version
 
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Returns the row of each image by its id."""
+        return {name: row for row, name in enumerate(self.images.ids)}
+
     def get(self, row: int, side: str) -> tuple[str, bytes]:
         """Returns the media type and the bytes of a thumbnail, `large` or `small`.
 
@@ -58,7 +71,7 @@ class Thumbnails:
         if data is None:
             data = self._make(row, SIDES[side])
             self._write_cache(row, side, data)
-        return f"image/{_kind_of(data)}", data
+        return "image/webp", data
 
     def original(self, row: int) -> tuple[str, bytes]:
         """Returns the media type and the bytes of the original image, as PNG if browsers do not display its format.
@@ -69,17 +82,16 @@ class Thumbnails:
             UnreadableImageError: The image cannot be read.
         """
         if self.images.boxes is not None:
-            return "image/jpeg", _jpeg(in_full_image(self.images, row).drawn_full())
+            return "image/jpeg", _encoded(in_full_image(self.images, row), "JPEG", quality=_WHOLE_QUALITY)
         data = self.images.encoded(row)
         try:
-            kind = reading(data, lambda image: image.format)
+            kind, mode = reading(data, lambda image: (image.format, image.mode))
         except DataError as error:
             raise UnreadableImageError(f"{self.images.ids[row]}: {error}") from None
-        is_displayable = reading(data, lambda image: image.mode in ("1", "L", "LA", "P", "RGB", "RGBA"))
-        if kind in _BROWSER_FORMATS and is_displayable:
+        if kind in _BROWSER_FORMATS and mode in _BROWSER_MODES:
             return _BROWSER_FORMATS[kind], data
-        kind, data = encode(self.images.open(row), quality=None)
-        return f"image/{kind}", data
+        # in little time instead of little space: it is looked at once
+        return "image/png", _encoded(self.images.open(row), "PNG", compress_level=1)
 
     def _path(self, row: int, side: str) -> Path:
         key = key_of(int(self.images.contents[row]))
@@ -93,12 +105,12 @@ class Thumbnails:
 
     def _make(self, row: int, side: int) -> bytes:
         if self.images.boxes is not None and side == SIDES["large"]:
-            return encode(in_context(self.images, row).drawn(side), quality=_QUALITY)[1]
+            return encode(in_context(self.images, row).drawn(side), quality=_QUALITY)
         image = self.images.open(row)
         image.info.clear()
         quality = None if max(image.size) <= TINY else _QUALITY
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        return encode(image, quality=quality)[1]
+        return encode(image, quality=quality)
 
     def _write_cache(self, row: int, side: str, data: bytes) -> None:
         path = self._path(row, side)
@@ -112,18 +124,12 @@ class Thumbnails:
                 temporary.unlink(missing_ok=True)
 
 
-def _kind_of(data: bytes) -> str:
-    if data.startswith(b"\x89PNG"):
-        return "png"
-    return "jpeg" if data.startswith(b"\xff\xd8") else "webp"
-
-
 def _box_style(images: LabelledImages) -> list[Any]:
     """Returns the settings of drawing boxes; empty without boxes."""
     return [] if images.boxes is None else [DRAWN, images.boxes.margin, images.boxes.is_relative]
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_WHOLE_QUALITY)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()

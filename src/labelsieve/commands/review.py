@@ -49,10 +49,10 @@ class Review(Command):
 
     def run(self, console: Console) -> None:
         """Loads the run and its images, and serves the page until it is stopped."""
-        from labelsieve.app.other_split import OtherSplit
         from labelsieve.app.rescan import Rescan
         from labelsieve.app.serving import serve
         from labelsieve.app.session import Session
+        from labelsieve.app.thumbnails import Thumbnails
         from labelsieve.commands.rescan_process import COMMAND, plan_of
         from labelsieve.commands.run_data import compared_with, images_of
         from labelsieve.review.answers import MAX_NAME_LENGTH
@@ -70,7 +70,7 @@ class Review(Command):
             self.run_folder,
             overlap=self.overlap,
             audit=not self.no_audit,
-            other_split=None if compared is None else OtherSplit(compared, like=images),
+            other_split=None if compared is None else Thumbnails(compared.read_like(images)),
             progress=progress,
         )
         rescan = Rescan(session, plan_of=plan_of, command=COMMAND, say=progress.say)

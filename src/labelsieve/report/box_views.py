@@ -82,17 +82,6 @@ class BoxView:
         box = Area(self.box.left * across, self.box.top * down, self.box.right * across, self.box.bottom * down)
         return _outlined(image, box, line=math.ceil(side / _LINE_OF_CROP), dimmed=_DIMMED)
 
-    def drawn_full(self) -> Image.Image:
-        """Returns the image in its own size with the box outlined, and a ring around a small box."""
-        image, longest = self.image.copy(), max(self.image.size)
-        image.info.clear()
-        line = max(2, math.ceil(longest / _LINE_OF_IMAGE))
-        image = _outlined(image, self.box, line=line)
-        box = self.box
-        if max(box.right - box.left, box.bottom - box.top) < _SMALL_BOX * longest:
-            _draw_ring(image, box, line=line)
-        return image
-
 
 def in_context(images: Images, row: int) -> BoxView:
     """Returns the box of one row with its surroundings.
@@ -107,8 +96,8 @@ def in_context(images: Images, row: int) -> BoxView:
     return BoxView.around(*_image_and_box(images, row))
 
 
-def in_full_image(images: Images, row: int) -> BoxView:
-    """Returns the box of one row in its full image.
+def in_full_image(images: Images, row: int) -> Image.Image:
+    """Returns the full image of one row with its box outlined.
 
     Args:
         images: Boxes in images.
@@ -117,8 +106,18 @@ def in_full_image(images: Images, row: int) -> BoxView:
     Raises:
         UnreadableImageError: The image cannot be read, or does not contain the box.
     """
-    image, box = _image_and_box(images, row)
-    return BoxView(image=image, box=box, box_in_image=box, window=Area(0, 0, *image.size), image_size=image.size)
+    return outlined(*_image_and_box(images, row))
+
+
+def outlined(image: Image.Image, box: Area) -> Image.Image:
+    """Returns an image in its own size with a box outlined, and a ring around a small box."""
+    image, longest = image.copy(), max(image.size)
+    image.info.clear()
+    line = max(2, math.ceil(longest / _LINE_OF_IMAGE))
+    image = _outlined(image, box, line=line)
+    if max(box.right - box.left, box.bottom - box.top) < _SMALL_BOX * longest:
+        _draw_ring(image, box, line=line)
+    return image
 
 
 def window_around(box: Area, *, size: tuple[int, int]) -> Area:
@@ -149,8 +148,7 @@ def _span(start: float, end: float, longer: float, size: int) -> tuple[int, int]
 
 def _image_and_box(images: Images, row: int) -> tuple[Image.Image, Area]:
     """Returns the full image of one row and the box in it."""
-    if images.boxes is None:
-        raise ValueError("expected rows that are boxes")
+    assert images.boxes is not None, "only rows that are boxes are drawn"
     image = images.full_image(row)
     try:
         return image, Area(*images.boxes.in_pixels(row, size=image.size))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image, features
+from PIL import Image
 
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
@@ -132,27 +132,12 @@ def _fitting(draw: Callable[[int], Image.Image], *, side: int, limit: int) -> tu
 
 
 def _encode(image: Image.Image, *, quality: int | None) -> str:
-    kind, data = encode(image, quality=quality)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return f"data:image/webp;base64,{base64.b64encode(encode(image, quality=quality)).decode('ascii')}"
 
 
-def encode(image: Image.Image, *, quality: int | None) -> tuple[str, bytes]:
-    """Encodes to WebP, or to JPEG and PNG if Pillow was built without WebP; losslessly if quality is None.
-
-    Returns:
-        `webp`, `jpeg` or `png`, and the bytes.
-    """
+def encode(image: Image.Image, *, quality: int | None) -> bytes:
+    """Encodes a small image to WebP, which has at most 16,383 pixels a side; losslessly if quality is None."""
     buffer = io.BytesIO()
-    if features.check("webp"):
-        kind = "webp"
-        if quality is None:
-            image.save(buffer, "WEBP", lossless=True, method=1)
-        else:
-            image.save(buffer, "WEBP", quality=quality, method=1)
-    elif quality is None:
-        kind = "png"
-        image.save(buffer, "PNG")
-    else:
-        kind = "jpeg"
-        image.save(buffer, "JPEG", quality=quality)
-    return kind, buffer.getvalue()
+    options = {"lossless": True} if quality is None else {"quality": quality}
+    image.save(buffer, "WEBP", method=1, **options)
+    return buffer.getvalue()

@@ -22,9 +22,11 @@ from PIL import Image
 
 from labelsieve.app import serving
 from labelsieve.app.similar_images import SimilarityIndex, project_features
+from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.commands.review import note_other_server
 from labelsieve.core.errors import RunError
 from labelsieve.data.annotators import Annotations
+from labelsieve.data.loading import load_images
 from labelsieve.review import LOG, AnswerLog, load
 from small_log import answer, heard
 from small_reviews import SmallRun, copied, small_run
@@ -379,6 +381,22 @@ def test_the_original_is_the_file_itself(client: Client, made: SmallRun) -> None
     status, data, headers = client.open("/images/2")
     assert status == 200 and data == made.images.encoded(2) and headers["content-type"] == "image/png"
     assert client.open("/images/11")[0] == client.open("/images/99")[0] == 404
+
+
+def test_a_photo_of_a_phone_is_shown_as_the_file_itself(tmp_path: Path) -> None:
+    """It is a JPEG with more images behind the first, which Pillow calls MPO."""
+    first, second = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
+    photo = tmp_path / "cat" / "a.jpg"
+    photo.parent.mkdir()
+    first.save(photo, "MPO", save_all=True, append_images=[second])
+    assert Thumbnails(load_images(str(tmp_path), one_class=True)).original(0) == ("image/jpeg", photo.read_bytes())
+
+
+def test_what_browsers_do_not_show_is_a_png_however_wide(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (17_000, 8), "red").save(tmp_path / "cat" / "a.tif")
+    kind, data = Thumbnails(load_images(str(tmp_path), one_class=True)).original(0)
+    assert kind == "image/png" and Image.open(io.BytesIO(data)).size == (17_000, 8)
 
 
 # features

@@ -20,7 +20,7 @@ import labelsieve as ls
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.data.images import UnreadableImageError
 from labelsieve.detect.scores import Scores
-from labelsieve.report.box_views import Area, BoxView, in_context, in_full_image, window_around
+from labelsieve.report.box_views import Area, BoxView, in_context, in_full_image, outlined, window_around
 from labelsieve.report.html import write_report
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import decide
@@ -139,10 +139,7 @@ def test_a_box_is_shown_bright_in_the_middle_of_its_dimmed_surroundings(made: Sm
 def test_the_line_is_seen_on_any_ground_and_at_the_edges(ground: str, box: tuple[float, ...]) -> None:
     image = Image.new("RGB", (100, 100), ground)
     view = BoxView.around(image, Area(*box))
-    full_image = BoxView(
-        image=image, box=Area(*box), box_in_image=Area(*box), window=Area(0, 0, 100, 100), image_size=(100, 100)
-    )
-    for shown in (view.drawn(200), full_image.drawn_full()):
+    for shown in (view.drawn(200), outlined(image, Area(*box))):
         levels = np.asarray(shown.convert("L"), dtype=int)
         for side in (levels, levels.T):  # a light line beside a dark one, across and down
             assert ((side[:, 1:] == 255) & (side[:, :-1] == 16)).any()
@@ -155,13 +152,12 @@ def test_a_tiny_box_is_enlarged_and_found_in_its_image() -> None:
     box = Area(1400, 300, 1406, 306)
     shown = BoxView.around(image, box).drawn(256)
     assert share_of(shown, RED) * 256 * 256 > 30 * 30
-    full_image = BoxView(image=image, box=box, box_in_image=box, window=Area(0, 0, 2000, 1500), image_size=(2000, 1500))
-    found = np.argwhere((np.asarray(full_image.drawn_full()) == 255).all(axis=-1))
+    found = np.argwhere((np.asarray(outlined(image, box)) == 255).all(axis=-1))
     assert np.abs(found.mean(axis=0) - (303, 1403)).max() < 2 and np.ptp(found, axis=0).min() > 100
 
 
 def test_the_whole_image_has_the_box_outlined_and_keeps_its_pixels(made: SmallRun) -> None:
-    shown = np.asarray(in_full_image(made.images, 0).drawn_full())
+    shown = np.asarray(in_full_image(made.images, 0))
     changed = np.argwhere((shown != np.asarray(scene())).any(axis=-1))
     assert changed.min(axis=0).tolist() == [116, 196] and changed.max(axis=0).tolist() == [153, 243]
     assert (shown[120:150, 200:240] == RED).all()
@@ -171,7 +167,7 @@ def test_boxes_are_those_of_the_image_as_it_is_seen(made: SmallRun) -> None:
     shown = in_context(made.images, 3).drawn(240)
     assert is_near(shown.getpixel((shown.width // 3, shown.height // 2)), RED)
     assert share_of(shown, RED) > 0.2
-    full_image = in_full_image(made.images, 3).drawn_full()
+    full_image = in_full_image(made.images, 3)
     assert full_image.size == (200, 300) and is_near(full_image.getpixel((50, 250)), RED)
 
 

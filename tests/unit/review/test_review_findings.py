@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from labelsieve import app
-from labelsieve.app.other_split import OtherSplit
+from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.commands.run_data import compared_with
 from labelsieve.core.errors import RunError
 from labelsieve.curation.findings import FINDINGS, finding_table, schema
@@ -249,7 +249,8 @@ def test_the_other_image_of_a_leak_is_shown(made: SmallRun, photo_folder: Callab
     progress, said = heard()
     found = compared_with(verdicts, progress=progress)
     assert found is not None and compared_with(small_run(tmp_path / "none").verdicts, progress=progress) is None
-    session = session_of(dataclasses.replace(made, verdicts=verdicts), other_split=OtherSplit(found, like=made.images))
+    other_split = Thumbnails(found.read_like(made.images))
+    session = session_of(dataclasses.replace(made, verdicts=verdicts), other_split=other_split)
     with served(session) as address:
         client = Client(address)
         shown = client.cards(queue="leaks", filters={"which": "all"})[0]["finding"]
@@ -259,7 +260,7 @@ def test_the_other_image_of_a_leak_is_shown(made: SmallRun, photo_folder: Callab
     # of other images, or none, a card has the id alone
     (tmp_path / "photos/cat/0.png").unlink()
     assert compared_with(verdicts, progress=progress) is None and "leaks are shown without" in said.getvalue()
-    mine = session_of(made, other_split=OtherSplit(found, like=made.images))
+    mine = session_of(made, other_split=other_split)
     assert mine.other_split is None
     for wrong in ({}, {"source": 3}, {"source": "photos", "unheard_of": 1}):
         part["origin"] = wrong
