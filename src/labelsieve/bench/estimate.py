@@ -228,12 +228,13 @@ class _Trial:
         if not trained:
             c = max(0.0, double - base) / count
             return TimeModel(max(0.0, base - c * count), 0.0, c)
-        steps = math.ceil(count / _TRIAL_IMAGES)
+        size = _batch_size(method)
+        steps = math.ceil(count / size)
         # the time of a few short steps would be below the noise between runs
         extra = _EXTRA_EPOCHS if base < _MIN_SECONDS else 1
         long = self._run(method, batch, 1 + extra, name="longer")
         b = max(0.0, long - base) / (extra * steps)
-        c = max(0.0, double - base - b * (math.ceil(2 * count / _TRIAL_IMAGES) - steps)) / count
+        c = max(0.0, double - base - b * (math.ceil(2 * count / size) - steps)) / count
         return TimeModel(max(0.0, base - b * steps - c * count), b, c)
 
     def _run(
@@ -265,8 +266,16 @@ def _with_epochs(method: Method, epochs: int) -> Method:
     detector = method.make_detector(noise_rate=0.5)
     if not isinstance(detector, Training) or not detector.epochs:
         return method
-    batch = _TRIAL_IMAGES if detector.batch_size == "auto" else detector.batch_size
-    return replace(method, settings={**method.settings, "epochs": epochs, "min_steps": 0, "batch_size": batch})
+    trial_settings = {"epochs": epochs, "min_steps": 0, "batch_size": _batch_size(method)}
+    return replace(method, settings={**method.settings, **trial_settings})
+
+
+def _batch_size(method: Method) -> int:
+    """Returns how many images a step of a trial has, of a method that trains."""
+    if method.detector is None:
+        return adaptation(method).batch_size
+    size = method.make_detector(noise_rate=0.5).batch_size
+    return _TRIAL_IMAGES if size == "auto" else int(size)
 
 
 def _evenly_spaced(images: RowsT, count: int) -> RowsT:

@@ -1,30 +1,7 @@
 """Experiments: all combinations of data sets, noises, models, methods and seeds, each of which is a cell.
 
-An experiment is a TOML file::
-
-    title = "Phase 1 alone"
-    task = "detect"
-    seeds = [0, 1, 2]
-    tables = [["clean_precision", "clean_recall"], ["issue_f1"]]
-
-    [model]
-    mini-clip = "bundled"
-
-    [data.drawings]
-    source = "drawings"
-    limit = 2000
-
-    [noise.sym-20]
-    kind = "symmetric"
-    rate = 0.2
-
-    [method.deft]
-    detector = "deft"
-    settings = { epochs = 10 }
-
-Common entries of several tables of one kind may be in `[defaults.data]`, `[defaults.noise]` or `[defaults.method]`.
-With `extends = "paper/table8"` a file inherits missing keys from a shipped experiment. Everything is checked when the
-file is read, before anything is measured.
+An experiment is a TOML file; docs/bench.md explains its tables. Everything is checked when the file is read, before
+anything is measured.
 """
 
 from __future__ import annotations
@@ -41,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from labelsieve.bench import toml_files
 from labelsieve.bench.config import BUNDLED, FEATURES, Against, Data, Method, Noise
 from labelsieve.bench.published import PaperNumbers, read_published_methods, read_values
-from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES, TEST_SEED
 from labelsieve.bench.tasks import TASKS
 from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_up, shown
 from labelsieve.core.files import expand_home
@@ -277,6 +254,7 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         for name in noise.data or []:
             look_up(parts["data"], name, what=f"[noise.{each}]: a name in data")
     _check_tags(experiment)
+    _check_test_seed(experiment)
     optional: dict[str, Any] = {}
     if "published" in table:
         optional["published"] = _published(table["published"], experiment)
@@ -304,6 +282,18 @@ def _check_tags(experiment: Experiment) -> None:
                 raise SettingsError(
                     f"[data.{name}]: {source} does not go with task {task}; use {', '.join(alternatives)}"
                 )
+
+
+def _check_test_seed(experiment: Experiment) -> None:
+    """Checks that no training images have the seed of synthetic test images, and thus are the same."""
+    if TEST_SEED not in experiment.seeds:
+        return
+    for name, data in experiment.data.items():
+        if data.test in SYNTHETIC_SOURCES:
+            raise SettingsError(
+                f"expected seeds other than {TEST_SEED}, that of the test images of [data.{name}], got "
+                f"{listed(experiment.seeds)}; choose another"
+            )
 
 
 def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, ...]:

@@ -1,15 +1,6 @@
 """Published numbers of a paper, in the file of the experiment that reproduces them.
 
-They are given as in the paper, in percent::
-
-    [published]
-    source = "Wei et al., NeurIPS 2024, Table 1"
-    metrics = ["clean_precision", "clean_recall"]
-
-    [published.values.cifar-100]
-    deft = { sym-20 = [99.51, 97.77] }
-
-Methods of the paper that the experiment does not measure are listed in `only_published`.
+They are given as in the paper, in percent; docs/bench.md has an example.
 """
 
 from __future__ import annotations

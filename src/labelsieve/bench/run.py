@@ -19,7 +19,7 @@ from labelsieve.bench.config import BUNDLED, FEATURES, Data, Noise
 from labelsieve.bench.experiment import Cell, Experiment, error_context
 from labelsieve.bench.features import check_texts, features_of_file, features_of_images, load_rows
 from labelsieve.bench.store import RUNS, Store
-from labelsieve.bench.synthetic import SYNTHETIC_SOURCES
+from labelsieve.bench.synthetic import SYNTHETIC_SOURCES, TEST_SEED
 from labelsieve.bench.tables import write_plots, write_tables
 from labelsieve.bench.tasks import NO_TEST, TASKS
 from labelsieve.core.engine import make_engine
@@ -43,8 +43,6 @@ from labelsieve.vlm.features import image_features
 from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.names import without_folders
 
-# Seed of synthetic test images, which no training images have.
-TEST_SEED = 1_000_000
 # Minimum interval between writing the tables, as a multiple of the time that it takes.
 _MIN_INTERVAL = 20
 AnyImages = LabelledImages | TaggedImages

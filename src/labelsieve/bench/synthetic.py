@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from labelsieve.data.tags.records import TaggedImages
 
 SCENE_TAGS = "scene-tags"
+TEST_SEED = 1_000_000
+"""Seed of synthetic test images."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1110,6 +1110,11 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
         ("[model]", RIVAL.replace('["bystander"]', '["bystandr"]'), 'got bystander (did you mean "bystandr"?)'),
         ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
         ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got 0, 0"),
+        (
+            "seeds = [0, 1]",
+            'seeds = [0, 1000000]\ndefaults = { data = { test = "drawings" } }',
+            "expected seeds other than 1000000, that of the test images of [data.drawings], got 0, 1000000",
+        ),
         ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of integers, got []"),
         ('title = "Tiny"', "", "expected title, found none"),
         ('title = "Tiny"', "title = 5", "expected title to be a text, got 5"),
@@ -1313,21 +1318,22 @@ def trial_of(text: str, tmp_path: Path) -> tuple[estimating._Trial, Experiment]:
     return estimating._Trial(experiment, next(experiment.cells()), tmp_path / "trial"), experiment
 
 
-@pytest.mark.parametrize("alone", [2.0, 0.1])
+@pytest.mark.parametrize(("alone", "size"), [(2.0, 64), (0.1, 64), (2.0, 16)])
 def test_time_is_carried_on_along_steps_and_images(
-    alone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: float, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seconds(_self: Any, _method: Any, images: Any, epochs: int, *, name: str) -> float:
-        return 100.0 if name == "warm" else alone + 0.5 * epochs * -(-len(images) // 64) + 0.01 * len(images)
+        return 100.0 if name == "warm" else alone + 0.5 * epochs * -(-len(images) // size) + 0.01 * len(images)
 
     monkeypatch.setattr(estimating._Trial, "_run", seconds)
     monkeypatch.setattr(estimating._Trial, "subset", lambda _self, count: range(count))
-    trial, experiment = trial_of(TINY.replace("limit = 48", "limit = 900"), tmp_path)
+    text = TINY.replace("epochs = 0", f"epochs = 10, batch_size = {size}").replace("limit = 48", "limit = 900")
+    trial, experiment = trial_of(text, tmp_path)
     parts = trial._fit_time_model(experiment.method["untrained"], trained=True)
     assert tuple(parts) == pytest.approx((alone, 0.5, 0.01))
     assert parts.predict(steps=150, images=900) == pytest.approx(alone + 75 + 9)
     at_once = trial._fit_time_model(experiment.method["label-match"], trained=False)
-    assert at_once.b == 0 and at_once.predict(steps=0, images=64) == pytest.approx(alone + 0.5 + 0.64)
+    assert at_once.b == 0 and at_once.predict(steps=0, images=64) == pytest.approx(alone + 32 / size + 0.64)
 
 
 @pytest.mark.parametrize(
