@@ -5,7 +5,7 @@ The rule that comes with the scores decides which labels are issues, see `flaggi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -224,19 +224,14 @@ class Verdicts:
         remove(folder / RECORD)
         write_parquet(folder / VERDICTS, self.table, row_group_size=_ROW_GROUP_SIZE)
         write_csv(folder / TABLE_CSV, self.table)
-        if self.image_findings is None:
-            remove(folder / IMAGE_FINDINGS)
-        else:
-            write_parquet(folder / IMAGE_FINDINGS, self.image_findings)
-        if self.metrics is None:
-            remove(folder / METRICS_JSON)
-        else:
-            write_json(folder / METRICS_JSON, self.metrics)
-        for name, table in ((ANNOTATORS, self.annotators), (CONSENSUS, self.consensus)):
-            if table is not None:
-                write_csv(folder / name, table)
-            else:
-                remove(folder / name)
+        optional: dict[str, tuple[Callable[..., None], Any]] = {
+            IMAGE_FINDINGS: (write_parquet, self.image_findings),
+            METRICS_JSON: (write_json, self.metrics),
+            ANNOTATORS: (write_csv, self.annotators),
+            CONSENSUS: (write_csv, self.consensus),
+        }
+        for name, (write, value) in optional.items():
+            remove(folder / name) if value is None else write(folder / name, value)
         written = fingerprint((folder / VERDICTS).read_bytes())
         write_json(folder / RECORD, {**self.record, "class_names": self.class_names, "verdicts_fingerprint": written})
         return folder
@@ -249,11 +244,7 @@ class Verdicts:
             RunError: There is no finished run in the folder, or its files do not belong together.
         """
         folder = Path(folder)
-        check_reachable(folder / RECORD, RunError)
-        if not (folder / RECORD).is_file():
-            unfinished = (folder / CHECKPOINT_FOLDER).is_dir()
-            advice = "finish it with --resume" if unfinished else "make one with: labelsieve scan SOURCE --out RUN"
-            raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
+        check_finished(folder, verb="scan")
         record = dict(read_json(folder / RECORD))
         if is_tag_record(record):
             raise RunError(
@@ -270,6 +261,15 @@ class Verdicts:
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts
+
+
+def check_finished(folder: Path, *, verb: str) -> None:
+    """Raises a `RunError` if a folder has no finished run; the message names the verb that makes one."""
+    check_reachable(folder / RECORD, RunError)
+    if not (folder / RECORD).is_file():
+        unfinished = (folder / CHECKPOINT_FOLDER).is_dir()
+        advice = "finish it with --resume" if unfinished else f"make one with: labelsieve {verb} SOURCE --out RUN"
+        raise RunError(f"expected a finished run with a {RECORD} in {folder}, found none; {advice}")
 
 
 def _remove_tags(folder: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, RunError, first_line, shown
-from labelsieve.core.files import check_reachable, read_json, remove, target_of, write_json, write_parquet
+from labelsieve.core.files import read_json, remove, target_of, write_json, write_parquet
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.spreadsheets import write_csv
@@ -28,7 +28,7 @@ from labelsieve.detect.tags.scores import TagScores
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_tag_record
 from labelsieve.tag_metrics import evaluate_pairs
-from labelsieve.verdicts import METRICS_JSON, RECORD, REPORT, RUN_FILES, TABLE_CSV, TAG_IMAGES, VERDICTS
+from labelsieve.verdicts import METRICS_JSON, RECORD, REPORT, RUN_FILES, TABLE_CSV, TAG_IMAGES, VERDICTS, check_finished
 
 TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, TAG_IMAGES, METRICS_JSON, RECORD)
 WRONG, MISSING = "wrong", "missing"
@@ -236,12 +236,7 @@ class TagVerdicts:
             RunError: There is none in the folder, or its files do not belong together.
         """
         folder = Path(folder)
-        check_reachable(folder / RECORD, RunError)
-        if not (folder / RECORD).is_file():
-            raise RunError(
-                f"expected a finished run with a {RECORD} in {folder}, found none; make one with: labelsieve scan-tags "
-                "SOURCE --out RUN"
-            )
+        check_finished(folder, verb="scan-tags")
         record = dict(read_json(folder / RECORD))
         if not is_tag_record(record):
             raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")

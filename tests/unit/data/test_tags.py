@@ -246,13 +246,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "two-marks": (
         "path,tags\n0,cat;dog\n1,cat|dog\n2,\n3,cat",
         {},
-        "one mark between the tags .* say with --separator",
+        "one mark between the tags .* say with separator",
     ),
     "none": ("path,tags\n0,\n1,\n2,\n3,", {}, "expected images with tags .* found none at all"),
     "all": ("path,tags\n0,a;b\n1,a;b\n2,a;b\n3,a;b", {}, "each of the 4 images has all of the tags a, b"),
     "unknown": ("path,tags\n0,cat;dgo\n1,dog\n2,\n3,cat", {"class_names": ["cat", "dog"]}, 'first "dgo", id "0.png"'),
     "split": ("path,is_valid,cat,dog\n0,1,1,1\n1,0,0,1\n2,0,0,0\n3,1,1,0", {}, '"is_valid" may be a split'),
-    "no-column": ("path,n\n0,7\n1,8\n2,9\n3,7", {}, "expected a column of tags .* name it with --tag-column"),
+    "no-column": ("path,n\n0,7\n1,8\n2,9\n3,7", {}, "expected a column of tags .* name it with tag_column"),
     "not-there": ("path,tags\n0,a;b\n1,a\n2,\n3,", {"tag_column": "tag"}, 'expected a column "tag" .* "tags"'),
     "not-bits": (
         "path,a,b\n0,1,0\n1,2,0\n2,0,0\n3,0,1",
@@ -422,6 +422,9 @@ def test_files_that_do_not_belong_together_are_refused(
         TagVerdicts.load(folder)
     (folder / "run.json").unlink()
     with pytest.raises(RunError, match="make one with: labelsieve scan-tags"):
+        TagVerdicts.load(folder)
+    (folder / "checkpoint").mkdir()
+    with pytest.raises(RunError, match="found none; finish it with --resume"):
         TagVerdicts.load(folder)
 
 
