@@ -16,7 +16,7 @@ from labelsieve.finetune.losses import binary_cross_entropy
 
 # L2 regularisation of the coefficients on standardised features, chosen out of fold. Each fit is warm-started from the
 # one before; the strongest regularisation converges fastest.
-STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)
 FOLDS = 5
 
 
@@ -59,20 +59,20 @@ def fit_tag_head(
     mean, scale = (each.float() for each in moments(features, rows))
     inputs = ((torch.from_numpy(features[rows]) - mean) / scale).to(device)
     outputs = torch.from_numpy(targets[rows]).to(device)
-    bars, total = progress or Progress(), len(STRENGTHS) * folds + 1
+    bars, total = progress or Progress(), len(PENALTIES) * folds + 1
     with bars.task("fitting a head", total=total, unit="fits", brief=True) as advance, reuse_allocations():
-        logits_by_strength = torch.empty(len(STRENGTHS), *outputs.shape, device=device)
+        logits_by_penalty = torch.empty(len(PENALTIES), *outputs.shape, device=device)
         for fold in range(folds):
             in_fold, solution = fold_ids == fold, None
-            for logits, strength in zip(logits_by_strength, STRENGTHS, strict=True):
-                solution = fit_one_against_rest(inputs[~in_fold], outputs[~in_fold], strength=strength, start=solution)
+            for logits, penalty in zip(logits_by_penalty, PENALTIES, strict=True):
+                solution = fit_one_against_rest(inputs[~in_fold], outputs[~in_fold], penalty=penalty, start=solution)
                 logits[in_fold] = inputs[in_fold] @ solution[0] + solution[1]
                 advance(1)
         best = min(
-            range(len(STRENGTHS)),
-            key=lambda each: float(binary_cross_entropy(logits_by_strength[each], outputs).mean()),
+            range(len(PENALTIES)),
+            key=lambda each: float(binary_cross_entropy(logits_by_penalty[each], outputs).mean()),
         )
-        slopes, biases = (each.cpu() for each in fit_one_against_rest(inputs, outputs, strength=STRENGTHS[best]))
+        slopes, biases = (each.cpu() for each in fit_one_against_rest(inputs, outputs, penalty=PENALTIES[best]))
         advance(1)
     weights = (slopes / scale[:, None]).T.contiguous()
-    return weights, biases - weights @ mean, logits_by_strength[best].cpu()
+    return weights, biases - weights @ mean, logits_by_penalty[best].cpu()

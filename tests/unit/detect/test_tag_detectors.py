@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.core.progress import Progress
 from labelsieve.data.tags.noise import inject_tags
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.registry import DETECTORS
@@ -224,7 +227,7 @@ def test_one_against_rest_is_that_of_scikit_learn() -> None:
 
     points, truth = world(200, scale=0.5)
     targets = torch.from_numpy(truth).float()
-    weights, bias = fit_one_against_rest(torch.from_numpy(points), targets, strength=1 / (0.7 * 200))
+    weights, bias = fit_one_against_rest(torch.from_numpy(points), targets, penalty=1 / (0.7 * 200))
     for column in range(CLASSES):
         fitted = LogisticRegression(C=0.7, tol=1e-6, max_iter=1000).fit(points, truth[:, column])
         np.testing.assert_allclose(weights[:, column].numpy(), fitted.coef_[0], atol=0.02)
@@ -244,6 +247,28 @@ def test_confident_learning_is_that_of_cleanlab() -> None:
     assert (found.issue == find_multilabel_issues_per_class(labels, probability, n_jobs=1)).all()
     np.testing.assert_allclose(found.quality, get_label_quality_scores_per_class(labels, probability), atol=1e-6)
     assert found.thresholds is None, "none says what cleanlab flags"
+
+
+@pytest.mark.parametrize("images", [1, 2, 12])
+def test_the_bar_of_a_probe_ends(images: int) -> None:
+    class Counting(Progress):
+        left = 0
+
+        @contextmanager
+        def task(self, label: str, *, total: int, unit: str, brief: bool = False) -> Iterator[Callable[[int], None]]:
+            self.left += total
+
+            def advance(count: int) -> None:
+                self.left -= count
+
+            yield advance
+
+    points, _ = world(images)
+    pairs, progress = pairs_of(points, np.arange(images * CLASSES).reshape(images, CLASSES) % 2 == 0), Counting()
+    inputs = dataclasses.replace(pairs.images, engine=dataclasses.replace(pairs.images.engine, progress=progress))
+    probability = out_of_fold_pair_probabilities(dataclasses.replace(pairs, images=inputs), folds=5, strength=1.0)
+    assert probability.shape == (images, CLASSES) and probability.dtype == np.float32
+    assert progress.left == 0
 
 
 def test_neighbours_vote_by_their_share() -> None:

@@ -32,7 +32,7 @@ from labelsieve.finetune import loop as training
 from labelsieve.finetune.losses import binary_cross_entropy
 from labelsieve.finetune.result import Adapted, model_card
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.finetune.tag_head import STRENGTHS, fit_tag_head
+from labelsieve.finetune.tag_head import PENALTIES, fit_tag_head
 from labelsieve.finetune.tag_selection import choose_tags
 from labelsieve.finetune.target_kinds import MultiLabel
 from labelsieve.finetune.terminal import summarize
@@ -146,8 +146,8 @@ def test_the_first_head_is_the_logistic_regression_of_scikit_learn() -> None:
     standard = (features - features[rows].mean(axis=0)) / features[rows].std(axis=0)
     found = features @ fitted.numpy().T + biases.numpy()
     distances = []
-    for strength in STRENGTHS:
-        known = LogisticRegression(C=1 / (strength * len(rows)), tol=1e-8)
+    for penalty in PENALTIES:
+        known = LogisticRegression(C=1 / (penalty * len(rows)), tol=1e-8)
         expected = [known.fit(standard[rows], own).decision_function(standard) for own in targets[rows].T]
         distances.append(np.abs(found - np.stack(expected, axis=1)).max())
     assert min(distances) < 0.02

@@ -32,22 +32,21 @@ def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: fl
     """
     images = pairs.images
     features, given = images.features.pooled[images.rows], pairs.given
-    folds = max(1, min(folds, len(given)))
+    folds = min(folds, len(given))
     fold_ids = random_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
+    if len(given) == 1:  # nothing is left to fit
+        return pairs.frequency.float().numpy()[None]
     probability = np.empty(given.shape, dtype=np.float32)
     with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, reuse_allocations():
         for fold in range(folds):
             held_out = fold_ids == fold
-            if held_out.all():  # a single image: nothing is left to fit
-                probability[:] = pairs.frequency
-                continue
             mean, deviation = features[~held_out].mean(axis=0), features[~held_out].std(axis=0)
             deviation[deviation == 0] = 1
             fitted = (
                 torch.from_numpy((features[~held_out] - mean) / deviation),
                 torch.from_numpy(given[~held_out]).float(),
             )
-            slopes, biases = fit_one_against_rest(*fitted, strength=1 / (strength * max(1, len(fitted[0]))))
+            slopes, biases = fit_one_against_rest(*fitted, penalty=1 / (strength * len(fitted[0])))
             probability[held_out] = torch.sigmoid(
                 torch.from_numpy((features[held_out] - mean) / deviation) @ slopes + biases
             ).numpy()
@@ -56,14 +55,14 @@ def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: fl
 
 
 def fit_one_against_rest(
-    features: Tensor, targets: Tensor, *, strength: float, start: tuple[Tensor, Tensor] | None = None
+    features: Tensor, targets: Tensor, *, penalty: float, start: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Fits logistic regressions with L2 regularisation, as scikit-learn does.
 
     Args:
         features: Shape (n, D), standardised.
         targets: Shape (n, K), on the same device: 1, 0, or NaN for a pair that is left out.
-        strength: L2 regularisation of the slopes beside the mean loss of an image, 1 / (C n) of scikit-learn. Biases
+        penalty: L2 regularisation of the slopes beside the mean loss of an image, 1 / (C n) of scikit-learn. Biases
             are drawn weakly to the log-odds of the targets.
         start: Slopes and biases to begin with.
 
@@ -83,7 +82,7 @@ def fit_one_against_rest(
     def loss() -> Tensor:
         optimizer.zero_grad()
         fit = binary_cross_entropy_with_logits(features @ slopes + biases, right, weight=counted, reduction="sum")
-        drawn = 0.5 * strength * slopes.square().sum() + 0.5 * _OF_BIASES * (biases - level).square().sum()
+        drawn = 0.5 * penalty * slopes.square().sum() + 0.5 * _OF_BIASES * (biases - level).square().sum()
         value = fit / max(1, len(targets)) + drawn
         value.backward()
         return value
