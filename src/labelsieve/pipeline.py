@@ -295,7 +295,7 @@ def _balanced_agreement(scores: Scores) -> float | None:
 
 
 def _estimate_record(scores: Scores) -> dict[str, dict[str, float] | None] | None:
-    """Returns the estimated noise rate, precision and recall of the flags, each with its interval."""
+    """Returns the estimated wrong labels, share of right flags and missed labels, each with its interval."""
     if scores.estimate is None:
         return None
     return {name: each and each._asdict() for name, each in scores.estimate._asdict().items()}

@@ -116,7 +116,7 @@ class DetectorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateRecord:
-    """Estimates from the detector's own probabilities: number of wrong labels, of right flags and of missed labels."""
+    """Estimates from the detector's own probabilities: wrong labels, share of right flags and missed labels."""
 
     wrong_labels: Interval | None = None
     right_flags: Interval | None = None

@@ -66,8 +66,8 @@ class Scores:
         rule: Which labels are issues: those of low quality, those that are not predicted, or those that it names.
         errors: Row number to reason, for the images that could not be read.
         flat: Row numbers of the images that show nothing: all of their pixels are alike.
-        zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None if the
-            detector did not ask the model.
+        zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None
+            without class texts.
         zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
         estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
         crowd: What was found out about several annotators; None where there is one label an image.
