@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,17 @@ def test_what_reviewers_left_out_is_in_no_folder(reviewed: Path, run: Run) -> No
     card = reviewed.with_name("README.md")
     assert run("export", reviewed, "--format", "dataset-card", "--out", card)[0] == 0
     assert "| left out: a copy, a leak or a defect | 1 |" in card.read_text()
+
+
+def test_a_copy_that_is_left_out_counts_once(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    source, done = photo_folder({"cat": 2, "dog": 2}), tmp_path / "run"
+    shutil.copy(source / "cat" / "1.png", source / "dog" / "9.png")
+    images = run_of(done, source)
+    answer(done, images, {"cat/1.png": "dog"})
+    answer(done, images, {"dog/9.png": "<keep-one>"})
+    card = export(Verdicts.load(done), images, format="dataset-card", out=tmp_path / "card.md", marks=done).read_text()
+    counts = [line.split("|")[2].strip() for line in card.splitlines() if line.endswith("% |")]
+    assert counts == ["0", "0", "1", "1"], "corrected, wrong, left out, right"
 
 
 @pytest.mark.parametrize("tool", ["label-studio", "fiftyone", "cvat", "coco"])

@@ -27,8 +27,6 @@ from labelsieve.verdicts import Verdicts
 Card = dict[str, Any]
 """The data of one image in an export, see :func:`_cards`."""
 
-_VERSION = "labelsieve"
-
 
 @contextmanager
 def _exported_images(
@@ -107,7 +105,7 @@ def write_label_studio(request: ExportRequest) -> None:
             data = {name: card[name] for name in ("id", "given_label", "p_clean", "flagged")}
             image = f"/data/local-files/?d={quote(request.out.name + '/' + card['path'])}"
             suggestion = {
-                "model_version": _VERSION,
+                "model_version": "labelsieve",
                 "score": card["confidence"],
                 "result": _choice(card["suggested_label"]),
             }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import yaml
 
 from labelsieve.core.files import write_text
 from labelsieve.core.quantities import counted, percent, plain
@@ -35,32 +36,19 @@ def write_card(request: ExportRequest) -> None:
         RunError: The file cannot be written.
     """
     verdicts, reviews = request.verdicts, request.reviews or {}
-    write_text(request.out, "\n".join([*_head(verdicts), "", *_body(verdicts, reviews)]) + "\n")
+    head = yaml.safe_dump(_metadata(verdicts), sort_keys=False, allow_unicode=True)
+    write_text(request.out, "\n".join(["---", f"{head}---", "", *_body(verdicts, reviews)]) + "\n")
 
 
-def _head(verdicts: Verdicts) -> list[str]:
-    # a YAML reader takes the escapes of JSON for two halves of one character each
-    written = [json.dumps(name, ensure_ascii=False) for name in verdicts.class_names]
-    names = [f"          {json.dumps(str(index))}: {name}" for index, name in enumerate(written)]
-    return [
-        "---",
-        "task_categories:",
-        "- image-classification",
-        "size_categories:",
-        f"- {size_category(len(verdicts))}",
-        "tags:",
-        "- labelsieve",
-        "dataset_info:",
-        "  features:",
-        "  - name: image",
-        "    dtype: image",
-        "  - name: label",
-        "    dtype:",
-        "      class_label:",
-        "        names:",
-        *names,
-        "---",
-    ]
+def _metadata(verdicts: Verdicts) -> dict[str, Any]:
+    names = {str(index): name for index, name in enumerate(verdicts.class_names)}
+    features = [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": {"class_label": {"names": names}}}]
+    return {
+        "task_categories": ["image-classification"],
+        "size_categories": [size_category(len(verdicts))],
+        "tags": ["labelsieve"],
+        "dataset_info": {"features": features},
+    }
 
 
 def size_category(images: int) -> str:
@@ -75,9 +63,10 @@ def size_category(images: int) -> str:
 
 def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
     labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
-    changed = np.flatnonzero(labels != verdicts.given)
-    left_out = np.flatnonzero((marks == "wrong") & (labels == verdicts.given))
-    dropped = int(dropped_by_reviewers(verdicts, reviews).sum())
+    dropped = dropped_by_reviewers(verdicts, reviews)
+    is_changed = labels != verdicts.given
+    changed = np.flatnonzero(is_changed & ~dropped)
+    unknown = (marks == "wrong") & ~is_changed & ~dropped
     names = (verdicts.run.detector.name, without_folders(verdicts.run.model.name or ""))
     by = " with ".join(escape_markdown(name) for name in names if name)
     images = counted(len(verdicts), "image", "images")
@@ -93,9 +82,9 @@ def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
         "| | images | share |",
         "|---|---:|---:|",
         _share_row("label corrected", len(changed), len(verdicts)),
-        _share_row("left out: wrong, and the right class is not known", len(left_out), len(verdicts)),
-        _share_row("left out: a copy, a leak or a defect", dropped, len(verdicts)),
-        _share_row("reviewed and right", int((marks == "right").sum()), len(verdicts)),
+        _share_row("left out: wrong, and the right class is not known", int(unknown.sum()), len(verdicts)),
+        _share_row("left out: a copy, a leak or a defect", int(dropped.sum()), len(verdicts)),
+        _share_row("reviewed and right", int(((marks == "right") & ~dropped).sum()), len(verdicts)),
     ]
     pairs = Counter(zip(verdicts.given[changed].tolist(), labels[changed].tolist(), strict=True))
     if not pairs:
