@@ -158,7 +158,7 @@ def earlier_review_of(reviews: Reviews, images: Labelled, *, run_folder: Path) -
             marks[0 if label == labels[row] else 1, row] = True
             labels[row] = labels[row] if label is None else label
             if is_single[row]:  # a copy may have had another label than the one that was looked at
-                before[row] = _label_seen(resolved, index, labels[row])
+                before[row] = _label_seen(resolved, index, images.labels[row])
     return EarlierReview(
         run_folder=run_folder,
         is_right=marks[0],

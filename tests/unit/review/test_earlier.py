@@ -94,6 +94,17 @@ def test_a_class_that_is_gone_is_asked_again(photos: Path, tmp_path: Path) -> No
     assert found.notes[1] == "1 answer names classes that are not there, so these images are asked again: owl"
 
 
+def test_where_the_label_that_was_seen_is_gone_the_given_one_counts_as_seen(photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    answer(run, run_of(run, photos), {"owl/0.png": "dog"})
+    (photos / "owl" / "0.png").rename(photos / "cat" / "9.png")
+    shutil.rmtree(photos / "owl")
+    images = load_images(str(photos))
+    found, row = read_earlier_review(run, images), images.ids.index("cat/9.png")
+    names = [images.class_names[labels[row]] for labels in (found.labels, found.unreviewed_labels)]
+    assert names == ["dog", "cat"]
+
+
 def test_what_is_known_is_certain(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     images = run_of(run, photos)
