@@ -102,9 +102,9 @@ def _served(session: Session, listening: Any) -> Any:
 
     @contextmanager
     def running() -> Any:
-        config = uvicorn.Config(
-            make_app(Rescan(session), token="token", reviewer="script"), log_level="error", lifespan="off"
-        )
+        rescan = Rescan(session, plan_of=lambda *_: {}, command=(), say=print)
+        app = make_app(rescan, token="token", reviewer="script")
+        config = uvicorn.Config(app, log_level="error", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

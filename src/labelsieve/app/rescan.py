@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 from labelsieve.app.session import Session
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, shown
-from labelsieve.core.files import quoted
+from labelsieve.core.files import parse_json, quoted
 from labelsieve.core.output_folders import next_runs, unknown_files
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.earlier_review import carry_late
@@ -38,8 +38,7 @@ class Rescan:
 
     Args:
         session: The review.
-        plan_of: Returns the arguments of the scan, or raises an error with the reason if there can be none; None if a
-            scan is never possible.
+        plan_of: Returns the arguments of the scan, or raises an error with the reason if there can be none.
         command: The command line of the scan. It reads the plan as a line of JSON with `out` and `reviewed`, and
             writes lines of JSON: `say`, or `task`, `done`, `total` and `unit`.
         say: Prints a line to the user.
@@ -49,9 +48,9 @@ class Rescan:
         self,
         session: Session,
         *,
-        plan_of: PlanOf | None = None,
-        command: Sequence[str] = (),
-        say: Callable[[str], None] = lambda _line: None,
+        plan_of: PlanOf,
+        command: Sequence[str],
+        say: Callable[[str], None],
     ) -> None:
         self.session, self._plan_of, self._command, self._say = session, plan_of, list(command), say
         self.number = 0
@@ -81,15 +80,10 @@ class Rescan:
         """Returns the status, the number of images with `new` answers, and `why_not` if no scan is possible."""
         new, why_not = self.session.count_new_answers(), ""
         try:
-            self._plan()
+            self._plan_of(self.session.verdicts, self.session.images)
         except LabelsieveError as error:
             why_not = str(error)
         return {**self.status(), "new": new, "why_not": why_not}
-
-    def _plan(self) -> dict[str, Any]:
-        if self._plan_of is None:
-            raise RunError("this review was not started by labelsieve review")
-        return dict(self._plan_of(self.session.verdicts, self.session.images))
 
     def start(self) -> dict[str, Any]:
         """Starts a scan, unless one is running or finished.
@@ -102,7 +96,8 @@ class Rescan:
             if self._state in ("idle", "failed"):
                 if not self.session.count_new_answers():
                     raise DataError("no answer says of a label what the scan did not know; answer first")
-                plan, run = self._plan(), Path(os.path.abspath(self.session.run_folder))
+                plan = self._plan_of(self.session.verdicts, self.session.images)
+                run = Path(os.path.abspath(self.session.run_folder))
                 out = _new_folder(run)
                 try:
                     self._launch({**plan, "reviewed": str(run), "out": str(out)}, out)
@@ -134,17 +129,13 @@ class Rescan:
                 process.stdin.write(json.dumps(plan) + "\n")
                 process.stdin.flush()
             for line in process.stdout:
-                if (event := _parsed(line)) is not None:
+                if isinstance(event := parse_json(line), dict):  # and no output of a library
                     with self._lock:
                         self._latest = event
             code = process.wait()
             errors.seek(0)
             messages = errors.read()
-        try:
-            self._ended(code, messages)
-        except LabelsieveError as error:  # its verdicts cannot be read
-            with self._lock:
-                self._state, self._error = "failed", str(error)
+        self._ended(code, messages)
         with suppress(OSError):  # unread input
             process.stdin.close()
 
@@ -154,7 +145,10 @@ class Rescan:
             assert out is not None
             self._process = None
             if code == 0 and self._state == "running":
-                self._state, self._flagged = "done", int(Verdicts.load(out).is_issue.sum())
+                try:
+                    self._state, self._flagged = "done", int(Verdicts.load(out).is_issue.sum())
+                except LabelsieveError as error:  # its verdicts cannot be read
+                    self._out, self._state, self._error = None, "failed", str(error)
                 return
             remove_unfinished(out)
             self._out, was_cancelled = None, self._state == "stopping"
@@ -233,15 +227,6 @@ def _line(event: Mapping[str, Any]) -> str:
     if "task" in event:
         return f"{event['task']}: {event['done']:,} of {event['total']:,} {event['unit']}"
     return str(event.get("say", ""))
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """Parses a line of JSON; None for other output, such as that of a library."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
 
 
 def _reason(code: int, errors: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from labelsieve.app.review_status import pairs_of
 from labelsieve.app.session import Session, Viewer, spec_of
 from labelsieve.app.thumbnails import SIDES
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, look_up, shown
+from labelsieve.core.files import parse_json
 from labelsieve.data.images import UnreadableImageError
 from labelsieve.report.pages import environment
 from labelsieve.review.answers import MAX_NAME_LENGTH
@@ -66,8 +66,8 @@ def make_app(rescan: Rescan, *, token: str, reviewer: str) -> ASGIApp:
                 "answers": pages.answers,
                 "undo": pages.undo,
                 "alive": pages.alive,
-                "precision": pages.precision,
-                "guarantees": pages.guarantees,
+                "precision": lambda _body: pages.session.precision(),
+                "guarantees": lambda _body: {"sentences": pages.session.guarantees()},
                 "near": pages.near,
                 "release": pages.release,
                 "rescan": pages.scan_again,
@@ -236,14 +236,6 @@ class _Pages:
         }
         return look_up(actions, str(body.get("do")), what='"do"')()
 
-    def precision(self, _body: Mapping[str, Any]) -> Any:
-        """Returns the precision of the flags so far."""
-        return self.session.precision()
-
-    def guarantees(self, _body: Mapping[str, Any]) -> Any:
-        """Returns the guarantees of the audit so far."""
-        return {"sentences": self.session.guarantees()}
-
     def near(self, body: Mapping[str, Any]) -> Any:
         """Returns the nearest images of some classes."""
         row, labels = body.get("row"), body.get("labels")
@@ -311,10 +303,7 @@ async def _read(request: Request) -> bytes:
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise DataError(f"expected a JSON object, got {shown(body[:80].decode(errors='replace'))}") from None
+    value = parse_json(body)
     if not isinstance(value, dict):
-        raise DataError(f"expected a JSON object, got {shown(value)}")
+        raise DataError(f"expected a JSON object, got {shown(body[:80].decode(errors='replace'))}")
     return value

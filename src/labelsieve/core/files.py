@@ -230,6 +230,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a JSON text; None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def read_json(path: Path) -> Mapping[str, Any]:
     """Reads a JSON object.
 

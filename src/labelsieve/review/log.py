@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labelsieve.core.errors import DataError, RunError, shown
-from labelsieve.core.files import target_of
+from labelsieve.core.files import parse_json, target_of
 from labelsieve.core.locks import locked
 from labelsieve.core.progress import Progress
 from labelsieve.review.answers import Answer
@@ -173,7 +173,7 @@ class AnswerLog:
         lines = file.read(size - self._read).split(b"\n")
         torn = lines.pop()
         for index, line in enumerate(lines):
-            value = _parsed(line)
+            value = parse_json(line)
             is_last = index == len(lines) - 1
             if value is None and is_last and not torn:
                 torn = line
@@ -217,14 +217,6 @@ def _header() -> dict[str, Any]:
     from labelsieve import __version__
 
     return {"format": FORMAT, "labelsieve": __version__}
-
-
-def _parsed(line: bytes) -> Any:
-    """Parses a line, None if it is not JSON."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _quoted(line: bytes) -> str:

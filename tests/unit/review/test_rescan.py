@@ -7,7 +7,6 @@ import inspect
 import json
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from labelsieve.review import AnswerLog
 from labelsieve.verdicts import Verdicts
 from small_answers import answer
 from small_reviews import SmallRun, small_run
-from small_server import TOKEN, Client, served, session_of
+from small_server import TOKEN, Client, rescan_of, served, session_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -45,8 +44,8 @@ def made(tmp_path: Path) -> SmallRun:
     return small_run(tmp_path, size=(8, 8))
 
 
-def rescan_of(made: SmallRun, script: str, **plan: Any) -> Rescan:
-    return Rescan(session_of(made), plan_of=lambda *_: plan, command=(sys.executable, "-I", "-c", script))
+def scans(made: SmallRun, script: str, **plan: Any) -> Rescan:
+    return rescan_of(session_of(made), plan, script=script)
 
 
 def waited(client: Client, state: str) -> Any:
@@ -62,7 +61,7 @@ def waited(client: Client, state: str) -> Any:
 def test_a_review_goes_on_in_the_new_run(made: SmallRun, tmp_path: Path) -> None:
     like, go = tmp_path / "like", tmp_path / "go"
     shutil.copytree(made.folder, like)
-    rescan = rescan_of(made, _WORKS, like=str(like), go=str(go))
+    rescan = scans(made, _WORKS, like=str(like), go=str(go))
     before = {path.name: path.read_bytes() for path in made.folder.iterdir()}
     with served(rescan) as address:
         client = Client(address)
@@ -106,7 +105,7 @@ def carried_as_a_scan_does(made: SmallRun, like: Path) -> None:
 
 
 def test_a_scan_that_ends_early_leaves_nothing(made: SmallRun, tmp_path: Path) -> None:
-    waits = rescan_of(made, _WORKS, like="", go=str(tmp_path / "never"))
+    waits = scans(made, _WORKS, like="", go=str(tmp_path / "never"))
     new = made.folder.with_name("run-again-2")
     made.folder.with_name("run-again").mkdir()
     with served(waits) as address:
@@ -121,22 +120,27 @@ def test_a_scan_that_ends_early_leaves_nothing(made: SmallRun, tmp_path: Path) -
         assert new.is_dir()
     waits.close()  # as the server does
     assert not new.exists()
-    with served(rescan_of(made, _FAILS)) as address:
+    with served(scans(made, _FAILS)) as address:
         client = Client(address)
         client.post("/rescan", do="start")
         assert waited(client, "failed")["error"] == "no model is there; check --model"
         assert not new.exists() and client.post("/rescan", do="cancel")["state"] == "idle"
         assert client.post("/rescan", do="fly")["status"] == 400
-    with served(rescan_of(made, "1 / 0")) as address:
+    with served(scans(made, "1 / 0")) as address:
         client = Client(address)
         client.post("/rescan", do="start")
         assert waited(client, "failed")["error"] == "the scan ended with ZeroDivisionError: division by zero"
+    with served(scans(made, _PLAN)) as address:  # it ends as if all were well, and writes nothing
+        client = Client(address)
+        client.post("/rescan", do="start")
+        found = waited(client, "failed")
+        assert "expected a finished run" in found["error"] and found["run"] == ""
 
 
 @pytest.mark.slow
 def test_the_page_starts_a_scan_and_goes_on(browser: Browser, made: SmallRun, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    with served(rescan_of(made, _WORKS, like=str(made.folder), go=str(go))) as address:
+    with served(scans(made, _WORKS, like=str(made.folder), go=str(go))) as address:
         page = browser.new_page()
         page.set_default_timeout(20_000)
         page.goto(f"{address}/?token={TOKEN}")
@@ -214,10 +218,10 @@ def test_a_record_that_says_too_little(
 
 
 def test_images_in_memory_are_not_scanned_again(made: SmallRun) -> None:
-    with pytest.raises(RunError, match="were in memory"):
-        child.plan_of(made.verdicts, dataclasses.replace(made.images, origin={}))
-    with served(session_of(made)) as address:
-        assert Client(address).post("/rescan", do="look")["why_not"]
+    in_memory = dataclasses.replace(made, images=dataclasses.replace(made.images, origin={}))
+    rescan = Rescan(session_of(in_memory), plan_of=child.plan_of, command=(), say=lambda _line: None)
+    with served(rescan) as address:
+        assert "were in memory" in Client(address).post("/rescan", do="look")["why_not"]
 
 
 @pytest.mark.slow
