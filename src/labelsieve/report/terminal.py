@@ -114,7 +114,8 @@ def _print_annotators(run: RunRecord, console: Console) -> None:
         confused = Text(clean(row["confused"])).append(f" ({row['times']})" if row["times"] else "", style="dim")
         table.add_row(class_name(row["name"]), row["labels"], right, interval, confused)
     print_table(table, console, left_out=len(rows) - _TOP)
-    console.print(Unbroken(f"{common.consensus(run)}; whom to ask again about which image: {CONSENSUS}"))
+    parts = (common.consensus(run), f"whom to ask again about which image: {CONSENSUS}")
+    console.print(Unbroken("; ".join(filter(None, parts))))
 
 
 def _print_findings(run: RunRecord, console: Console) -> None:

@@ -60,6 +60,11 @@ def summary(
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
+def test_annotators_without_a_consensus_have_no_half_sentence() -> None:
+    text = summary([0.1, 0.9], record={"annotators": [{"name": "ann", "labels": 2}], "consensus": None})
+    assert "\nwhom to ask again about which image: consensus.csv" in text
+
+
 def test_says_what_matters(tmp_path: Path) -> None:
     (tmp_path / "report.html").touch()
     record = {
