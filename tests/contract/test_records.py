@@ -23,7 +23,7 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.flagging import FlagRule
 from labelsieve.records import REQUIRED, RUN, RunRecord, check_kinds
-from labelsieve.report import image_sections
+from labelsieve.report import panels
 from labelsieve.report.exports.export import export
 from labelsieve.report.html import write_report
 from labelsieve.report.thumbnails import Thumbnail
@@ -125,7 +125,7 @@ def test_a_record_that_somebody_changed(
     key: str, broken: Path, images: LabelledImages, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # no value of a record is in them, and they take longer than all else
-    monkeypatch.setattr(image_sections, "make_thumbnails", lambda _images, rows, **_more: [Thumbnail()] * len(rows))
+    monkeypatch.setattr(panels, "make_thumbnails", lambda _images, rows, **_more: [Thumbnail()] * len(rows))
     record: dict[str, Any] = json.loads((broken / "run.json").read_text())
     lines: list[str] = []
     for value in [*(VALUES if key in RUN else VALUES[:5]), REMOVED]:

@@ -8,17 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from labelsieve.core.errors import RunError, first_line, shown
 from labelsieve.core.registry import Entry, Registry
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
 IMAGE_FINDINGS = "findings.parquet"
+SCHEMA = pa.schema(
+    {
+        "kind": pa.string(),
+        "id": pa.string(),
+        "other_id": pa.string(),
+        "score": pa.float32(),
+        "group": pa.int64(),
+    }
+)
+"""The columns of the table of findings; see :func:`image_findings`."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,6 @@ class FindingKind(Entry):
     title: str = ""
     other: Literal["", "data", "against"] = ""
     level: float = 0.0
-
-    @property
-    def paired(self) -> bool:
-        """Whether a finding refers to another image."""
-        return bool(self.other)
 
 
 EXACT_DUPLICATE, NEAR_DUPLICATE, EXACT_LEAK, NEAR_LEAK = "exact-duplicate", "near-duplicate", "exact-leak", "near-leak"
@@ -139,8 +145,6 @@ def finding_table(kind: str, ids: list[str], *, score: Any, other_id: Any = None
         other_id: n ids, for kinds with another image.
         group: n integers, for kinds whose other image is one of the data.
     """
-    import pyarrow as pa
-
     nulls = [None] * len(ids)
     columns = {
         "kind": [kind] * len(ids),
@@ -149,15 +153,7 @@ def finding_table(kind: str, ids: list[str], *, score: Any, other_id: Any = None
         "score": score,
         "group": nulls if group is None else group,
     }
-    return pa.table(columns, schema=schema())
-
-
-def schema() -> pa.Schema:
-    """Returns the columns of the table of findings; see :func:`image_findings`."""
-    import pyarrow as pa
-
-    texts = {name: pa.string() for name in ("kind", "id", "other_id")}
-    return pa.schema({**texts, "score": pa.float32(), "group": pa.int64()})
+    return pa.table(columns, schema=SCHEMA)
 
 
 def image_findings(run_folder: str | Path) -> pa.Table:
@@ -175,18 +171,15 @@ def image_findings(run_folder: str | Path) -> pa.Table:
     Raises:
         RunError: The file cannot be read, or has other columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = Path(run_folder) / IMAGE_FINDINGS
     if not path.exists():
-        return schema().empty_table()
+        return SCHEMA.empty_table()
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({first_line(error)}); make the run again") from None
-    if not table.schema.equals(schema()):
-        columns = ", ".join(f"{field.name} ({field.type})" for field in schema())
+    if not table.schema.equals(SCHEMA):
+        columns = ", ".join(f"{field.name} ({field.type})" for field in SCHEMA)
         raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
     return table
 
@@ -201,9 +194,6 @@ def rows_of(names: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[
     Raises:
         RunError: The run has no such image.
     """
-    import numpy as np
-    import pyarrow.compute as pc
-
     rows = pc.index_in(names, value_set=ids.combine_chunks())
     if rows.null_count:
         name = names[rows.is_null().to_pylist().index(True)].as_py()

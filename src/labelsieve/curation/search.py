@@ -22,8 +22,8 @@ from labelsieve.curation.findings import (
     NEAR_DUPLICATE,
     NEAR_LEAK,
     NO_CLASS,
+    SCHEMA,
     finding_table,
-    schema,
 )
 from labelsieve.curation.outliers import outlier_scores
 from labelsieve.data.features import LabelledFeatures
@@ -85,7 +85,7 @@ class Search:
 def find_in_images(search: Search) -> pa.Table:
     """Searches for all kinds; returns a table as :func:`labelsieve.curation.findings.image_findings` does."""
     finders = dict.fromkeys(FINDINGS.values())  # each once, since one may find several kinds
-    return pa.concat_tables([schema().empty_table(), *(table for find in finders for table in find(search))])
+    return pa.concat_tables([SCHEMA.empty_table(), *(table for find in finders for table in find(search))])
 
 
 def find_copies(search: Search) -> Iterator[pa.Table]:

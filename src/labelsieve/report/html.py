@@ -124,10 +124,8 @@ def _context(
         "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),
     }
-    for name, values in panels.items():
-        if taken := sorted(context.keys() & values.keys()):
-            raise KeyError(f"panel {name} returns {', '.join(taken)}, which the page or another panel has")
-        context |= values
+    for values in panels.values():
+        context = dict(**context, **values)  # a TypeError if a name is taken
     return context
 
 

@@ -12,18 +12,24 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelsieve.core.progress import Progress
 from labelsieve.core.registry import Entry, Registry
+from labelsieve.curation.findings import DATA_KINDS, rows_of
+from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import OTHER_METRICS
 from labelsieve.report import common
 from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
-from labelsieve.report.image_sections import image_sections
 from labelsieve.report.pages import unreadable_rows
+from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.verdicts import Verdicts
 
 MAX_CLASS_ROWS = 300
+# Image findings listed per kind, the most certain first, characters of all their thumbnails, and their side.
+MAX_LISTED, BUDGET, SIDE = 24, 2_000_000, 96
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,9 +106,36 @@ def annotators(page: Page) -> dict[str, Any] | None:
 
 
 def image_findings(page: Page) -> dict[str, Any] | None:
-    """Returns the image findings: copies, leaks, images of no class and defects."""
-    sections = image_sections(page.verdicts, page.images, progress=page.progress)
+    """Returns `line`, `about`, `paired`, `more` and `rows` of each kind of image finding: copies, leaks, defects ..."""
+    sections = [
+        {
+            "line": line,
+            "about": kind.about,
+            "paired": bool(kind.other),
+            "more": max(0, len(table) - MAX_LISTED),
+            "rows": table.slice(0, MAX_LISTED).to_pylist(),
+        }
+        for kind, line, table in common.image_findings(page.verdicts)
+    ]
+    rows = [row for each in sections for row in each["rows"]]
+    pictures = _thumbnails_of(page, rows)
+    for row in rows:
+        row["given"], row["thumbnail"] = pictures[row["id"]]
+        # images of the other split are not loaded; their ids may equal ids of the data
+        row["other_given"], row["other"] = pictures[row["other_id"]] if row["kind"] in DATA_KINDS else ("", Thumbnail())
     return {"image_sections": sections} if sections else None
+
+
+def _thumbnails_of(page: Page, rows: list[dict[str, Any]]) -> dict[str, tuple[str, Thumbnail]]:
+    """Returns given label and thumbnail of each image of the data that is listed."""
+    ids = {row["id"] for row in rows} | {row["other_id"] for row in rows if row["kind"] in DATA_KINDS}
+    ordered = sorted(ids)
+    indices = rows_of(pa.array(ordered, pa.string()), page.verdicts.table["id"]).tolist()
+    thumbnails = [Thumbnail()] * len(ordered)
+    if isinstance(page.images, LabelledImages) and ordered:
+        thumbnails = make_thumbnails(page.images, indices, side=SIDE, budget=BUDGET, progress=page.progress)
+    given = pc.take(page.verdicts.table["given_label"], indices).to_pylist() if ordered else []
+    return dict(zip(ordered, zip(given, thumbnails, strict=True), strict=True))
 
 
 def metrics(page: Page) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.curation import defects
 from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, near_copies
-from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, image_findings, schema
+from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, SCHEMA, image_findings
 from labelsieve.curation.outliers import outlier_scores
 from labelsieve.curation.search import Search
 from labelsieve.report import common
@@ -159,7 +159,7 @@ def pairs(table: pa.Table, kind: str) -> set[tuple[str, str]]:
 def test_a_scan_finds_copies_and_leaks(scanned: tuple[Path, ls.Verdicts, ls.Verdicts]) -> None:
     folder, verdicts, _ = scanned
     table = image_findings(folder)
-    assert table.schema.equals(schema())
+    assert table.schema.equals(SCHEMA)
     assert pairs(table, "exact-duplicate") == {("cat/copy.png", "dog/000.png"), ("dog/000.png", "cat/copy.png")}
     assert pairs(table, "near-duplicate") == {("dog/002.png", "dog/again.jpg"), ("dog/again.jpg", "dog/002.png")}
     assert pairs(table, "exact-leak") == {("cat/005.png", "cat/t5.png")}

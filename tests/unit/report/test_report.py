@@ -213,7 +213,7 @@ def test_a_panel_takes_no_name_of_the_page_or_of_another(
     taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(panels, "unreadable", lambda _page: {taken: ()})
-    with pytest.raises(KeyError, match=f"panel unreadable returns {taken}, which"):
+    with pytest.raises(TypeError, match=f"multiple values for keyword argument '{taken}'"):
         render(tmp_path, [0, 1], [0.1, 0.9], truth=[1, 1])
 
 

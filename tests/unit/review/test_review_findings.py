@@ -16,7 +16,7 @@ from labelsieve import app
 from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.commands.run_data import compared_with
 from labelsieve.core.errors import RunError
-from labelsieve.curation.findings import FINDINGS, finding_table, schema
+from labelsieve.curation.findings import FINDINGS, SCHEMA, finding_table
 from labelsieve.data.loading import load_images
 from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
@@ -47,7 +47,7 @@ def with_findings(verdicts: Verdicts) -> Verdicts:
         ("dark", "img-06", None, 0.9, None),
     ]
     columns = zip(*rows, strict=True)
-    table = pa.table([pa.array(values, field.type) for values, field in zip(columns, schema(), strict=True)], schema())
+    table = pa.table([pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
     return dataclasses.replace(verdicts, image_findings=table)
 
 
@@ -63,7 +63,7 @@ def ids(cards: list[dict[str, object]]) -> list[object]:
 
 def test_each_kind_of_finding_has_a_queue(made: SmallRun) -> None:
     for kind, about in FINDINGS.entries.items():
-        table = finding_table(kind, ["img-00"], score=[1.0], other_id=["img-01"] if about.paired else None, group=[0])
+        table = finding_table(kind, ["img-00"], score=[1.0], other_id=["img-01"] if about.other else None, group=[0])
         assert FindingQueues(dataclasses.replace(made.verdicts, image_findings=table)).sizes, kind
 
 
