@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
@@ -51,9 +52,13 @@ class Comparison:
     by_content: bool
     table: pa.Table
 
+    def of_kind(self, change: str) -> pa.Table:
+        """Returns the changes of one kind."""
+        return self.table.filter(pc.equal(self.table["change"], change))
+
     def count(self, change: str) -> int:
         """Returns the number of changes of one kind."""
-        return int(self.table["change"].to_pylist().count(change))
+        return len(self.of_kind(change))
 
 
 def needs_contents(first: Verdicts, second: Verdicts) -> bool:
@@ -242,18 +247,18 @@ def _matched(comparison: Comparison) -> str:
 
 
 def _print_changes(comparison: Comparison, kind: str, title: str, console: Console) -> None:
-    rows = [row for row in comparison.table.to_pylist() if row["change"] == kind]
-    if not rows:
+    changes = comparison.of_kind(kind)
+    if not len(changes):
         return
     table = new_table()
     for name in (title.capitalize(), "given", "suggested"):
         table.add_column(name, overflow="fold")
-    for row in rows[:_TOP]:
+    for row in changes.slice(0, _TOP).to_pylist():
         table.add_row(
             Text(clean(row["id"])),
             *(_then(row[f"first_{name}"], row[name]) for name in ("given_label", "predicted_label")),
         )
-    print_table(table, console, left_out=len(rows) - _TOP)
+    print_table(table, console, left_out=len(changes) - _TOP)
 
 
 def _then(before: str | None, after: str | None) -> Text:
