@@ -55,7 +55,7 @@ def bounds() -> None:
         generator = np.random.default_rng(seed)
         for before, audited in zip((0, *AUDITED), AUDITED, strict=False):
             known[plan.order[~known[plan.order]][: audited - before]] = True
-            now = Known(has_answer=known, is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
+            now = Known(is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
             sides, found = sides_of(plan, now, plan.prefix(known)), int((known & wrong).sum())
             high, low = upper_bound(sides, confidence=0.975), lower_bound(sides, confidence=0.975)
             bound, flags = upper_bound(sides, confidence=0.95), wrong_on_side(sides[0], confidence=0.95)

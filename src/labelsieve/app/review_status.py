@@ -30,7 +30,10 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
     remaining, pace = queue.left(spec, reviewer=reviewer), seconds_per_card(queue.standing.recent(reviewer, _RECENT))
     size = queue.size(spec) if spec.filters.state == "open" else remaining  # of another state none is done
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
-    states = {str(state): queue.left(_all_in(state), reviewer=reviewer) for state in waiting}
+    states = {
+        str(state): queue.left(Spec(filters=Filters(which="all", state=state)), reviewer=reviewer) for state in waiting
+    }
+    answered = replace(spec, filters=replace(spec.filters, state="answered"))
     return {
         "left": remaining,
         "size": size,
@@ -42,7 +45,7 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
         "seconds_each": pace,
         "seconds_left": None if pace is None else pace * remaining,
         "findings": findings_left(queue, reviewer),
-        "answered_in_queue": queue.left(_answered(spec), reviewer=reviewer) if spec.is_of_findings else 0,
+        "answered_in_queue": queue.left(answered, reviewer=reviewer) if spec.is_of_findings else 0,
         **states,
     }
 
@@ -51,16 +54,6 @@ def findings_left(queue: ReviewQueue, reviewer: str) -> dict[str, int]:
     """Returns the number of images that each queue of findings has left for a reviewer, as it would show them."""
     names = [name for name in FINDING_QUEUES if name in queue.findings.sizes]
     return {str(name): queue.left(Spec(queue=name), reviewer=reviewer) for name in names}
-
-
-def _answered(spec: Spec) -> Spec:
-    """Returns the same queue of answered images."""
-    return replace(spec, filters=replace(spec.filters, state="answered"))
-
-
-def _all_in(state: State) -> Spec:
-    """Returns a queue of all images in a state."""
-    return Spec(queue="suspicious", filters=Filters(which="all", state=state))
 
 
 def precision_of(queue: ReviewQueue) -> dict[str, Any]:

@@ -85,9 +85,7 @@ class Session:
         self.log.prepare()
         self.queue = ReviewQueue(verdicts, images.contents, overlap=overlap)
         self.thumbnails = Thumbnails(images)
-        features = cached_features(images, verdicts)
-        self.has_features = features is not None
-        self.similarity = SimilarityIndex(verdicts, features)
+        self.similarity = SimilarityIndex(verdicts, cached_features(images, verdicts))
         self._maker = CardMaker(
             queue=self.queue, similarity=self.similarity, images=images, other_split=self.other_split
         )
@@ -146,7 +144,7 @@ class Session:
         self.queue.add(self.log.follow())
 
     def _print_notes(self) -> None:
-        if not self.has_features:
+        if self.similarity.vectors is None:
             self._say("note: no features of this run are cached; classes are ranked by how often they are confused")
         answers = self.log.answers()
         unmatched = sum(self.queue.content_of(each.key) is None for each in answers)

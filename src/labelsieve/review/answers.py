@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from labelsieve.core.errors import DataError, shown
+from labelsieve.core.files import is_utf8
 from labelsieve.data.labels import normalise
 
 KINDS = ("label", "several", "none", "wrong", "drop", "keep-one", "unsure", "skip", "undo")
@@ -181,13 +182,7 @@ def _check_texts(answer: Answer) -> None:
 
 def _is_text(value: Any) -> bool:
     """Returns whether a value is a text that UTF-8 can encode; JSON may contain a lone surrogate."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return isinstance(value, str) and is_utf8(value)
 
 
 def _check_choices(answer: Answer) -> None:

@@ -20,9 +20,8 @@ from labelsieve.review.guarantees import Side, lower_bound, missed_share, upper_
 from labelsieve.review.known_labels import Known, known_labels
 from labelsieve.review.row_reviews import with_columns
 from labelsieve.review.sampling import AuditDesign, design
-from labelsieve.review.sentences import no_threshold, sentences
 from labelsieve.review.state import Reviews
-from labelsieve.review.statement import RequestedBound, Statement
+from labelsieve.review.statement import RequestedBound, Statement, no_threshold, sentences
 from labelsieve.verdicts import Verdicts, ranks
 
 
@@ -65,7 +64,7 @@ def statement(
     check_value("false_flags", false_flags, FalseFlags | None)
     plan = design(verdicts)
     known = known_labels(verdicts, reviews, contents=contents)
-    if len(reviews) and not known.has_answer.any():
+    if len(reviews) and not known.is_closed.any():
         raise RunError("expected answers on the images of the run, found answers on other images only; pass their run")
     sample = plan.prefix(known.is_closed) if known.is_audited.any() else plan.order[:0]
     sides = sides_of(plan, known, sample)
@@ -113,9 +112,10 @@ def with_false_flags(
         RunError: The audit is too small for the share, or belongs to other images.
     """
     chosen = statement(verdicts, reviews, false_flags=false_flags, contents=contents).flag_threshold
-    if chosen is None or chosen.threshold is None:
-        reason = no_threshold(chosen) if chosen else "no share of false flags was asked for"
-        raise RunError(f"{reason}; audit more images with labelsieve review, or allow more false flags")
+    assert chosen is not None, "it was asked for"
+    if chosen.threshold is None:
+        advice = "audit more images with labelsieve review, or allow more false flags"
+        raise RunError(f"{no_threshold(chosen)}; {advice}")
     issue = chosen.rule.flags(verdicts.label_quality, predicted=verdicts.predicted, given=verdicts.given)
     changed: Mapping[str, NDArray[Any]] = {"is_label_issue": issue, "rank": ranks(verdicts.label_quality, issue)}
     columns = {name: pa.array(values, mask=~verdicts.is_readable) for name, values in changed.items()}

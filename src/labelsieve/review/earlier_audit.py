@@ -39,8 +39,8 @@ from labelsieve.review.conformal import calibration_rows, flag_threshold, right_
 from labelsieve.review.earlier_review import EarlierReview, check_reviewed, estimate_after
 from labelsieve.review.known_labels import Known, known_labels, rows_and_keys
 from labelsieve.review.sampling import AuditDesign, design
-from labelsieve.review.sentences import no_threshold
 from labelsieve.review.state import Reviews, load
+from labelsieve.review.statement import no_threshold
 from labelsieve.verdicts import Verdicts
 
 

@@ -65,7 +65,7 @@ class FindingQueues:
     """
 
     def __init__(self, verdicts: Verdicts) -> None:
-        self._size, self._given = len(verdicts), verdicts.given
+        self._given = verdicts.given
         self._rows: dict[str, NDArray[np.int64]] = {}
         self._findings: dict[str, dict[int, QueuedFinding]] = {}
         if verdicts.image_findings is None:

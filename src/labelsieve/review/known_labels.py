@@ -20,7 +20,6 @@ class Known:
     """The known ones of N labels; an unreadable image is never known.
 
     Attributes:
-        has_answer: Shape (N,): images that were answered or skipped.
         is_decided: Shape (N,): labels that are known to be right or wrong.
         is_wrong: Shape (N,): labels that are known to be wrong.
         is_audited: Shape (N,): images that were shown in an audit.
@@ -28,7 +27,6 @@ class Known:
             an audit.
     """
 
-    has_answer: NDArray[np.bool_]
     is_decided: NDArray[np.bool_]
     is_wrong: NDArray[np.bool_]
     is_audited: NDArray[np.bool_]
@@ -45,19 +43,17 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
             None: an answer is matched by the id of its image, if the given label is still the same.
     """
     audited = {answer.key for answer in reviews.standing if answer.mode == "audit"}
-    masks = [np.zeros(len(verdicts), dtype=np.bool_) for _ in range(5)]
-    has_answer, is_decided, is_wrong, is_audited, is_closed = masks
+    masks = [np.zeros(len(verdicts), dtype=np.bool_) for _ in range(4)]
+    is_decided, is_wrong, is_audited, is_closed = masks
     for row, key in rows_and_keys(verdicts, reviews, contents=contents):
         if not verdicts.is_readable[row]:
             continue
         resolved = reviews.by_key.get(key)
         right = None if resolved is None else resolved.is_right(verdicts.given_label(row))
-        has_answer[row], is_audited[row] = True, key in audited
+        is_audited[row] = key in audited
         is_decided[row], is_wrong[row] = right is not None, right is False
         is_closed[row] = key in audited or resolved is not None
-    return Known(
-        has_answer=has_answer, is_decided=is_decided, is_wrong=is_wrong, is_audited=is_audited, is_closed=is_closed
-    )
+    return Known(is_decided=is_decided, is_wrong=is_wrong, is_audited=is_audited, is_closed=is_closed)
 
 
 def rows_and_keys(

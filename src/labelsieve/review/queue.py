@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -24,14 +24,12 @@ from labelsieve.verdicts import Verdicts
 
 Queue = Literal["suspicious", "class", "pair", "group", "audit", FindingQueue]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
-QUEUES: tuple[Queue, ...] = get_args(Queue)
 # Seconds without a request after which the cards of a browser are released.
 LEASE = 120.0
 # One in so many images is drawn for the audit.
 AUDIT_EVERY = 5
 # Mixes the bits of a content hash, so that the choice of shared images does not depend on the hash function.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_OPEN, _DECIDED, _UNSURE, _DISPUTED = range(4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +116,7 @@ class ReviewQueue:
         count = len(self.contents)
         self._is_shared = is_shared(self.contents, overlap)
         self._reviewers = np.zeros(count, dtype=np.int16)
-        self._status = np.full(count, _OPEN, dtype=np.int8)
-        self._is_dropped = np.zeros(count, dtype=np.bool_)
+        self._is_unsure, self._is_disputed, self._is_dropped = np.zeros((3, count), dtype=np.bool_)
         self._answered_by: dict[str, NDArray[np.bool_]] = {}
         self._skipped_by: dict[str, NDArray[np.bool_]] = {}
         self.outcome = np.full(len(verdicts), -1, dtype=np.int8)
@@ -150,7 +147,8 @@ class ReviewQueue:
             self._mask(self._answered_by, name)[content] = name in answered
             self._mask(self._skipped_by, name)[content] = last.get(name) == "skip"
         self._reviewers[content] = len(answered)
-        self._status[content] = _status(resolved)
+        is_unsure, is_disputed = bool(resolved and resolved.kind == "unsure"), bool(resolved and resolved.disputed)
+        self._is_unsure[content], self._is_disputed[content] = is_unsure and not is_disputed, is_disputed
         self._is_dropped[content] = resolved is not None and resolved.kind == "drop"
         for row in self.copies(content):
             right = resolved.is_right(self.verdicts.given_label(row)) if resolved else None
@@ -265,8 +263,8 @@ class ReviewQueue:
         masks: dict[str, NDArray[np.bool_]] = {
             "open": is_needed & ~skipped,
             "skipped": is_needed & skipped,
-            "unsure": self._status == _UNSURE,
-            "disputed": self._status == _DISPUTED,
+            "unsure": self._is_unsure,
+            "disputed": self._is_disputed,
             "answered": self._reviewers > 0,
             "all": np.ones(len(is_needed), dtype=np.bool_),
         }
@@ -356,11 +354,3 @@ def _class_index(verdicts: Verdicts, name: str) -> int:
     if name not in verdicts.class_names:
         raise DataError(f'expected a class of the run, got "{shown(name)}"{did_you_mean(name, verdicts.class_names)}')
     return verdicts.class_names.index(name)
-
-
-def _status(resolved: Resolved | None) -> int:
-    if resolved is None:
-        return _OPEN
-    if resolved.kind != "unsure":
-        return _DECIDED
-    return _DISPUTED if resolved.disputed else _UNSURE

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import Answer, is_right, key_of
+from labelsieve.review.answers import Answer, is_right, key_of, now
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
 from labelsieve.review.known_labels import count_images, rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
@@ -251,7 +250,7 @@ def _contradicts(mark: Answer, resolved: Resolved) -> bool:
 
 
 def _names_of(files: ReviewFiles) -> str:
-    return shown(files) if isinstance(files, str | Path) else listed(files)
+    return listed([files] if isinstance(files, str | Path) else files)
 
 
 def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
@@ -290,7 +289,7 @@ def _answers_of_marks(
                     kind=kind,
                     labels=tuple(labels),
                     reviewer=_REVIEWER,
-                    time=datetime.now(UTC).isoformat(timespec="seconds"),
+                    time=now(),
                     mode="review",
                 )
             )

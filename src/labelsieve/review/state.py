@@ -114,15 +114,6 @@ class Reviews:
         """Returns the decided images: answered with `label`, `several`, `none` or `wrong`."""
         return {key: resolved for key, resolved in self.by_key.items() if resolved.kind in DECIDED}
 
-    @cached_property
-    def audit(self) -> tuple[Answer, ...]:
-        """Returns the audit: for each image the first standing answer of mode `audit`, with its stratum in `shown`."""
-        answers = (each for each in self.standing if each.mode == "audit" and each.kind != "skip")
-        first: dict[str, Answer] = {}
-        for each in answers:
-            first.setdefault(each.key, each)
-        return tuple(first.values())
-
     def agreement(self) -> Agreement:
         """Returns the agreement of reviewers on images with several answers."""
         votes: dict[str, dict[str, str]] = {}

@@ -1,4 +1,4 @@
-"""The record of all numbers of an audit."""
+"""All numbers of an audit: their record, and sentences on them, each with its assumption."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from labelsieve.core.quantities import NBSP, counted, percent, points
+from labelsieve.flagging import HOLDS_IF, SAMPLED
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold
+
+KNOWN = "the answers are right and what was found wrong gets corrected"
+# From docs/guarantees.md: 99 % stays above 95 % there, even if the results are checked repeatedly.
+LEFT = (
+    f"{SAMPLED}, what was found wrong gets corrected, and the size of the audit was not chosen by its result (else ask "
+    f"for 99{NBSP}% confidence)"
+)
+# docs/guarantees.md says how well it was calibrated where that was measured.
+ESTIMATE = "p_clean is a probability, which the model states of itself and nothing guarantees"
 
 
 class Sentence(NamedTuple):
@@ -91,3 +102,131 @@ def _serializable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_serializable(each) for each in value]
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def sentences(result: Statement) -> tuple[Sentence, ...]:
+    """Returns all sentences, the bound on remaining wrong labels first."""
+    parts = [
+        _left(result),
+        *_reviewed(result),
+        *_flags(result),
+        *_requested(result),
+        *_threshold(result),
+        *_estimate(result),
+    ]
+    return tuple(parts)
+
+
+def _left(result: Statement) -> Sentence:
+    if result.left is None or result.at_most is None:
+        if not result.audited:
+            return Sentence(_waiting(result) or "Nothing was audited, so nothing is guaranteed.")
+        return Sentence(
+            f"{counted(result.audited, 'image was', 'images were')} audited, too few to say anything of all labels; at "
+            "least one that is flagged and one that is not have to be decided."
+        )
+    about, low, high = (f"{round(each):,}" for each in result.left)
+    share = percent(result.at_most / result.images) if result.images else percent(0)
+    labels = counted(result.images, "label", "labels")
+    if result.answered == result.images:
+        return Sentence(f"{result.at_most:,} of {labels} are still wrong, as all were looked at.", KNOWN)
+    return Sentence(
+        f"With {_level(result)} confidence at most {result.at_most:,} of {labels} ({share}) are still wrong; "
+        f"the estimate is {about}, with a two-sided {_level(result)} interval from {low} to {high}.",
+        LEFT,
+    )
+
+
+def _reviewed(result: Statement) -> list[Sentence]:
+    if not result.answered and not result.audited:
+        return []
+    known_text = counted(result.answered, "label is", "labels are")
+    text = f"{known_text} known, {result.found:,} of them wrong; {result.audited:,} are a random sample"
+    if result.unsure:
+        text += f", {result.unsure:,} of which were left undecided and count as the worst case"
+    waiting = [Sentence(_waiting(result))] if result.waiting and result.audited else []
+    return [Sentence(f"{text}."), *waiting]
+
+
+def _waiting(result: Statement) -> str:
+    """Returns a sentence on audited images that do not count yet; empty if there are none."""
+    if not result.waiting:
+        return ""
+    images = counted(result.waiting, "audited image does", "audited images do")
+    return (
+        f"{images} not count yet: an image that was drawn before has no answer. It may be open on another screen; "
+        "answer it there, or close that page, and it comes again in the queue Random (audit)."
+    )
+
+
+def _flags(result: Statement) -> list[Sentence]:
+    if not result.flagged and result.images:
+        return [Sentence("Nothing was flagged, so there is nothing to say of flags.")]
+    lines = []
+    if result.right_flags is not None:
+        flagged = counted(result.flagged, "flagged label", "flagged labels")
+        lines.append(Sentence(f"Of {flagged} {_interval(result.right_flags)} are wrong.", SAMPLED))
+    if result.missed is not None:
+        lines.append(Sentence(f"The flags miss {_interval(result.missed)} of the wrong labels.", SAMPLED))
+    return lines
+
+
+def _requested(result: Statement) -> list[Sentence]:
+    requested = result.wanted
+    if requested is None:
+        return []
+    bound = f"at most {percent(requested.share)} ({requested.labels:,}) are still wrong"
+    if requested.more is None:
+        return [Sentence(f"To say whether {bound}, audit some images first, in the queue Random (audit) of a review.")]
+    if not requested.more:
+        return [Sentence(f"So {bound}, as asked.", LEFT)]
+    text = f"To say that {bound}, look at {counted(requested.more, 'more image', 'more images')} of the audit"
+    if result.left is not None and result.left.value > requested.labels:
+        text += (
+            f"; about {round(result.left.value):,} labels are still wrong, so correct the most suspicious ones first"
+        )
+    return [Sentence(f"{text}.", "they turn out as those that were seen so far")]
+
+
+def _threshold(result: Statement) -> list[Sentence]:
+    chosen = result.flag_threshold
+    if chosen is None:
+        return []
+    if chosen.threshold is None:
+        return [Sentence(f"{no_threshold(chosen)}.", HOLDS_IF)]
+    labels = counted(chosen.flagged, "label", "labels")
+    text = f"Flag where p_clean is at most {chosen.threshold:.3g} ({labels}), and {_bound_on_flags(chosen)}."
+    return [Sentence(text, HOLDS_IF)]
+
+
+def no_threshold(chosen: FlagThreshold) -> str:
+    """Returns the reason why nothing can be flagged at the requested share of false flags."""
+    seen = counted(chosen.right_seen, "right label", "right labels")
+    reason = f"the audit has {seen} for it, and it takes {chosen.right_needed:,} at least"
+    if not chosen.tested:
+        reason = "all of them are known"
+    elif chosen.right_seen >= chosen.right_needed:
+        reason = "too many right labels have a p_clean as low as that of the wrong ones"
+    return f"No label can be flagged so that {_bound_on_flags(chosen)}: {reason}"
+
+
+def _bound_on_flags(chosen: FlagThreshold) -> str:
+    return f"at most {percent(chosen.false_flags)} of the flags are false"
+
+
+def _estimate(result: Statement) -> list[Sentence]:
+    if result.estimate is None or result.left is not None:
+        return []
+    about, low, high = (f"{round(each):,}" for each in result.estimate)
+    return [Sentence(f"By the model's own estimate about {about} labels are still wrong ({low} to {high}).", ESTIMATE)]
+
+
+def _interval(share: Interval) -> str:
+    value, low, high = (percent(each) for each in share)
+    if low == high:
+        value, low, high = (points(each) for each in share)
+    return value if share.low == share.high else f"{value} ({low} to {high})"
+
+
+def _level(result: Statement) -> str:
+    return f"{100 * result.confidence:.6g}{NBSP}%"

@@ -35,7 +35,7 @@ NONE = Side(images=0)
 
 
 def known_of(known: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Known:
-    return Known(has_answer=known, is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
+    return Known(is_decided=known, is_wrong=known & wrong, is_audited=known, is_closed=known)
 
 
 def seen_sides(plan: AuditDesign, wrong: NDArray[np.bool_], looks: int) -> tuple[Side, Side]:

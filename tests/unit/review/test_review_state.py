@@ -107,12 +107,6 @@ def test_a_class_is_the_same_however_it_is_spelled() -> None:
     assert wrong.is_right("Cat") is False and wrong.is_right("dog") is None, "it was said of cat alone"
 
 
-def test_the_audit_keeps_the_first_answer_on_each_image() -> None:
-    audit = [by("a", "skip", mode="audit", token="0"), by("a", "none", mode="audit", token="1")]
-    reviews = resolve([*audit, by("b", "label", "dog", mode="audit", token="2"), by("a", "none", key=8)])
-    assert [each.token for each in reviews.audit] == ["1"]
-
-
 def test_kappa_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.choice(["cat", "dog", "fox"], 60), rng.choice(["cat", "dog", "fox"], 60)
