@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+from labelsieve.core.errors import setting
 from labelsieve.core.seeds import Purpose
-from labelsieve.core.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay, check_fields
+from labelsieve.core.validation import BatchSize, LearningRate, Momentum, Range, Steps, WeightDecay
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -67,9 +68,6 @@ class AUM(Detector):
     weight_decay: WeightDecay = 1e-4
     percentile: Annotated[float, Range(0, 100)] = 99.0
     uses_text = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Trains both probes and scores every image; see :class:`labelsieve.detect.base.Detector`."""
@@ -176,7 +174,7 @@ def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *
                 optimizer.step()
                 area[part] += margins(logits.detach(), target).cpu() / epochs
                 total += float(loss.detach()) * len(part)
-            check_finite(torch.tensor(total), epoch, advice="a lower --learning-rate")
+            check_finite(torch.tensor(total), epoch, advice=f"a lower {setting('learning_rate')}")
             losses.append(total / len(labels))
             if settings.average_of == "probabilities":
                 probes.append((probe.weight.detach().clone(), probe.bias.detach().clone()))

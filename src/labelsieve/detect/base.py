@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from labelsieve.core.validation import check_fields
+
 if TYPE_CHECKING:
     from labelsieve.detect.inputs import DetectorInputs
     from labelsieve.detect.scores import Scores
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Detector(ABC):
-    """Base of detectors: frozen, keyword-only dataclasses of settings that score images.
+    """Base of detectors: frozen, keyword-only dataclasses of settings, checked by their types, that score images.
 
     Attributes:
         requires: What it cannot do without: `images`, which come with a model, and `text`, a text feature of each
@@ -28,6 +30,9 @@ class Detector(ABC):
     requires: ClassVar[frozenset[str]] = frozenset()
     uses_text: ClassVar[bool] = True
     predicts_test: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def check_model(self, vlm: VisionLanguageModel) -> None:  # noqa: B027, most detectors take any model
         """Refuses a model that the settings do not go with, before all images are read.

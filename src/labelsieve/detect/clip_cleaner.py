@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from labelsieve.core.validation import Range, check_fields
+from labelsieve.core.validation import Range
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -54,9 +54,6 @@ class CLIPCleaner(Detector):
     minimum_consistency: Annotated[float, Range(0, 1)] = 0.8
     temperature: Annotated[float, Range(0.0001, 10)] | Literal["model"] = 0.07
     requires = frozenset({"text"})
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

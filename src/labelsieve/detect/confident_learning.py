@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from labelsieve.core.validation import Folds, Range, check_fields
+from labelsieve.core.validation import Folds, Range
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ class ConfidentLearning(Detector):
     )
     strength: Annotated[float, Range(1e-12, 1e12)] = 1.0
     uses_text = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from labelsieve.core.validation import Range, check_fields
+from labelsieve.core.validation import Range
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ class FINE(Detector):
     minimum_posterior: Annotated[float, Range(0, 1)] = 0.5
 
     uses_text = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

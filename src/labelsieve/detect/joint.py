@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Folds, check_fields
+from labelsieve.core.validation import Folds
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ class Joint(Detector):
     """
 
     folds: Folds = 5
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def weighs_annotators(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import NeighbourCount, check_fields
+from labelsieve.core.validation import NeighbourCount
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ class KNN(Detector):
 
     neighbours: NeighbourCount = 20
     uses_text = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from labelsieve.core.errors import DataError
-from labelsieve.core.validation import NeighbourCount, Weight, check_fields
+from labelsieve.core.validation import NeighbourCount, Weight
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -69,9 +69,6 @@ class Lemon(Detector):
     pair_decay: Weight = 5.0
     text_distance: Literal["discrete", "cosine"] = "discrete"
     requires = frozenset({"text"})
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from labelsieve.core.validation import NeighbourCount, Range, check_fields
+from labelsieve.core.validation import NeighbourCount, Range
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ class PrototypeGMM(Detector):
     sure: Annotated[float, Range(0.5, 1)] = 0.9
     neighbours: NeighbourCount = 20
     uses_text = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

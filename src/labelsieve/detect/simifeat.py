@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from labelsieve.core.seeds import Purpose
-from labelsieve.core.validation import Range, check_fields
+from labelsieve.core.validation import Range
 from labelsieve.detect.base import Detector
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ class SimiFeat(Detector):
     rule: Literal["rank", "vote"] = "rank"
 
     uses_text = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""

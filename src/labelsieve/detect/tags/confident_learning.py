@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from labelsieve.core.validation import Folds, Range, check_fields
+from labelsieve.core.validation import Folds, Range
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ class TagConfidentLearning(TagDetector):
         "prune_by_noise_rate"
     )
     strength: Annotated[float, Range(1e-12, 1e12)] = 1.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, pairs: TagInputs) -> TagScores:
         """Scores every pair; see :class:`labelsieve.detect.tags.base.TagDetector`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Folds, NeighbourCount, Windows, check_fields
+from labelsieve.core.validation import Folds, NeighbourCount, Windows
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ class TagJoint(TagDetector):
     folds: Folds = 5
     neighbours: NeighbourCount = 30
     windows: Windows = 3
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, pairs: TagInputs) -> TagScores:
         """Scores every pair; see :class:`labelsieve.detect.tags.base.TagDetector`."""

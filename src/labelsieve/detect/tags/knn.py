@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import NeighbourCount, check_fields
+from labelsieve.core.validation import NeighbourCount
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ class TagKNN(TagDetector):
     """
 
     neighbours: NeighbourCount = 30
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, pairs: TagInputs) -> TagScores:
         """Scores every pair; see :class:`labelsieve.detect.tags.base.TagDetector`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Windows, check_fields
+from labelsieve.core.validation import Windows
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ class TagLabelMatch(TagDetector):
 
     requires = frozenset({"text"})
     windows: Windows = 3
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def score(self, pairs: TagInputs) -> TagScores:
         """Scores every pair; see :class:`labelsieve.detect.tags.base.TagDetector`."""

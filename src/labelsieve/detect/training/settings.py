@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from labelsieve.core.errors import SettingsError
+from labelsieve.core.errors import SettingsError, setting
 from labelsieve.core.validation import (
     BatchSize,
     Bottleneck,
@@ -17,7 +17,6 @@ from labelsieve.core.validation import (
     Steps,
     Tokens,
     WeightDecay,
-    check_fields,
 )
 from labelsieve.detect.base import Detector
 from labelsieve.vlm.peft.registry import PeftKind
@@ -84,12 +83,13 @@ class Training(PromptTraining, Detector):
     bottleneck: Bottleneck = 8
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.epochs and not self.trains_something(peft=self.peft):
-            without = " without visual_prompts" if self.peft.startswith("vpt") else ""
+            without = f" without {setting('visual_prompts')}" if self.peft.startswith("vpt") else ""
             raise SettingsError(
-                f"nothing is left to train: context_learns false keeps the text and peft {self.peft}{without} the "
-                "image encoder as they are; change one of the two, or use epochs 0"
+                f"nothing is left to train: without {setting('context_learns')} the text stays as it is, and with "
+                f"{setting('peft')} {self.peft}{without} the image encoder; change one of "
+                f"the two, or {setting('epochs')} 0"
             )
 
     def check_model(self, vlm: VisionLanguageModel) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labelsieve.core.validation import Epochs, Folds, LearningRate, NeighbourCount, Windows, check_fields
+from labelsieve.core.validation import Epochs, Folds, LearningRate, NeighbourCount, Windows
 from labelsieve.detect.training.settings import PromptTraining
 
 
@@ -38,6 +38,3 @@ class TagDeFTSettings(PromptTraining):
     folds: Folds = 5
     neighbours: NeighbourCount = 30
     windows: Windows = 3
-
-    def __post_init__(self) -> None:
-        check_fields(self)
