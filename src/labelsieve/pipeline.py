@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labelsieve.core.checkpoints import seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError
@@ -252,7 +250,7 @@ def _record(
         "model": _model_record(images, vlm),
         **scores.rule.to_record(),
         "zero_shot_agreement": scores.zero_shot_agreement,
-        "zero_shot_balanced_agreement": _balanced_agreement(scores),
+        "zero_shot_balanced_agreement": scores.balanced_agreement,
         "estimate": _estimate_record(scores),
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
@@ -286,12 +284,6 @@ def run_record(
         "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
         "detector": {"name": name, "recipe": recipe, "settings": settings, "fingerprint": fingerprint(settings)},
     }
-
-
-def _balanced_agreement(scores: Scores) -> float | None:
-    """Returns the mean zero-shot agreement over the classes that have images."""
-    shares = scores.zero_shot_per_class
-    return None if shares is None or np.isnan(shares).all() else float(np.nanmean(shares))
 
 
 def _estimate_record(scores: Scores) -> dict[str, dict[str, float] | None] | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # Agreement with the given labels on a scale where guessing is 0 and full agreement 1: below this a model guesses. CLIP
 # models reach 0.2 to 0.9 on photos they can classify, even with more than half of the labels wrong.
@@ -92,3 +91,8 @@ class Scores:
     notes: tuple[str, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)
     test_predicted: NDArray[np.int64] | None = None
+
+    @property
+    def balanced_agreement(self) -> float | None:
+        """Mean of `zero_shot_per_class` over the classes that have images."""
+        return None if self.zero_shot_per_class is None else float(np.nanmean(self.zero_shot_per_class))

@@ -80,19 +80,21 @@ def _finding(
 
 
 def _near_chance(scan: ScanStatistics) -> Finding | None:
-    agreement = scan.zero_shot
-    if agreement is None or np.count_nonzero(scan.sizes) < 2:
+    sizes, share = scan.sizes[scan.sizes > 0], scan.scores.balanced_agreement
+    if share is None or len(sizes) < 2:
         return None
-    above = agreement.above_chance(agreement.share - agreement.chance)
-    if above >= max(WEAK_AGREEMENT, min(MAX_REQUIRED_AGREEMENT, agreement.above_chance(2 * agreement.spread))):
+    # as a mean over classes, for every model that ignores the images
+    chance = 1 / len(sizes)
+    spread = float(np.sqrt(chance * (1 - chance) * (1 / sizes).sum()) / len(sizes))
+    above, two_errors = (share - chance) / (1 - chance), 2 * spread / (1 - chance)
+    if above >= max(WEAK_AGREEMENT, min(MAX_REQUIRED_AGREEMENT, two_errors)):
         return None
     guessing = above < GUESSING
-    averaged = " (mean over classes)" if scan.scores.zero_shot_per_class is not None else ""
     return _finding(
         "zero-shot-near-chance",
         "problem" if guessing else "warning",
-        figure=f"The zero-shot model agrees with {percent(agreement.share)} of the given labels{averaged}; "
-        f"guessing would with {percent(agreement.chance)}",
+        figure=f"The zero-shot model agrees with {percent(share)} of the given labels (mean over classes); "
+        f"guessing would with {percent(chance)}",
         message="It cannot tell these classes apart, so whatever the verdicts take from it means nothing."
         if guessing
         else "It hardly knows these classes, or the images are too few to tell, so the verdicts are shaky.",

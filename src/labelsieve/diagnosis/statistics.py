@@ -17,25 +17,6 @@ from labelsieve.verdicts import Verdicts
 MAX_NAMES = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How often the zero-shot model predicts the given label.
-
-    Attributes:
-        share: Measured, between 0 and 1.
-        chance: Expected of a model that ignores the images.
-        spread: Standard error of the share under chance.
-    """
-
-    share: float
-    chance: float
-    spread: float
-
-    def above_chance(self, value: float) -> float:
-        """Rescales a difference to chance so that guessing is 0 and full agreement is 1."""
-        return value / (1 - self.chance) if self.chance < 1 else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class ScanStatistics:
     """Statistics of a scan. Arrays of shape (n,) are for readable images; nothing here has K x K numbers."""
@@ -88,26 +69,6 @@ class ScanStatistics:
     def share_flagged(self) -> float:
         """Share of the readable images that are flagged."""
         return float(self.flagged.mean())
-
-    @cached_property
-    def zero_shot(self) -> Agreement | None:
-        """Agreement of the zero-shot model; None if the detector did not use it.
-
-        Averaged over classes instead of images where known: then chance is 1 / K for every model that ignores the
-        images, including one that always predicts the most frequent class.
-        """
-        sizes = self.sizes[self.sizes > 0]
-        if self.scores.zero_shot_per_class is not None:
-            share, chance = float(np.mean(self.scores.zero_shot_per_class[self.sizes > 0])), 1 / len(sizes)
-            spread = np.sqrt(chance * (1 - chance) * (1 / sizes).sum()) / len(sizes)
-        elif self.scores.zero_shot_agreement is not None:
-            n, share = len(self.rows), self.scores.zero_shot_agreement
-            guessed = self._count(self.scores.predicted[self.rows])
-            chance = max(float(self.sizes / n @ guessed) / n, float(sizes.max() / n))
-            spread = np.sqrt(chance * (1 - chance) / n)
-        else:
-            return None
-        return Agreement(share=share, chance=chance, spread=float(spread))
 
     def _count(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(labels, minlength=len(self.images.class_names)).astype(np.int64)
