@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from labelsieve.core.errors import CheckpointError, RunError, SettingsError
+from labelsieve.core.errors import CheckpointError, RunError
 from labelsieve.core.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -18,17 +18,14 @@ if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.data.images import LabelledImages
-    from labelsieve.data.labelled import Labelled
     from labelsieve.data.tags.records import TaggedImages
     from labelsieve.verdicts import Verdicts
     from labelsieve.vlm.base import VisionLanguageModel
 
-NO_IMAGES = "a classifier is trained on images, which features come without; use task detect with a detector"
-
 
 @dataclass(frozen=True, kw_only=True)
 class CellInputs:
-    """The inputs of a cell.
+    """The inputs of a cell, which the experiment and `run_experiment` have checked to go with its task.
 
     Attributes:
         method: The row of the table.
@@ -51,41 +48,22 @@ class CellInputs:
     @property
     def truth(self) -> NDArray[np.int64]:
         """True labels, (N,)."""
-        return true_labels(self.labelled)
+        return self.labelled.true_labels
 
     @property
     def only_images(self) -> LabelledImages:
-        """The images, for training a classifier.
-
-        Raises:
-            SettingsError: The data are features without images.
-        """
-        from labelsieve.data.images import LabelledImages
-
-        if not isinstance(self.images, LabelledImages):
-            raise SettingsError(NO_IMAGES)
-        return self.images
+        """The images, for training a classifier."""
+        return cast("LabelledImages", self.images)
 
     @property
     def labelled(self) -> LabelledImages | LabelledFeatures:
         """The images or features with single labels."""
-        from labelsieve.data.features import LabelledFeatures
-
-        images = self.images
-        return images if isinstance(images, LabelledFeatures) else one_label(images)
+        return cast("LabelledImages | LabelledFeatures", self.images)
 
     @property
     def tagged(self) -> TaggedImages:
-        """The images with tags.
-
-        Raises:
-            SettingsError: They have single labels.
-        """
-        from labelsieve.data.tags.records import TaggedImages
-
-        if not isinstance(self.images, TaggedImages):
-            raise SettingsError("these images have one label each; use task detect")
-        return self.images
+        """The images with tags."""
+        return cast("TaggedImages", self.images)
 
     @property
     def noise_rate(self) -> float:
@@ -96,24 +74,6 @@ class CellInputs:
     def model_fingerprint(self) -> str | None:
         """Fingerprint of the model, or of class text features; None if there are neither."""
         return getattr(self.images, "text_fingerprint", None) if self.vlm is None else self.vlm.fingerprint
-
-
-def one_label(images: LabelledImages | TaggedImages) -> LabelledImages:
-    """Returns images with single labels.
-
-    Raises:
-        SettingsError: They have tags.
-    """
-    from labelsieve.data.tags.records import TaggedImages
-
-    if isinstance(images, TaggedImages):
-        raise SettingsError("these images have several labels each; use task tags")
-    return images
-
-
-def true_labels(images: Labelled) -> NDArray[np.int64]:
-    """Returns the true labels, (N,); the given ones if the truth is unknown."""
-    return images.labels if images.truth is None else images.truth
 
 
 def scan_once(inputs: CellInputs, *, tests: bool) -> tuple[Verdicts, bool]:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.bench.cell_inputs import CellInputs, one_label, scan_once, true_labels
+from labelsieve.bench.cell_inputs import CellInputs, scan_once
 from labelsieve.bench.config import BUNDLED, Data, Method
 from labelsieve.bench.experiment import Cell, Experiment
 from labelsieve.bench.features import features_of_file, features_of_images, load_rows
@@ -174,8 +174,9 @@ class _Trial:
         if source in SYNTHETIC_SOURCES:
             kind = SYNTHETIC_SOURCES[source]
             ratio = (self.data.test_limit or kind.test_count) / self.images
-            drawn = one_label(kind.draw(_make_folder(self.folder), max(8, round(ratio * maximum)), 1))
-            return drawn.with_labels(true_labels(drawn))
+            drawn = kind.draw(_make_folder(self.folder), max(8, round(ratio * maximum)), 1)
+            images = cast(LabelledImages, drawn)
+            return images.with_labels(images.true_labels)
         if source is None:
             return None
         images = load_test(self.data, source)
@@ -189,8 +190,8 @@ class _Trial:
         image_features(noisy, self.vlm.to(self.engine.device), engine=self.engine)
         if not self.cell.text:
             return noisy
-        text = self.cell.text
-        return features_of_images(one_label(noisy), self.vlm, [text], test=self.test, engine=self.engine)[text]
+        images, text = cast(LabelledImages, noisy), self.cell.text
+        return features_of_images(images, self.vlm, [text], test=self.test, engine=self.engine)[text]
 
     def cost(self, method: Method) -> Cost | None:
         """Returns the cost of a cell with this method; None if it fails on few images."""

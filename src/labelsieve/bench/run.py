@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from labelsieve.bench.cell_inputs import NO_IMAGES, CellInputs, one_label, true_labels
+from labelsieve.bench.cell_inputs import CellInputs
 from labelsieve.bench.changed_defaults import without_changed_defaults
 from labelsieve.bench.config import BUNDLED, FEATURES, Data, Noise
 from labelsieve.bench.experiment import Cell, Experiment, error_context
@@ -21,7 +21,7 @@ from labelsieve.bench.features import check_texts, features_of_file, features_of
 from labelsieve.bench.store import RUNS, Store
 from labelsieve.bench.synthetic import SYNTHETIC_SOURCES, TEST_SEED
 from labelsieve.bench.tables import write_plots, write_tables
-from labelsieve.bench.tasks import NO_TEST, TASKS
+from labelsieve.bench.tasks import TASKS
 from labelsieve.core.engine import make_engine
 from labelsieve.core.errors import LabelsieveError, RunError, SettingsError
 from labelsieve.core.output_folders import exclusive_folder
@@ -167,7 +167,10 @@ def check_models(experiment: Experiment, cells: Iterable[Cell]) -> None:
             raise SettingsError(f"[data.{name}]: task {experiment.task} needs images, {data.source} holds features")
         trains = experiment.task == "adapt" or any(each.detector is None for each in experiment.method.values())
         if data.is_features and trains:
-            raise SettingsError(f"[data.{name}]: {NO_IMAGES}")
+            raise SettingsError(
+                f"[data.{name}]: a classifier is trained on images, which features come without; use task detect with "
+                "a detector"
+            )
         if not data.is_features:
             with error_context(f"data.{name}"):
                 check_texts(experiment.text, has_test=data.test_source is not None)
@@ -192,7 +195,10 @@ def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
     """Raises a `SettingsError` with the first data set without test images, if the task of the cells needs them."""
     for cell in cells:
         if TASKS[experiment.task]().needs_test and experiment.data[cell.data].test_source is None:
-            raise SettingsError(f"[data.{cell.data}]: {NO_TEST}")
+            raise SettingsError(
+                f"[data.{cell.data}]: expected test images to measure a classifier on, found none; name them: "
+                "test = ..."
+            )
 
 
 def _without_folders(experiment: Experiment) -> Experiment:
@@ -255,15 +261,18 @@ class SharedInputs:
             return features_of_file(with_noise(rows, self.noise, seed=self.cell.seed), data, texts)
         if not texts:
             return {}
-        return features_of_images(one_label(self.images), self.vlm, texts, test=self.test, engine=self.engine)
+        return features_of_images(
+            cast(LabelledImages, self.images), self.vlm, texts, test=self.test, engine=self.engine
+        )
 
     @cached_property
     def test(self) -> LabelledImages | None:
         """The test images, None if the experiment has none."""
         data = self.data
         if data.test is not None and (kind := SYNTHETIC_SOURCES.get(data.test)) is not None:
-            images = one_label(self._draw(data.test, data.test_limit or kind.test_count, TEST_SEED))
-            return images.with_labels(true_labels(images))
+            drawn = self._draw(data.test, data.test_limit or kind.test_count, TEST_SEED)
+            images = cast(LabelledImages, drawn)  # those of tags have no test
+            return images.with_labels(images.true_labels)
         return None if data.test_source is None else load_test(data, data.test_source)
 
     def _draw(self, source: str, count: int, seed: int) -> AnyImages:
@@ -324,8 +333,8 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     if isinstance(images, TaggedImages):
         return _with_tag_noise(images, noise, seed=seed, progress=progress)
     if noise.kind == "given" or noise.kind == "column":  # features were loaded with that column
-        return images.with_labels(images.labels, truth=true_labels(images))
-    clean = images.with_labels(true_labels(images))
+        return images.with_labels(images.labels, truth=images.true_labels)
+    clean = images.with_labels(images.true_labels)
     if noise.kind == "none":
         return clean.with_labels(clean.labels, truth=clean.labels)
     if noise.kind == "file":
@@ -336,7 +345,7 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
 
 
 def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: Progress | None) -> TaggedImages:
-    true = images.tags if images.truth is None else images.truth
+    true = images.true_tags
     if noise.kind == "given":
         return images.with_tags(images.tags, truth=true)
     clean = images.with_tags(true)

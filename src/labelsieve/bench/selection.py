@@ -68,7 +68,6 @@ def by_losses(inputs: CellInputs, settings: Adaptation, *, test: LabelledImages 
         test: Images with correct labels to evaluate the classifier on; its accuracies are `test` of the record.
 
     Raises:
-        SettingsError: The data are features without images.
         TrainingError: The losses are not finite.
     """
     started, images, seed, progress = time.perf_counter(), inputs.only_images, inputs.seed, inputs.progress

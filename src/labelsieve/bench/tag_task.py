@@ -95,7 +95,7 @@ def _flagged(verdicts: TagVerdicts) -> dict[str, float | None]:
 def _rates(images: TaggedImages, verdicts: TagVerdicts) -> dict[str, float | None]:
     """Returns true and estimated shares: of the given tags that are wrong, and of the right ones that are missing."""
     is_readable = verdicts.is_readable
-    given, truth = images.tags[is_readable], (images.tags if images.truth is None else images.truth)[is_readable]
+    given, truth = images.tags[is_readable], images.true_tags[is_readable]
     estimated = verdicts.estimated()
     rates = {
         "commission": _share((given & ~truth).sum(), given.sum()),

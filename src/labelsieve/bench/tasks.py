@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from labelsieve.finetune.settings import Adaptation
     from labelsieve.metrics import Interval
     from labelsieve.verdicts import Verdicts
-
-NO_TEST = "expected test images to measure a classifier on, found none; name them: test = ..."
 
 
 class Task:
@@ -227,10 +225,9 @@ class Adapt(Task):
         from labelsieve.finetune.selection import choose
 
         images = inputs.only_images
-        if inputs.test is None:
-            raise SettingsError(NO_TEST)
         if inputs.method.train_on == "nothing":
-            return dict.fromkeys(self.metrics) | _select(Detect().measure(inputs), (*TEST, *COST, "note"))
+            measured = Detect().measure(inputs)
+            return dict.fromkeys(self.metrics) | {name: measured[name] for name in (*TEST, *COST, "note")}
         settings = adaptation(inputs.method)
         verdicts = selection_of(inputs, settings)
         with PeakMemory() as peak:
@@ -253,10 +250,6 @@ class Adapt(Task):
             **cost_of(adapted.record, peak),
             "note": "; ".join(adapted.record["notes"]),
         }
-
-
-def _select(metrics: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: metrics[name] for name in names}
 
 
 def adaptation(method: Method) -> Adaptation:

@@ -50,9 +50,14 @@ class Labelled:
         several = [] if self.annotations is None else [self.annotations.fingerprint]
         return fingerprint(self.contents, list(self.ids), self.labels, list(self.class_names), *several)
 
+    @property
+    def true_labels(self) -> NDArray[np.int64]:
+        """Shape (N,): the true labels; the given ones if the truth is unknown."""
+        return self.labels if self.truth is None else self.truth
+
     def with_labels(self, labels: NDArray[np.int64], *, truth: NDArray[np.int64] | None = None) -> Self:
         """Returns the same rows with other given labels, shape (N,); `truth`, if passed, replaces the true labels."""
         shape: dict[str, Any] = {"count": len(self), "class_names": self.class_names}
-        true_labels = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
+        truth = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
         given_labels = checked_indices(labels, what="labels", **shape)
-        return replace(self, labels=given_labels, truth=true_labels, annotations=None, origin={})
+        return replace(self, labels=given_labels, truth=truth, annotations=None, origin={})

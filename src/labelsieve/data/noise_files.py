@@ -276,7 +276,7 @@ def about_noise(images: LabelledImages, parameters: Mapping[str, Any] | None = N
         `noise`, the `parameters`; `images`, N; `changed`, the number of wrong labels; `data_fingerprint` of the images
         with their true labels, and `pixels_fingerprint` of the images only.
     """
-    truth = images.labels if images.truth is None else images.truth
+    truth = images.true_labels
     return {
         "noise": None if parameters is None else dict(parameters),
         "images": len(images),

@@ -41,6 +41,11 @@ class TaggedImages(Images):
         """Fingerprint of images, ids, given tags and class names, which identifies the data of a run."""
         return fingerprint(self.contents, list(self.ids), self.tags, list(self.class_names))
 
+    @property
+    def true_tags(self) -> NDArray[np.bool_]:
+        """Shape (N, K), bool: the true tags; the given ones if the truth is unknown."""
+        return self.tags if self.truth is None else self.truth
+
     def with_tags(self, tags: NDArray[np.bool_], *, truth: NDArray[np.bool_] | None = None) -> TaggedImages:
         """Returns the same images with other given tags, shape (N, K); `truth`, if passed, replaces the true tags.
 
@@ -48,8 +53,8 @@ class TaggedImages(Images):
             DataError: They are not an array of bool of that shape.
         """
         shape = (len(self), len(self.class_names))
-        true_tags = self.truth if truth is None else checked_tags(truth, shape=shape, what="true tags")
-        return replace(self, tags=checked_tags(tags, shape=shape), truth=true_tags, origin={})
+        truth = self.truth if truth is None else checked_tags(truth, shape=shape, what="true tags")
+        return replace(self, tags=checked_tags(tags, shape=shape), truth=truth, origin={})
 
     def take(self, rows: NDArray[np.int64]) -> TaggedImages:
         """Returns the images of the given rows, in that order, with all classes kept."""
