@@ -12,11 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 # Import nothing heavy here: before `main` runs, Ctrl-C ends in a traceback.
-from labelsieve.core.errors import LabelsieveError, UsageError, did_you_mean, shown
+from labelsieve.core.errors import LabelsieveError, UsageError, did_you_mean, options_in_messages, shown
 from labelsieve.core.progress import STOPPING, clean, is_main_process
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.core.validation import check_environment
@@ -175,12 +175,10 @@ def _dispatch(args: list[str]) -> int:
         raise UsageError(f'expected a verb out of {verbs}, got "{shown(args[0])}"{did_you_mean(args[0], VERBS)}')
     from rich.console import Console
 
-    from labelsieve.commands.option_names import names_of_options
-
     _check_encoding(args)
     check_environment()
     command = VERBS[args[0]].parse(args[1:], prog=f"labelsieve {args[0]}")
-    with names_of_options(type(command), command):
+    with options_in_messages() if command.sets_options else nullcontext():
         command.run(Console(quiet=not is_main_process()))
     return 0
 

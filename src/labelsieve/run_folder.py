@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from labelsieve.core.checkpoints import CHECKPOINT
 from labelsieve.core.engine import Engine, Precision, make_engine
-from labelsieve.core.errors import RunError, shown
+from labelsieve.core.errors import RunError, setting, shown
 from labelsieve.core.files import remove_leftovers, target_of, temporaries_of
 from labelsieve.core.output_folders import check_report, exclusive_folder, make_folder, unknown_files
 from labelsieve.core.progress import Progress
@@ -81,15 +81,17 @@ def check_run_folder(
     _check_files(folder, files)
     checkpoint, finished = bool(_checkpoint_files(folder)), (folder / record).is_file()
     if resume and finished and not checkpoint and not overwrite:
-        raise RunError(f"{folder} holds a finished {what}: there is nothing to resume; make another with --overwrite")
+        raise RunError(
+            f"{folder} holds a finished {what}: there is nothing to resume; make another with {setting('overwrite')}"
+        )
     # a run that was killed before its first checkpoint leaves only known files, and starts again
     resumes = resume and (checkpoint or finished or not unknown_files(folder, {CHECKPOINT_FOLDER, *files}))
     if any(folder.iterdir()) and not (overwrite or resumes):
         content = f"a finished {what}" if finished else f"an unfinished {what}" if checkpoint else "other files"
         advice = (
-            "use --resume to go on with it or --overwrite to start again"
+            f"use {setting('resume')} to go on with it or {setting('overwrite')} to start again"
             if checkpoint
-            else "use --overwrite to replace it, or choose another folder"
+            else f"use {setting('overwrite')} to replace it, or choose another folder"
         )
         raise RunError(f"{folder} already holds {content}; {advice}")
     if overwrite and not resume:
@@ -157,7 +159,7 @@ def finished_scan(
     try:
         verdicts = load(folder)
         if not is_requested(verdicts):
-            raise RunError(f"{folder} holds a finished run of other data or settings; pass --overwrite")
+            raise RunError(f"{folder} holds a finished run of other data or settings; pass {setting('overwrite')}")
     except RunError:
         if overwrite:
             return None

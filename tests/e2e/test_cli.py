@@ -208,17 +208,45 @@ def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
             ["scan", "x", "--out", "x", "--detector", "deft", "--scores-from", "last-epoch"],
             ": --scores-from last-epoch",
         ),
+        (["scan", "{photos}", "--out", "x", "--test", "{kinds}"], "; name it with --test-label-column\n"),
+        (["scan", "{photos}", "--out", "x", "--against", "{photos}", "--against-split", "a"], "no split"),
+        (["scan", "{kinds}", "--out", "x"], "; name it with --label-column\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_messages_name_the_options_that_were_typed(
-    words: list[str], said: str, run: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    said: str,
+    run: Run,
+    finished: Path,
+    drawn_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (finished.parent / "there.csv").touch()
-    (tmp_path / "drop_at.csv").write_text("image,label\na.png,7\nb.png,8\n")
+    places = {"run": finished, "photos": drawn_folder, "table": tmp_path / "drop_at.csv", "kinds": tmp_path / "k.csv"}
+    places["table"].write_text("image,label\na.png,7\nb.png,8\n")
+    places["kinds"].write_text("image,kind\na.png,7\nb.png,8\n")
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(*(word.format(run=finished, table=tmp_path / "drop_at.csv") for word in words))
+    code, _, err = run(*(word.format(**places) for word in words))
     assert code == 1 and said in err and err.count("\n") == 1
+
+
+def test_options_of_features_are_named_as_they_were_typed(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=np.ones((2, 3), dtype=np.float32), labels=np.array([0, 1]))
+    words = ("scan", drawn_folder, "--out", tmp_path / "x", "--against", tmp_path / "f.npz", "--against-split", "a")
+    code, _, err = run(*words)
+    assert (code, err.count("\n")) == (2, 1) and "features come without --against-split; leave it out" in err
+
+
+@pytest.mark.parametrize("option", [("--class-names", "a", "b"), ("--label-column", "x")], ids=" ".join)
+def test_a_source_may_follow_an_option_of_several_words(option: tuple[str, ...], drawn_folder: Path) -> None:
+    words = (*option, str(drawn_folder), "--out", "run")
+    source = VERBS["scan"].parse(words, prog="labelsieve scan").data  # type: ignore[attr-defined]
+    assert source.source == str(drawn_folder)
+    assert (source.class_names or source.label_column) == option[1:]
+    with pytest.raises(UsageError, match=r"^missing SOURCE"):
+        VERBS["scan"].parse((*option, "nothing", "--out", "run"), prog="labelsieve scan")
 
 
 def test_a_share_may_be_a_percentage() -> None:

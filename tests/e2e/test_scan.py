@@ -153,7 +153,7 @@ def test_a_finished_run_is_not_replaced_by_accident(
 ) -> None:
     scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(RunError, match="already holds a finished run; use --overwrite"):
+    with pytest.raises(RunError, match="already holds a finished run; use overwrite"):
         scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run")
     with pytest.raises(RunError, match="finished run: there is nothing to resume"):
         scan(images, mini_clip, detector=LabelMatch(), out=tmp_path / "run", resume=True)
@@ -166,8 +166,8 @@ def test_a_finished_run_is_not_replaced_by_accident(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("device", "tpu", "expected --device to be one of those available here .*, got tpu"),
-        ("precision", "fp16", "expected --precision to be auto, fp32 or bf16, got fp16"),
+        ("device", "tpu", "expected device to be one of those available here .*, got tpu"),
+        ("precision", "fp16", "expected precision to be auto, fp32 or bf16, got fp16"),
     ],
 )
 def test_unknown_device_or_precision(
@@ -181,14 +181,14 @@ def test_check_run_folder(tmp_path: Path) -> None:
     assert check_run_folder(tmp_path / "new" / "deeper").is_dir()
     assert check_run_folder(tmp_path / "new" / "deeper").is_dir(), "an empty folder is welcome"
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match=r"expected --out to be a folder, .*file is a file"):
+    with pytest.raises(RunError, match=r"expected out to be a folder, .*file is a file"):
         check_run_folder(tmp_path / "file", overwrite=True)
-    with pytest.raises(RunError, match="expected --out to be UTF-8"):
+    with pytest.raises(RunError, match="expected out to be UTF-8"):
         check_run_folder(tmp_path / "caf\udce9")
     with pytest.raises(RunError, match=r"could not make the folder .*: Not a directory; choose a writable place"):
         check_run_folder(tmp_path / "file" / "below")
     (tmp_path / "new" / "notes.txt").write_text("x")
-    with pytest.raises(RunError, match=r"already holds other files; use --overwrite to replace it, or choose another"):
+    with pytest.raises(RunError, match=r"already holds other files; use overwrite to replace it, or choose another"):
         check_run_folder(tmp_path / "new")
     assert check_run_folder(tmp_path / "new", overwrite=True)
     assert (tmp_path / "new" / "notes.txt").is_file(), "files of the user are left alone"

@@ -257,7 +257,7 @@ def test_those_that_have_a_model_can_be_tested() -> None:
 def test_others_say_so(
     name: str, images: LabelledImages, test_images: LabelledImages, mini_clip: VisionLanguageModel
 ) -> None:
-    with pytest.raises(SettingsError, match=f"--detector {name} has no model that could be tested; .* deft") as caught:
+    with pytest.raises(SettingsError, match=f"detector {name} has no model that could be tested; .* deft") as caught:
         run(images, mini_clip, detector_class(name)(), test=test_images)
     assert "\n" not in str(caught.value)
 
@@ -271,7 +271,7 @@ def test_a_detector_of_the_users_own_need_not_know_of_them(
             return Scores(label_quality=ones, predicted=inputs.labels, confidence=ones)
 
     assert run(images, mini_clip, Own()).record["test"] is None
-    with pytest.raises(SettingsError, match=r"--detector .*Own has no model that could be tested"):
+    with pytest.raises(SettingsError, match=r"detector .*Own has no model that could be tested"):
         run(images, mini_clip, Own(), test=test_images)
 
 

@@ -25,7 +25,7 @@ from labelsieve.commands.base import (
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
 from labelsieve.commands.run_data import images_of, is_tag_run, source_of, tagged_images_of
-from labelsieve.core.errors import SettingsError, UsageError, look_up
+from labelsieve.core.errors import SettingsError, UsageError, look_up, options_in_messages
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.finetune.settings import DEFAULT_FOR_TAGS, RECIPES, Adaptation, check_saves, check_tag_settings
 
@@ -69,7 +69,8 @@ class AdaptTestSet(TestSet):
             raise SettingsError("--test-label-column goes with one label an image; name tags with --test-tag-column")
         if (test := self.given_source()) is None:
             return None
-        return source_of_options(TagSource, test, self, prefix="test_").load(seed=seed, progress=progress)
+        with options_in_messages("test_"):
+            return source_of_options(TagSource, test, self, prefix="test_").load(seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

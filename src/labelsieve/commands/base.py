@@ -11,7 +11,7 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from labelsieve.commands.parsing import read
-from labelsieve.core.errors import SettingsError, UsageError
+from labelsieve.core.errors import SettingsError, UsageError, listed, options_in_messages, setting
 from labelsieve.core.validation import Limit, Seed, check_ranges
 from labelsieve.data.boxes import BoxMargin
 
@@ -37,9 +37,11 @@ class Command:
 
     Attributes:
         resume_flags: Arguments that resume a stopped command; None if it cannot be resumed.
+        sets_options: Whether settings are options, as messages then call them; else they are in a file.
     """
 
     resume_flags: ClassVar[tuple[str, ...] | None] = None
+    sets_options: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -162,9 +164,9 @@ class Source:
         Raises:
             UsageError: Another option is set.
         """
-        unsupported = (self.image_column, self.image_folder, self.split, self.box_margin)
-        if any(value is not None for value in unsupported):
-            raise UsageError("features have no --image-column, --image-folder, --split or --box-margin; leave them out")
+        of_images = ("image_column", "image_folder", "split", "box_margin")
+        if unsupported := [setting(name) for name in of_images if getattr(self, name) is not None]:
+            raise UsageError(f"features come without {listed(unsupported)}; leave it out")
         return {
             "label_column": self.label_column or None,
             "class_names": names_or_file(self.class_names),
@@ -284,7 +286,8 @@ class TestSet:
         """
         if (test := self.given_source()) is None:
             return None
-        return source_of_options(Source, test, self, prefix="test_").load(seed=seed, progress=progress)
+        with options_in_messages("test_"):
+            return source_of_options(Source, test, self, prefix="test_").load(seed=seed, progress=progress)
 
 
 def review_files(run: Path, option: tuple[tuple[Path, ...], ...]) -> list[Path] | None:
@@ -333,9 +336,10 @@ class OtherSplit:
                 raise SettingsError("the options --against-... go with --against SOURCE only; add it or leave them out")
             return None
         source = source_of_options(Source, self.against, self, prefix="against_")
-        if holds_features(self.against):
-            return load_features(self.against, **source.feature_options(), seed=seed, one_class=True)
-        return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter
+        with options_in_messages("against_"):
+            if holds_features(self.against):
+                return load_features(self.against, **source.feature_options(), seed=seed, one_class=True)
+            return source.load(seed=seed, progress=progress, one_class=True)  # their labels do not matter
 
 
 def load_model(name: str, progress: Progress) -> VisionLanguageModel:

@@ -72,6 +72,16 @@ class Option:
         """Returns whether it is a positional argument."""
         return _POSITIONAL in get_args(self.kind)
 
+    @property
+    def flag(self) -> str:
+        """Returns how it is written: `--drop-at`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def takes_several(self) -> bool:
+        """Returns whether several words may follow it."""
+        return get_origin(_without_extras(self.kind)) is tuple
+
     def field(self, *, brief: bool) -> tuple[str, Any, Any]:
         """Returns a field of a dataclass for the help, with its whole text or, if brief, one line of it."""
         text = _first_clause(self.about) if brief and not self.is_positional else self.about

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any, TypeVar, get_origin
 
 import tyro
 
-from labelsieve.commands.help import options_of, show_help, wants_help
-from labelsieve.commands.option_names import example_of_share, names_of_options, shares_as_numbers, shares_of
-from labelsieve.core.errors import UsageError, did_you_mean, listed, shown
+from labelsieve.commands.help import Option, options_of, show_help, wants_help
+from labelsieve.commands.shares import example_of_share, shares_as_numbers, shares_of
+from labelsieve.core.errors import UsageError, did_you_mean, listed, options_in_messages, shown
 from labelsieve.core.validation import Range
 from labelsieve.data.sources.table_formats import TABLES
 
@@ -56,17 +56,18 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
         show_help(kind, prog=prog, requested=help_word, default=default)
     start = tyro.MISSING_NONPROP if default is None else default
     stderr = io.StringIO()
-    shares = shares_of(options_of(get_origin(kind) or kind, default))
+    options = list(options_of(get_origin(kind) or kind, default))
+    shares = shares_of(options)
     words = shares_as_numbers(args, shares)
     try:
-        with redirect_stderr(stderr), names_of_options(kind, default):
+        with redirect_stderr(stderr), options_in_messages():
             command: _CommandT = tyro.cli(kind, args=words, prog=prog, default=start)
     except SystemExit as end:
         if end.code != 2:
             raise
         parts = [_reworded(part, shares) for part in _error_parts(stderr.getvalue())]
         parts += _about_several_files(args)
-        if "missing SOURCE" in parts and (moved := _source_first(args)):
+        if "missing SOURCE" in parts and (moved := _source_first(args, options)):
             return read(kind, moved, prog=prog, default=default)
         raise UsageError("; ".join([*parts, f"see {prog} --help"])) from None
     return command
@@ -89,15 +90,14 @@ def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
     return chosen
 
 
-def _source_first(args: Sequence[str]) -> list[str]:
+def _source_first(args: Sequence[str], options: Iterable[Option]) -> list[str]:
     """Moves a SOURCE to the front that `--label-column NAME SOURCE` reads as a name; empty if there is none."""
-    words = list(args)
-    option = next((each for each in ("--label-column", "--tag-column") if each in words), None)
-    if option is None:
-        return []
-    start = len(words) - words[::-1].index(option)
-    end = next((at for at in range(start, len(words)) if words[at].startswith("-")), len(words))
-    return [words[end - 1], *words[: end - 1], *words[end:]] if end - start > 1 else []
+    words, flags = list(args), {each.flag for each in options if each.takes_several}
+    for start in (at + 1 for at, word in enumerate(words) if word in flags):
+        end = next((at for at in range(start, len(words)) if words[at].startswith("-")), len(words))
+        if end - start > 1 and (os.path.exists(words[end - 1]) or set(words[end - 1]) & set("/:*")):
+            return [words[end - 1], *words[: end - 1], *words[end:]]
+    return []
 
 
 def _about_several_files(args: Sequence[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import CheckpointError, shown
+from labelsieve.core.errors import CheckpointError, setting, shown
 from labelsieve.core.files import write_atomically
 from labelsieve.core.provenance import to_json
 
@@ -104,7 +104,7 @@ def read_checkpoint(engine: Engine, *, identity: RunIdentity) -> tuple[dict[str,
     if differences := _differences(metadata.get("identity", ""), identity):
         raise CheckpointError(
             f"the checkpoint {path} belongs to another run: {differences}; "
-            "resume with what it was made with, or start again with --overwrite"
+            f"resume with what it was made with, or start again with {setting('overwrite')}"
         )
     history: list[dict[str, Any]] = json.loads(metadata["history"])
     engine.progress.say(f"resuming after epoch {len(history)}")
@@ -147,5 +147,5 @@ def _read(path: Path, *, header_only: bool = False) -> tuple[Mapping[str, str], 
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"the checkpoint {path} is damaged or cannot be read; start again with --overwrite"
+            f"the checkpoint {path} is damaged or cannot be read; start again with {setting('overwrite')}"
         ) from error

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.attention import ExplicitAttention
 from labelsieve.core.cache import cache_limit
-from labelsieve.core.errors import SettingsError
+from labelsieve.core.errors import SettingsError, setting
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import versions
 from labelsieve.core.validation import Seed, check_value
@@ -134,9 +134,9 @@ def make_engine(
     available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device, False):
         names = ", ".join(name for name, is_available in available.items() if is_available)
-        raise SettingsError(f"expected --device to be one of those available here ({names}), got {device}")
+        raise SettingsError(f"expected {setting('device')} to be one of those available here ({names}), got {device}")
     if precision not in ("auto", "fp32", "bf16"):
-        raise SettingsError(f"expected --precision to be auto, fp32 or bf16, got {precision}")
+        raise SettingsError(f"expected {setting('precision')} to be auto, fp32 or bf16, got {precision}")
     check_value("seed", seed, Seed)
     cache_limit()  # reports an invalid limit before the run starts
     try:
@@ -145,7 +145,7 @@ def make_engine(
         accelerator = Accelerator()
     if device not in ("auto", accelerator.device.type):
         raise SettingsError(
-            f"--device {device} was asked for, but this process was set up on {accelerator.device.type}; "
+            f"{setting('device')} {device} was asked for, but this process was set up on {accelerator.device.type}; "
             "start another one"
         )
     resolved = ("bf16" if is_bf16_faster(accelerator.device) else "fp32") if precision == "auto" else precision

@@ -7,12 +7,15 @@ traceback and ends with exit code 1; a developer catches :class:`LabelsieveError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 _EntryT = TypeVar("_EntryT")
 # Limits of what a message quotes: characters of a value, how many of them precede an ellipsis, and values of a list.
 _CHARACTERS, _HEAD, _VALUES = 80, 40, 10
+# What the names of options begin with, innermost last; empty in Python, where messages name settings as they are.
+_prefixes: list[str] = []
 
 
 class LabelsieveError(Exception):
@@ -54,6 +57,33 @@ class CheckpointError(RunError):
 
 class TrainingError(LabelsieveError):
     """Training cannot continue, for example because the loss is no longer finite."""
+
+
+@contextmanager
+def options_in_messages(prefix: str = "") -> Iterator[None]:
+    """Lets messages name the options of the command line, in all threads.
+
+    Args:
+        prefix: What their names begin with, such as `test_`.
+    """
+    _prefixes.append(prefix)
+    try:
+        yield
+    finally:
+        _prefixes.pop()
+
+
+def setting(name: str) -> str:
+    """Returns what a message calls a setting: `drop_at`, or `--drop-at` on the command line.
+
+    Example:
+        >>> with options_in_messages():
+        ...     setting("drop_at")
+        '--drop-at'
+        >>> setting("drop_at")
+        'drop_at'
+    """
+    return f"--{_prefixes[-1]}{name}".replace("_", "-") if _prefixes else name
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from labelsieve.core.errors import RunError
+from labelsieve.core.errors import RunError, setting
 from labelsieve.core.files import (
     expand_home,
     is_utf8,
@@ -47,10 +47,10 @@ def make_folder(folder: Path) -> Path:
         RunError: Something else exists there, the path is not UTF-8, or it cannot be created or written to.
     """
     if not is_utf8(folder):
-        raise RunError(f"expected --out to be UTF-8, got {str(folder)!r}; choose another name")
+        raise RunError(f"expected {setting('out')} to be UTF-8, got {str(folder)!r}; choose another name")
     if os.path.lexists(folder) and not os.path.isdir(folder):
         what = "a file" if os.path.isfile(folder) else "no folder"
-        raise RunError(f"expected --out to be a folder, {folder} is {what}; choose another name")
+        raise RunError(f"expected {setting('out')} to be a folder, {folder} is {what}; choose another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,7 +67,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         RunError: Something exists there, if only a broken link, and `overwrite` was not passed.
     """
     if os.path.lexists(out) and not overwrite:
-        raise RunError(f"{out} is there already; choose another name or pass --overwrite (overwrite=True)")
+        raise RunError(f"{out} is there already; choose another name or pass {setting('overwrite')}")
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:
@@ -96,7 +96,7 @@ def check_report(path: Path, *, overwrite: bool | None = None) -> None:
         return
     with target.open("rb") as file:
         if _REPORT_MARK not in file.read(_HEAD_BYTES):
-            name = "folder" if overwrite is None else "name or pass --overwrite (overwrite=True)"
+            name = "folder" if overwrite is None else f"name or pass {setting('overwrite')}"
             raise RunError(f"{path} is no report of labelsieve, so it is not replaced; choose another {name}")
 
 
@@ -108,7 +108,9 @@ def check_outside(out: Path, source: Path | str) -> None:
     """
     folder = Path(os.path.realpath(expand_home(source)))
     if os.path.isdir(folder) and Path(os.path.realpath(out)).is_relative_to(folder):
-        raise RunError(f"expected --out outside of the source folder, got {out} in {source}; choose a folder beside it")
+        raise RunError(
+            f"expected {setting('out')} outside of the source folder, got {out} in {source}; choose a folder beside it"
+        )
 
 
 @contextmanager
@@ -134,7 +136,9 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(target))
         except BlockingIOError:
-            raise RunError(f"another process is writing to {folder}; wait for it, or choose another --out") from None
+            raise RunError(
+                f"another process is writing to {folder}; wait for it, or choose another {setting('out')}"
+            ) from None
         _locked_folders.add(key)
         try:
             yield
@@ -198,7 +202,7 @@ def _remove_old(out: Path) -> None:
         RunError: Another process is writing the folder.
     """
     if remove_leftovers(out):
-        raise RunError(f"another process is writing {out}; wait for it, or choose another --out")
+        raise RunError(f"another process is writing {out}; wait for it, or choose another {setting('out')}")
     for old in temporaries_of(out, "old"):
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from labelsieve.core.checkpoints import RunIdentity, read_checkpoint, write_checkpoint
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import TrainingError
+from labelsieve.core.errors import TrainingError, setting
 from labelsieve.core.memory import reuse_allocations
 
 Record = dict[str, Any]
@@ -106,16 +106,17 @@ def restore(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None
         tensors[name].copy_(value)
 
 
-def check_finite(loss: Tensor, epoch: int, *, advice: str = "a lower --learning-rate or --precision fp32") -> None:
+def check_finite(loss: Tensor, epoch: int, *, advice: str | None = None) -> None:
     """Checks the result of an epoch.
 
     Args:
         loss: A number, or a sum of numbers.
         epoch: From 1.
-        advice: What to use instead.
+        advice: What to use instead; None: a lower learning rate or more precision.
 
     Raises:
         TrainingError: It is no finite number.
     """
     if not bool(torch.isfinite(loss)):
+        advice = advice or f"a lower {setting('learning_rate')} or {setting('precision')} fp32"
         raise TrainingError(f"the loss is no longer a finite number in epoch {epoch}; use {advice}")

@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
-from labelsieve.core.errors import SettingsError, did_you_mean, look_up, shown
+from labelsieve.core.errors import SettingsError, did_you_mean, look_up, setting, shown
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,17 @@ def check_value(name: str, value: Any, kind: Any) -> None:
     """Checks one value against its type.
 
     Args:
-        name: Name in messages.
+        name: Name of the setting.
         value: The value.
         kind: An annotation such as `Seed`, `int | None` or `Literal["auto", "none"]`.
 
     Raises:
         SettingsError: The value has another type, is not one of the choices, or is out of range.
     """
+    _check(setting(name), value, kind)
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
     types, choices, limits = _read(kind)
     if choices and not types:
         look_up(dict.fromkeys(choices), value, what=name)
@@ -193,7 +197,7 @@ def number_from_environment(name: str, kind: Any, *, default: Any) -> Any:
         expected = "an integer" if int in types else "a number"
         hint = f"; {limits.hint}" if limits is not None and limits.hint else ""
         raise SettingsError(f'expected {name} to be {expected} {limits}, got "{shown(text)}"{hint}') from None
-    check_value(name, value, kind)
+    _check(name, value, kind)
     return value
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, first_line, shown
+from labelsieve.core.errors import DataError, first_line, setting, shown
 from labelsieve.core.files import expand_home
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import LogitScale, range_of
@@ -168,7 +168,9 @@ def load_features(
 def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
     if isinstance(source, str | Path):
         if labels is not None:
-            raise DataError("labels go with features in memory only; name the column of a file with label_column")
+            raise DataError(
+                f"labels go with features in memory only; name the column of a file with {setting('label_column')}"
+            )
         return read_features_file(expand_home(source), requested=requested)
     if labels is None:
         raise DataError(
@@ -270,7 +272,8 @@ def _names_by_number(stored: Stored, labels: Any, *, count: int) -> tuple[str, .
     label_values = read_labels(values, where="labels").values
     if not all(isinstance(value, int) for value in label_values):
         raise DataError(
-            "text features need class_names, which say what class each of them is of; pass the names in their order"
+            f"text features need {setting('class_names')}, which say what class each of them is of; pass the names in "
+            "their order"
         )
     return tuple(map(str, range(count)))
 
@@ -291,12 +294,14 @@ def _texts(text: Any, classes: int, width: int) -> NDArray[np.float32]:
 def _scale(value: Any, *, needed: bool) -> float | None:
     if not needed:
         if value is not None:
-            raise DataError("logit_scale goes with text features, which are missing; add them or leave it out")
+            raise DataError(
+                f"{setting('logit_scale')} goes with text features, which are missing; add them or leave it out"
+            )
         return None
     if value is None:
         raise DataError(
-            "text features need the model's logit_scale, the factor from cosine similarity to logit (for CLIP mostly "
-            "100); pass logit_scale"
+            f"text features need the model's {setting('logit_scale')}, the factor from cosine similarity to logit (for "
+            "CLIP mostly 100); pass it"
         )
     try:
         scale = float(np.asarray(value).reshape(()))
@@ -305,7 +310,8 @@ def _scale(value: Any, *, needed: bool) -> float | None:
     limits = range_of(LogitScale)
     if limits is not None and scale not in limits:
         raise DataError(
-            f"expected logit_scale {limits}, got {shown(value)}; CLIP's own is e to the power of its parameter"
+            f"expected {setting('logit_scale')} {limits}, got {shown(value)}; CLIP's own is e to the power of "
+            "its parameter"
         )
     return scale
 

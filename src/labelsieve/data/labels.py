@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
 from labelsieve.core.files import expand_home, is_utf8
 
 # Compatibility forms that look like their canonical form, unlike superscripts and circled digits.
@@ -208,7 +208,8 @@ def _given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ..
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(
-            f"expected class_names to be a list, or a text file with one name a line: {path} cannot be read ({reason})"
+            f"expected {setting('class_names')} to be a list, or a text file with one name a line: {path} cannot be "
+            f"read ({reason})"
         ) from None
     if text.lstrip().startswith("{"):
         raise DataError(
@@ -300,7 +301,7 @@ def to_indices(
         raise DataError(
             f"{len(unknown)} of {len(ids)} labels in {column.where} are outside of the {len(class_names)} class names: "
             f'first "{shown(value)}", id "{shown(ids[unknown[0]])}"{_hint(value, column, expected_names)}; '
-            "fix the labels or give class_names"
+            f"fix the labels or give {setting('class_names')}"
         )
     return table[column.codes]
 

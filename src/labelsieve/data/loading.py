@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, SettingsError
+from labelsieve.core.errors import DataError, SettingsError, setting
 from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Limit, Seed, check_value
@@ -182,7 +182,7 @@ def image_folder_of(image_folder: str | Path | None) -> Path | None:
     if not str(image_folder) or not folder.is_dir():
         state = "is no folder" if folder.exists() else "does not exist"
         raise DataError(
-            f'expected --image-folder to be a folder of images, but "{image_folder}" {state}; check the path'
+            f'expected {setting("image_folder")} to be a folder of images, but "{image_folder}" {state}; check the path'
         )
     return folder
 
@@ -287,5 +287,7 @@ def _with_margin(images: LabelledImages, margin: float | None) -> LabelledImages
     if margin is None:
         return images
     if images.boxes is None:
-        raise SettingsError("--box-margin goes with boxes only, and here each row is an image; leave it out")
+        raise SettingsError(
+            f"{setting('box_margin')} goes with boxes only, and here each row is an image; leave it out"
+        )
     return replace(images, boxes=images.boxes.with_margin(margin))

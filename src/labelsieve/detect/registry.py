@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import DataError, SettingsError, listed, look_up, shown
+from labelsieve.core.errors import DataError, SettingsError, listed, look_up, setting, shown
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.detect.base import Detector
 
@@ -64,7 +64,8 @@ def check_predicts_test(kind: type[Detector], name: str) -> None:
     if not kind.predicts_test:
         known = ", ".join(each for each in DETECTORS if detector_class(each).predicts_test)
         raise SettingsError(
-            f"--detector {name} has no model that could be tested; leave the test images out, or use one of {known}"
+            f"{setting('detector')} {name} has no model that could be tested; leave the test images out, or use one of "
+            f"{known}"
         )
 
 
@@ -102,8 +103,9 @@ def check_input(
         )
     if data.annotations is not None and not detector.weighs_annotators:
         raise SettingsError(
-            f"--detector {detector_name(detector)} with these settings reads one label an image, and there are "
-            f"{len(data.annotations.names)} label columns; use joint, or deft with --evidence joint, or name one column"
+            f"{setting('detector')} {detector_name(detector)} with these settings reads one label an image, and there "
+            f"are {len(data.annotations.names)} label columns; use joint, or deft with {setting('evidence')} joint, or "
+            "name one column"
         )
     if test is not None:
         if isinstance(data, LabelledFeatures):
@@ -118,11 +120,13 @@ def check_input(
         return
     name, known = detector_name(detector), ", ".join(feature_detectors(text=data.text is not None))
     if "images" in detector.requires:
-        raise SettingsError(f"--detector {name} needs the images and a model; with features alone use one of {known}")
+        raise SettingsError(
+            f"{setting('detector')} {name} needs the images and a model; with features alone use one of {known}"
+        )
     if "text" in detector.requires and data.text is None:
         raise SettingsError(
-            f"--detector {name} needs text features of the classes, which these features lack; add them with their "
-            f"logit_scale, or use one of {known}"
+            f"{setting('detector')} {name} needs text features of the classes, which these features lack; add them "
+            f"with their {setting('logit_scale')}, or use one of {known}"
         )
 
 
@@ -139,6 +143,6 @@ def check_texts(name: str, class_names: tuple[str, ...], vlm: VisionLanguageMode
 
     if any(len(names) == len(class_names) for names in same_texts(vlm, class_names)):
         raise SettingsError(
-            f"--detector {name} goes by the class names, but {listed(class_names, quoted=True)} are one text to "
-            f"{vlm.name}; give other words with --class-names, or use one of {', '.join(others)}"
+            f"{setting('detector')} {name} goes by the class names, but {listed(class_names, quoted=True)} are one "
+            f"text to {vlm.name}; give other words with {setting('class_names')}, or use one of {', '.join(others)}"
         )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.core.errors import ModelError
+from labelsieve.core.errors import ModelError, setting
 from labelsieve.core.provenance import fingerprint
 from labelsieve.finetune.timm_classifier import TimmEncoder, make_classifier
 from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, convert_dual_encoder
@@ -151,7 +151,7 @@ def _kind(name: str) -> tuple[str, dict[str, Any]]:
         options = loader_options(name)
     except ModelError:
         raise ModelError(
-            f'expected a model folder or a Hub id, "{name}" is neither; give one with --backbone'
+            f'expected a model folder or a Hub id, "{name}" is neither; give one with {setting("backbone")}'
         ) from None
     return str(read_part(CONFIGURATION, name, raw_configuration, options).get("model_type", "")), options
 
@@ -196,7 +196,7 @@ def _classifier_config(config: Any, name: str, class_names: Sequence[str]) -> An
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
-            f"--backbone: {', '.join(ADAPTERS)}, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
+            f"{setting('backbone')}: {', '.join(ADAPTERS)}, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
         )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {label: index for index, label in enumerate(class_names)}
@@ -237,7 +237,7 @@ def _head(model: Any, name: str) -> tuple[str, nn.Linear]:
 def _no_head_error(model: Any, name: str) -> ModelError:
     return ModelError(
         f"{name} ({type(model).__name__}) does not end in one linear layer with bias, so it gets no new head; "
-        "choose another --backbone"
+        f"choose another backbone"
     )
 
 
@@ -250,7 +250,7 @@ def _check_forward(model: Any, head: nn.Linear, size: int, name: str) -> frozens
     except Exception as error:  # each architecture has its own
         raise ModelError(
             f"{name} does not take the {size} x {size} images that its image processor makes: {error_summary(error)}; "
-            "copy the preprocessor_config.json of the model, or choose another --backbone"
+            f"copy the preprocessor_config.json of the model, or choose another backbone"
         ) from error
     finally:
         handle.remove()

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelsieve.core.checkpoints import RunIdentity
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import SettingsError
+from labelsieve.core.errors import SettingsError, setting
 from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.seeds import Purpose
 from labelsieve.data.images import Images
@@ -135,8 +135,8 @@ def draw_validation_rows(selection: Selection, share: float, *, engine: Engine) 
     held_out = np.sort(np.concatenate(drawn))
     if share > 0 and not len(held_out):
         raise SettingsError(
-            f"--validation {share:g} would hold out no image, for each class has fewer than {math.ceil(1 / share)} to "
-            "train on; use a larger share, or leave it out"
+            f"{setting('validation')} {share:g} would hold out no image, for each class has fewer than "
+            f"{math.ceil(1 / share)} to train on; use a larger share, or leave it out"
         )
     return held_out
 

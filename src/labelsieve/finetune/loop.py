@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelsieve.core.errors import setting
 from labelsieve.core.memory import checkpointed_chunks
 from labelsieve.core.seeds import Purpose
 from labelsieve.core.training import Record, Trainer, check_finite, restore, state_of
@@ -197,4 +198,5 @@ def _checked_losses(epoch: int, job: Job) -> tuple[Tensor, Tensor]:
 
 
 def _check(loss: Tensor, epoch: int) -> None:
-    check_finite(loss, epoch, advice="a lower --learning-rate, a lower --head-learning-rate or --precision fp32")
+    rates = f"a lower {setting('learning_rate')}, a lower {setting('head_learning_rate')}"
+    check_finite(loss, epoch, advice=f"{rates} or {setting('precision')} fp32")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.core.errors import LabelsieveError, SettingsError
+from labelsieve.core.errors import LabelsieveError, SettingsError, setting
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
@@ -65,8 +65,8 @@ def attach(backbone: Backbone, spec: ModuleSpec) -> None:
         raise _unsupported_error(backbone, kind) from error
     if isinstance(module, ScaleShift) and _merged_configuration(backbone, encoder) is None:
         raise SettingsError(
-            f"--tune {kind} merges into the biases of linear layers, and some of {backbone.name} cannot have one; "
-            "use --tune lora, bitfit or full"
+            f"{setting('tune')} {kind} merges into the biases of linear layers, and some of {backbone.name} cannot "
+            f"have one; use {setting('tune')} lora, bitfit or full"
         )
     backbone.model.add_module(SUBMODULE, AttachedModule(module.to(backbone.device), encoder, merges=merges))
 
@@ -122,4 +122,4 @@ def _unsupported_error(backbone: Backbone, kind: str) -> LabelsieveError:
             (type(part).__name__ for _, stack in block_stacks(backbone.model) for part in stack), "it has none"
         )
         why = f"does not know the blocks of {backbone.name} ({first})"
-    return SettingsError(f"--tune {kind} {why}; use --tune lora, bitfit or full")
+    return SettingsError(f"{setting('tune')} {kind} {why}; use {setting('tune')} lora, bitfit or full")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.checkpoints import run_identity, seconds_before
 from labelsieve.core.engine import Engine, Precision
-from labelsieve.core.errors import RunError, SettingsError, shown
+from labelsieve.core.errors import RunError, SettingsError, setting, shown
 from labelsieve.core.files import read_json
 from labelsieve.core.memory import move
 from labelsieve.core.output_folders import check_no_mount, unknown_files
@@ -180,7 +180,9 @@ def _as_pipeline(test: AnyImages, images: AnyImages) -> AnyImages:
 def _backbone_name(backbone: str | Path | None, verdicts: AnyVerdicts) -> str:
     name = verdicts.run.model.name if backbone is None else backbone
     if not name:
-        raise SettingsError("the verdicts do not say which model they were made with; name a backbone (--backbone)")
+        raise SettingsError(
+            f"the verdicts do not say which model they were made with; name a backbone ({setting('backbone')})"
+        )
     return str(name)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError
+from labelsieve.core.errors import DataError, setting
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.review.row_reviews import (
     MARKS,
@@ -87,7 +87,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
     if not len(rows):
         raise DataError(
             f"expected images to train on, but all of {len(verdicts):,} are flagged or unreadable; look at the report, "
-            "or train on all with --labels all"
+            f"or train on all with {setting('labels')} all"
         )
     labels = np.where(relabelled, verdicts.predicted, verdicts.given)
     counts = {
@@ -130,7 +130,9 @@ def _weights(
         weights = np.divide(weights, sums[labels], out=np.zeros_like(weights), where=sums[labels] > 0)
     mean = float(weights[rows].mean())
     if not mean > 0:
-        raise DataError("all images that are left have weight 0: the detector believes none; leave out --weighting")
+        raise DataError(
+            f"all images that are left have weight 0: the detector believes none; leave out {setting('weighting')}"
+        )
     return (weights / mean).astype(np.float32)
 
 
@@ -143,5 +145,5 @@ def _empty_class_notes(labels: NDArray[np.int64], class_names: Sequence[str]) ->
     return (
         f"no image is left of {', '.join(empty[:_MAX_NAMES])}{more}: the classifier keeps a place for "
         f"{'it' if len(empty) == 1 else 'them'} but cannot have learned {'it' if len(empty) == 1 else 'them'}; "
-        "look at these in the report, or train with --labels relabel or all",
+        f"look at these in the report, or train with {setting('labels')} relabel or all",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from labelsieve.core.errors import SettingsError
+from labelsieve.core.errors import SettingsError, setting
 from labelsieve.core.validation import (
     BatchSize,
     Bottleneck,
@@ -123,8 +123,9 @@ def check_saves(tune: str) -> None:
     """
     if tune in PEFT and PEFT.entries[tune].phase_2 == "attached":
         raise SettingsError(
-            f"--tune {tune} adds to the model what a standard one has no place for, so it cannot be saved; use --tune "
-            "lora, ssf or bitfit (Python without an out, and labelsieve bench, measure it all the same)"
+            f"{setting('tune')} {tune} adds to the model what a standard one has no place for, so it cannot be "
+            f"saved; use {setting('tune')} lora, ssf or bitfit (Python without an out, and labelsieve "
+            "bench, measure it all the same)"
         )
 
 

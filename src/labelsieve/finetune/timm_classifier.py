@@ -53,7 +53,7 @@ def rename_layer(new: str, old: str, weights: Weights) -> RenamedWeights:
 
 def unsupported_encoder(name: str, why: str) -> ModelError:
     """Returns the error for an image encoder that `timm` does not have."""
-    return ModelError(f"the image encoder of {name} {why} and cannot be made a classifier; choose another --backbone")
+    return ModelError(f"the image encoder of {name} {why} and cannot be made a classifier; choose another backbone")
 
 
 def make_classifier(encoder: TimmEncoder, class_names: Sequence[str], name: str) -> Any:

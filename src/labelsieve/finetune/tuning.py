@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelsieve.core.errors import ModelError
+from labelsieve.core.errors import ModelError, setting
 from labelsieve.finetune import peft_modules
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.registry import TUNE
@@ -52,7 +52,7 @@ def train_low_rank(backbone: Backbone, spec: ModuleSpec) -> None:
         name for name, module in block_modules.items() if isinstance(module, nn.Conv2d) and module.groups == 1
     ]
     if not targets:
-        raise ModelError(f"{backbone.name} has no layers that LoRA can go beside; choose another --tune")
+        raise ModelError(f"{backbone.name} has no layers that LoRA can go beside; choose another {setting('tune')}")
     rank = spec.bottleneck
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone.model)
 
@@ -98,5 +98,7 @@ def _stacks(backbone: Backbone) -> list[tuple[str, Any]]:
     """Returns the stacks of blocks with their names."""
     stacks = list(block_stacks(backbone.model))
     if not stacks:
-        raise ModelError(f"{backbone.name} has no blocks to tell from the rest; use --tune full, linear or bitfit")
+        raise ModelError(
+            f"{backbone.name} has no blocks to tell from the rest; use {setting('tune')} full, linear or bitfit"
+        )
     return stacks

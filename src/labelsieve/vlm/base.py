@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labelsieve.core.errors import ModelError
+from labelsieve.core.errors import ModelError, setting
 from labelsieve.core.memory import checkpointed_chunks, move
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
@@ -242,7 +242,7 @@ class VisionLanguageModel:
         if max_tokens < 1:
             raise ModelError(
                 f"the text encoder of {self.name} takes {self.context_length} tokens: no room for a class name beside "
-                f"{context_tokens} context tokens; use fewer (--context-tokens)"
+                f"{context_tokens} context tokens; use fewer ({setting('context_tokens')})"
             )
         rows, shortened = [], []
         for name in names:

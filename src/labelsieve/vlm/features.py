@@ -16,7 +16,7 @@ from torch import Tensor
 
 from labelsieve.core.cache import reserve_disk_space
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import RunError, TrainingError
+from labelsieve.core.errors import RunError, TrainingError, setting
 from labelsieve.core.files import new_temporary, remove_leftovers, write_json
 from labelsieve.core.memory import reuse_allocations
 from labelsieve.data.images import Images
@@ -116,8 +116,8 @@ def temporary_features(
             raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
         if not np.isfinite([features.pooled.min(), features.pooled.max()]).all():
             raise TrainingError(
-                "the adapted image encoder no longer gives finite numbers; use a lower --learning-rate or --precision "
-                "fp32"
+                f"the adapted image encoder no longer gives finite numbers; use a lower "
+                f"{setting('learning_rate')} or {setting('precision')} fp32"
             )
         engine.accelerator.wait_for_everyone()  # until all have opened it; not in `finally`, which errors reach, too
         return features

@@ -45,7 +45,7 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
     if kind not in ADAPTERS:
         raise ModelError(
             f"expected a dual-encoder vision-language model of kind {', '.join(ADAPTERS)}, "
-            f"{name} is of kind {shown(kind)}; choose another --model"
+            f"{name} is of kind {shown(kind)}; choose another model"
         )
     return ADAPTERS[kind].load(name, options)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsieve.core.errors import ModelError, listed, shown
+from labelsieve.core.errors import ModelError, listed, setting, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.sources.file_kinds import POINTER_SIZE, is_pointer
 
@@ -42,7 +42,7 @@ def loader_options(name: str) -> dict[str, Any]:
     if name and Path(name).is_dir():
         return {"trust_remote_code": False, "local_files_only": True}
     if not name or Path(name).exists() or name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1:
-        raise ModelError(f'expected a model folder or a Hub id, "{shown(name)}" is neither; check --model')
+        raise ModelError(f'expected a model folder or a Hub id, "{shown(name)}" is neither; check {setting("model")}')
     return {"trust_remote_code": False, "local_files_only": not is_hub_reachable()}
 
 

@@ -749,7 +749,7 @@ def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Pat
         ('train_on = "truth"', 'train_on = "truth"\ndetector = "gmm"', "train_on truth takes no detector"),
         ('detector = "label-match"\nadapt', "adapt", 'expected a detector, or train_on = "all", "probe"'),
         ('detector = "label-match"\ntrain_on', "train_on", "expected a detector, found none"),
-        ('"label-match"\ntrain_on', '"knn"\ntrain_on', "--detector knn has no model that could be tested"),
+        ('"label-match"\ntrain_on', '"knn"\ntrain_on', "detector knn has no model that could be tested"),
         ('train_on = "nothing"', 'train_on = "nothing"\nbackbone = "x"', "train_on nothing trains no backbone"),
         ('test = "drawings"', "", "expected test images to measure a classifier on, found none"),
     ],

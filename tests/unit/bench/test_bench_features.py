@@ -521,13 +521,13 @@ REGIMES = '["text_of_images", "none"]'
             {"text": None, "logit_scale": None},
             f"text = {REGIMES}",
             "",
-            "[method.label-match]: --detector label-match needs text features of the classes",
+            "[method.label-match]: detector label-match needs text features of the classes",
         ),
         (
             {},
             f"text = {REGIMES}\n",
             "",
-            "[method.deft]: --detector deft needs the images and a model; with features alone use one of joint",
+            "[method.deft]: detector deft needs the images and a model; with features alone use one of joint",
         ),
     ],
 )

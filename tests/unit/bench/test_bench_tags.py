@@ -124,7 +124,7 @@ def test_data_are_read_with_tags_and_noise(tmp_path: Path) -> None:
         (('"none"', '"none"\nadd = 0.1'), r"kind none takes no add; leave it out"),
         (("limit = 24", 'test = "scene-tags"'), r"\[data.scenes\]: task tags tests nothing"),
         (('"scene-tags"', '"drawings"'), r"\[data.scenes\]: drawings does not go with task tags; use scene-tags"),
-        (('detector = "knn"', 'detector = "fine"'), r"\[method.knn\]: --detector fine reads one label an image"),
+        (('detector = "knn"', 'detector = "fine"'), r"\[method.knn\]: detector fine reads one label an image"),
         (('detector = "knn"', 'train_on = "all"'), r"\[method.knn\]: expected a detector, found none"),
         (('detector = "knn"', 'detector = "knn"\nbackbone = "x"'), r"a detector and its settings only"),
         (("neighbours = 5", "neighbors = 5"), r"\[method.joint\]: .*neighbors"),

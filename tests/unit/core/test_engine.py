@@ -50,7 +50,7 @@ def test_a_process_stays_with_its_device(monkeypatch: pytest.MonkeyPatch) -> Non
     for state in (PartialState._shared_state, AcceleratorState._shared_state):
         monkeypatch.setitem(state, "device", torch.device("mps"))  # as after an earlier call with auto
     assert make_engine(precision="fp32").device.type == "mps"
-    with pytest.raises(SettingsError, match="--device cpu was asked for, but this process was set up on mps; start"):
+    with pytest.raises(SettingsError, match="device cpu was asked for, but this process was set up on mps; start"):
         make_engine(device="cpu")
     monkeypatch.undo()
     assert make_engine(device="cpu").device == engine.device

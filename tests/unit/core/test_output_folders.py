@@ -107,7 +107,7 @@ def test_a_folder_takes_the_place_of_folders_only(special: tuple[str, Path]) -> 
     before = node(path)
     with pytest.raises(RunError, match=r"expected a folder to replace, .*node is none"), new_folder(path):
         pass
-    with pytest.raises(RunError, match=r"expected --out to be a folder, .*node is no folder"), exclusive_folder(path):
+    with pytest.raises(RunError, match=r"expected out to be a folder, .*node is no folder"), exclusive_folder(path):
         pass
     assert node(path) == before and os.listdir(path.parent) == ["node"]
 

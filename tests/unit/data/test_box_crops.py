@@ -181,7 +181,7 @@ def test_a_margin_needs_boxes_and_has_a_range(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="box_margin"):
         ls.load_images(path, box_margin=-0.1)
     pixels = np.zeros((2, 8, 8, 3), dtype=np.uint8)
-    with pytest.raises(SettingsError, match="--box-margin goes with boxes only"):
+    with pytest.raises(SettingsError, match="box_margin goes with boxes only"):
         ls.load_images(pixels, labels=["cat", "dog"], box_margin=0.2)
 
 

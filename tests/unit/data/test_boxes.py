@@ -351,7 +351,7 @@ def test_a_yaml_file_of_something_else_is_refused(tmp_path: Path, config: str, s
 
 def test_what_yolo_does_not_have_is_refused(tmp_path: Path) -> None:
     folder = make_yolo(tmp_path)
-    refused(folder, "has no --truth-column", truth_column="true")
+    refused(folder, "has no truth_column", truth_column="true")
     refused(folder, 'expected a split "valid"', split="valid")
     refused(folder, "which does not exist", split="val")
     for name in "ab":
@@ -451,7 +451,7 @@ def test_classes_without_a_description_keep_their_codes(tmp_path: Path) -> None:
 def test_open_images_in_another_folder_or_with_faults(tmp_path: Path) -> None:
     path = make_open_images(tmp_path)
     (tmp_path / "train").rename(tmp_path / "elsewhere")
-    refused(path, 'were not found (first: "a.jpg"); say with --image-folder where they lie')
+    refused(path, 'were not found (first: "a.jpg"); say with image_folder where they lie')
     assert len(load_images(path, image_folder=tmp_path / "elsewhere")) == 8
     text = path.read_text()
     path.write_text(text.replace(",0.5,", ",half,"))
@@ -497,7 +497,7 @@ def test_labels_of_yolo_whose_image_is_missing_are_rows_with_a_reason(tmp_path: 
 
 
 def test_labels_of_voc_that_lie_deeper_are_refused_as_they_cannot_be_written_back(tmp_path: Path) -> None:
-    refused(make_voc(tmp_path), "expected an element of <object> itself as --label-column", label_column="bndbox/xmin")
+    refused(make_voc(tmp_path), "expected an element of <object> itself as label_column", label_column="bndbox/xmin")
 
 
 def test_two_xml_files_of_one_image_are_refused(tmp_path: Path) -> None:

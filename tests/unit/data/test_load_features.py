@@ -480,7 +480,7 @@ def test_detectors_that_need_more_say_so(stored: Path) -> None:
         elif name not in feature_detectors(text=False):
             message = one_line(lambda name=name: ls.scan(without, detector=detector_class(name)()), name, "logit_scale")
             assert "knn" in message and message.count("lemon") == (name == "lemon")
-    one_line(lambda: ls.scan(found), "--detector deft needs the images and a model")
+    one_line(lambda: ls.scan(found), "detector deft needs the images and a model")
 
 
 def test_a_detector_that_names_the_issues_has_no_threshold(stored: Path) -> None:
@@ -532,7 +532,7 @@ def test_command_lines_that_make_no_sense(
     out = ["--out", str(tmp_path / "run")]
     for code, words, expected in (
         (1, [str(stored), *out], "--detector deft needs the images and a model; with features alone use one of joint"),
-        (2, [str(stored), "--detector", "knn", "--split", "test", *out], "features have no --image-column"),
+        (2, [str(stored), "--detector", "knn", "--split", "test", *out], "features come without --split; leave it out"),
         (2, [str(drawn_folder), "--logit-scale", "3", *out], "go with features only"),
     ):
         assert main(["scan", *words]) == code

@@ -117,7 +117,7 @@ def test_nothing_there_is_one_line(name: str, tmp_path: Path) -> None:
 def test_options_that_do_not_go_with_it(name: str, written: Path) -> None:
     source = f"{name}:{written / name}"
     assert 'expected a column "photo"' in refusal(source, image_column="photo")
-    assert "name another with --image-column" in refusal(source, image_column="label")
+    assert "name another with image_column" in refusal(source, image_column="label")
     assert 'expected a column "lable"' in refusal(source, label_column="lable")
     assert 'expected a column "truth"' in refusal(source, truth_column="truth")
     said = refusal(source, split="tset")

@@ -509,7 +509,7 @@ def test_changed_file_is_read_anew(tmp_path: Path) -> None:
         ({"image": [b"x", b"y"], "label": [["a"], ["b", "c"]]}, "one label a row .* found 2 in row 2"),
         ({"image": [b"x", b"y"], "label": [{"name": "a"}, {"name": "b"}]}, "a row .* found records of name"),
         ({"image": [b"x", b"y"], "label": [b"caf\xe9", b"b"]}, "expected texts in UTF-8 .* found other bytes"),
-        ({"image": [1, 2], "label": ["a", "b"]}, "found integers; if they name images, add --image-folder"),
+        ({"image": [1, 2], "label": ["a", "b"]}, "found integers; if they name images, add image_folder"),
         ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of integers"),
         ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; features of images'),
         ({"image": [[[300]], [[1]]], "label": ["a", "b"]}, "pixels from 0 to 255 .* in row 1"),

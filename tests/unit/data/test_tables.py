@@ -256,12 +256,12 @@ def test_the_option_is_named_where_it_helps(folder: Path, run: Run, monkeypatch:
     monkeypatch.chdir(folder)
     for name, options in (("image_id", {}), ("image_id", {"image_column": "image_id"}), ("path", {}), ("id", {})):
         (folder / "all.csv").write_text(f"{name},label\n" + "".join(f"{n},{NAMES[n]}\n" for n in range(6)))
-        refused("all.csv", "add --image-folder x", **options)
+        refused("all.csv", "add image_folder x", **options)
     code, _, said = run("scan", "all.csv", "--image-folder", "nowhere", "--model", MINI_CLIP, "--out", "run")
     assert code == 1 and 'expected --image-folder to be a folder of images, but "nowhere" does not exist' in said
     shutil.rmtree("x")
     (folder / "all.csv").write_text("image_id,label\n1,cat\n2,dog\n")
-    refused("all.csv", 'if "image_id" names images, add --image-folder FOLDER')
+    refused("all.csv", 'if "image_id" names images, add image_folder FOLDER')
 
 
 def test_a_header_that_names_an_image_is_none(folder: Path) -> None:
@@ -275,7 +275,7 @@ def test_images_of_several_folders(folder: Path) -> None:
     for number in range(6):
         (folder / "x" / f"{number}.png").rename(folder / "parts" / "ab"[number % 2] / f"{number}.png")
     (folder / "all.csv").write_text("image_id,label\n" + "".join(f"{n},{NAMES[n]}\n" for n in range(6)))
-    refused(folder / "all.csv", f"add --image-folder {folder / 'parts'}")
+    refused(folder / "all.csv", f"add image_folder {folder / 'parts'}")
     images = load_images(folder / "all.csv", image_folder=folder / "parts")
     assert_read(images)
     assert images.ids[:2] == ("a/0.png", "b/1.png")
@@ -296,7 +296,7 @@ def test_of_several_suffixes_the_one_that_fits_most_names_is_taken(folder: Path)
 def test_the_folder_of_images_is_where_paths_may_lead(folder: Path) -> None:
     (folder / "tables").mkdir()
     (folder / "tables" / "all.csv").write_text(rows().replace("x/", f"{folder}/x/"))
-    refused(folder / "tables" / "all.csv", "leads out of the folder", "--image-folder")
+    refused(folder / "tables" / "all.csv", "leads out of the folder", "image_folder")
     assert_read(load_images(folder / "tables" / "all.csv", image_folder=folder))
     refused(folder / "tables" / "all.csv", "leads out of the folder", image_folder=folder / "tables")
     (folder / "all.csv").write_text(rows())
@@ -306,7 +306,7 @@ def test_the_folder_of_images_is_where_paths_may_lead(folder: Path) -> None:
 def test_sources_that_name_no_images_have_no_folder_of_images(folder: Path) -> None:
     pq.write_table(pa.table({"image": [png()] * 6, "label": NAMES}), folder / "all.parquet")
     options: dict[str, Any] = {"image_folder": folder / "x"}
-    refused(folder / "all.parquet", "found bytes; leave out --image-folder", image_column="image", **options)
+    refused(folder / "all.parquet", "found bytes; leave out image_folder", image_column="image", **options)
     with pytest.raises(DataError, match="images in memory have no columns"):
         load_images(np.zeros((2, 4, 4), np.uint8), labels=[0, 1], **options)
     (folder / "classes" / "a").mkdir(parents=True)
@@ -382,7 +382,7 @@ def test_paths_in_a_column_of_images_are_relative_to_the_table(
     assert gaps.open(5).getpixel((0, 0)) == (5, 0, 0)
     for path in ("../y/0.png", "/etc/0.png"):
         outside = structs(folder / "x" / f"out{suffix}", [*named[:2], {"bytes": None, "path": path}])
-        refused(outside, f'the path "{path}" in row 3 of ', "leads out of the folder", "--image-folder")
+        refused(outside, f'the path "{path}" in row 3 of ', "leads out of the folder", "image_folder")
     (folder / "tables").mkdir()
     assert_read(load_images(structs(folder / "tables" / f"all{suffix}", named), image_folder=folder))
     gone = [{"bytes": None, "path": f"y/{n}.png"} for n in range(6)]

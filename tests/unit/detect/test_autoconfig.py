@@ -382,11 +382,11 @@ def test_where_compiling_fails_it_goes_on_without(
     assert "note: torch.compile does not work here (RuntimeError); training goes on without it" in out.getvalue()
     detector = DeFT(peft="vpt-deep", evidence="threshold", **QUICK)
     expected = r"^torch.compile does not work here \(RuntimeError\), and this run needs it; "
-    with pytest.raises(SettingsError, match=expected + "leave --compile on"):
+    with pytest.raises(SettingsError, match=expected + "leave compile on"):
         said(images, tiny_clip, replace(detector, compile="on"))
     # a run that began with a compiled encoder cannot go on without: its settings are part of its identity
     monkeypatch.setattr(autoconfig, "stored_settings", lambda _engine: {"compile": "on"})
-    with pytest.raises(SettingsError, match=expected + "start it again without --resume"):
+    with pytest.raises(SettingsError, match=expected + "start it again without resume"):
         autoconfig._compiles("auto", learner, at_once=2, images=10)
 
 

@@ -304,7 +304,7 @@ def test_training_that_breaks_says_so(
     name: str, epochs: int, peft: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
     detector = quick(name, epochs=epochs, peft=peft, batch_size=len(drawn), learning_rate=1e38)
-    with pytest.raises(TrainingError, match=r"no longer .*finite number.*lower --learning-rate") as caught:
+    with pytest.raises(TrainingError, match=r"no longer .*finite number.*lower learning_rate") as caught:
         score(detector, drawn, tiny_clip)
     assert "\n" not in str(caught.value)
 
@@ -313,7 +313,7 @@ def test_training_that_breaks_says_so(
 def test_contexts_too_long_for_the_text_encoder(
     name: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
 ) -> None:
-    with pytest.raises(ModelError, match=r"no room for a class name .* use fewer \(--context-tokens\)"):
+    with pytest.raises(ModelError, match=r"no room for a class name .* use fewer \(context_tokens\)"):
         score(quick(name, context_tokens=tiny_clip.context_length), drawn, tiny_clip)
 
 
@@ -379,7 +379,7 @@ def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
         ({"negative_weight": -1.0}, "expected negative_weight from 0 to 1,000, got -1.0"),
         ({"negative_prompts": False}, "without negative_prompts use threshold"),
         ({"similarity_weight": float("nan")}, "expected similarity_weight from 0 to 1,000, got nan"),
-        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with --evidence threshold"),
+        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
         ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
     ],
     ids=str,

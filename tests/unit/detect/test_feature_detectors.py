@@ -398,7 +398,7 @@ def test_aum_flags_less_at_a_lower_percentile() -> None:
 
 @pytest.mark.usefixtures("any_number")
 def test_a_probe_that_breaks_says_so() -> None:
-    with pytest.raises(TrainingError, match=r"no longer a finite number .* lower --learning-rate"):
+    with pytest.raises(TrainingError, match=r"no longer a finite number .* lower learning_rate"):
         score(AUM(learning_rate=1e38), noisy())
 
 

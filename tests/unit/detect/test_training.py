@@ -164,7 +164,7 @@ def test_without_resume_a_checkpoint_is_not_lost_by_accident(
 ) -> None:
     detector = GMM(**QUICK)
     interrupted(images, tiny_clip, detector, tmp_path)
-    with pytest.raises(RunError, match=r"already holds an unfinished run; use --resume .* or --overwrite"):
+    with pytest.raises(RunError, match=r"already holds an unfinished run; use resume .* or overwrite"):
         run(images, tiny_clip, detector, out=tmp_path)
     assert epochs_in(tmp_path / STATE) == 2
     started_again = run(images, tiny_clip, GMM(**{**QUICK, "epochs": 2}), out=tmp_path, overwrite=True)
@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_run_is_refused(
         rewrite_owner(tmp_path / STATE, lambda _text: written)
     if more:
         rewrite_owner(tmp_path / STATE, lambda text: text.replace('"seed"', '"sown": 1, "seed"'))
-    with pytest.raises(RunError, match=f"belongs to another run: {said}.*; resume with .* with --overwrite") as caught:
+    with pytest.raises(RunError, match=f"belongs to another run: {said}.*; resume with .* with overwrite") as caught:
         run(images, tiny_clip, out=tmp_path, resume=True, **options)
     assert "\n" not in str(caught.value)
     assert epochs_in(tmp_path / STATE) == 2, "the checkpoint is still good for its own run"
@@ -220,7 +220,7 @@ def test_a_damaged_checkpoint_is_told(
 ) -> None:
     interrupted(images, tiny_clip, GMM(**QUICK), tmp_path)
     (tmp_path / STATE).write_bytes(damage((tmp_path / STATE).read_bytes()))
-    with pytest.raises(RunError, match=r"cannot be read; start again with --overwrite") as caught:
+    with pytest.raises(RunError, match=r"cannot be read; start again with overwrite") as caught:
         run(images, tiny_clip, GMM(**QUICK), out=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
 

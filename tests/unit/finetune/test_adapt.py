@@ -434,7 +434,7 @@ def test_an_emptied_class_keeps_its_place(images: LabelledImages, model: Model, 
 
 
 def test_nothing_left_is_told(images: LabelledImages, model: Model, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"all of 24 are flagged or unreadable; .* --labels all"):
+    with pytest.raises(DataError, match=r"all of 24 are flagged or unreadable; .* labels all"):
         adapted(images, verdicts_on(images, flagged=range(24)), model("vit"), out=tmp_path / "m")
     nothing = verdicts_on(images, flagged=(), label_quality=np.zeros(24, dtype=np.float32))
     with pytest.raises(DataError, match="weight 0"):
@@ -601,7 +601,7 @@ def test_a_share_of_each_class_is_held_out() -> None:
     assert held.tolist() == sorted({*held.tolist()}) and set(held) < set(rows)
     assert not np.array_equal(held, draw_validation_rows(selection, 0.3, engine=make_engine(device="cpu", seed=2)))
     assert len(draw_validation_rows(selection, 0.0, engine=make_engine(device="cpu"))) == 0
-    with pytest.raises(SettingsError, match=r"--validation 0\.05 would hold out no image, .* fewer than 20"):
+    with pytest.raises(SettingsError, match=r"validation 0\.05 would hold out no image, .* fewer than 20"):
         draw_validation_rows(selection, 0.05, engine=make_engine(device="cpu"))
 
 
@@ -634,7 +634,7 @@ def test_resuming_gives_the_model_of_an_unbroken_run(
         with pytest.raises(KeyboardInterrupt):
             adapted(images, verdicts, model(kind), out=out, **settings)
     assert [path.name for path in out.iterdir()] == ["checkpoint"], "nothing may pass for a result"
-    with pytest.raises(RunError, match=r"already holds an unfinished model; use --resume .* or --overwrite"):
+    with pytest.raises(RunError, match=r"already holds an unfinished model; use resume .* or overwrite"):
         adapted(images, verdicts, model(kind), out=out, **settings)
     with pytest.raises(RunError, match="belongs to another run: seed was 0 and is 1; resume with"):
         adapted(images, verdicts, model(kind), out=out, resume=True, seed=1, **settings)
@@ -827,7 +827,7 @@ def test_verdicts_of_other_data_are_refused(images: LabelledImages, verdicts: Ve
     bare = dataclasses.replace(verdicts, record={})
     with pytest.raises(RunError, match="labels are not those"):
         adapted(images.with_labels(labels), bare, model("vit"))
-    with pytest.raises(SettingsError, match=r"do not say which model .* \(--backbone\)"):
+    with pytest.raises(SettingsError, match=r"do not say which model .* \(backbone\)"):
         ls.adapt(images, bare, device="cpu")
 
 
@@ -875,15 +875,15 @@ def test_a_model_that_does_not_end_in_a_linear_layer_is_told(tmp_path: Path) -> 
     folder = backbone_folder(tmp_path / "m", "vit")
     sizes: dict[str, Any] = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
     transformers.ImageGPTForImageClassification(transformers.ImageGPTConfig(**sizes)).save_pretrained(folder)
-    with pytest.raises(ModelError, match=r"ImageGPT.* does not end in one linear layer with bias.*another --backbone"):
+    with pytest.raises(ModelError, match=r"ImageGPT.* does not end in one linear layer with bias.*another backbone"):
         load_backbone(str(folder), CLASSES)
 
 
 @pytest.mark.parametrize(
     ("tune", "body", "said"),
     [
-        ("paper", torch.nn.Conv2d(3, 3, 1), "has no blocks to tell from the rest; use --tune full, linear or bitfit"),
-        ("lora", torch.nn.Conv2d(3, 3, 1), "has no blocks to tell from the rest; use --tune full, linear or bitfit"),
+        ("paper", torch.nn.Conv2d(3, 3, 1), "has no blocks to tell from the rest; use tune full, linear or bitfit"),
+        ("lora", torch.nn.Conv2d(3, 3, 1), "has no blocks to tell from the rest; use tune full, linear or bitfit"),
         ("lora", torch.nn.ModuleList([torch.nn.LayerNorm(3)]), "no layers that LoRA can go beside; choose another"),
     ],
     ids=["paper", "lora", "lora beside norms"],
@@ -905,12 +905,12 @@ def test_an_encoder_that_computes_something_else_is_told(model: Model, monkeypat
         return dataclasses.replace(encoder, weights=weights)
 
     monkeypatch.setitem(IMAGE_ENCODERS, "clip", with_another_norm)
-    with pytest.raises(ModelError, match=r"computes something else than timm's .* \(off by .*another --backbone"):
+    with pytest.raises(ModelError, match=r"computes something else than timm's .* \(off by .*another backbone"):
         load_backbone(str(model("clip")), CLASSES)
 
 
 def test_a_name_that_is_no_model_is_told() -> None:
-    with pytest.raises(ModelError, match=r'"\./none" is neither; give one with --backbone'):
+    with pytest.raises(ModelError, match=r'"\./none" is neither; give one with backbone'):
         load_backbone("./none", CLASSES)
 
 
@@ -954,7 +954,7 @@ def test_an_encoder_that_is_not_quite_clip_is_told(key: str, value: Any, tmp_pat
     folder = backbone_folder(tmp_path, "clip")
     config = json.loads((folder / "config.json").read_text())
     edit_json(folder / "config.json", vision_config={**config["vision_config"], key: value})
-    with pytest.raises(ModelError, match=r"is none of timm's .*; choose another --backbone"):
+    with pytest.raises(ModelError, match=r"is none of timm's .*; choose another backbone"):
         load_backbone(str(folder), CLASSES)
 
 
@@ -996,7 +996,7 @@ def test_a_loss_that_is_no_number_is_told(
     how: dict[str, Any], images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path
 ) -> None:
     how = {"optimizer": "sgd", "head_learning_rate": 1e38, **how}
-    with pytest.raises(LabelsieveError, match=r"no longer a finite number in epoch 1; use a lower --learning-rate"):
+    with pytest.raises(LabelsieveError, match=r"no longer a finite number in epoch 1; use a lower learning_rate"):
         adapted(images, verdicts, model("vit"), out=tmp_path / "m", **how)
     assert {path.name for path in tmp_path.rglob("*.*")} <= {"state.safetensors"}, "nothing may pass for a result"
 

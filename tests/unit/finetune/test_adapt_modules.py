@@ -352,7 +352,7 @@ def test_a_layer_without_bias_gets_one(timm: bool, model: Model, pixels: Tensor,
 def test_a_layer_that_cannot_have_a_bias_is_told(model: Model, tmp_path: Path) -> None:
     """The keys of BEiT have none, whatever its configuration says."""
     folder = other_folder(tmp_path / "beit", "Beit", model, **VIT)
-    with pytest.raises(SettingsError, match=r"and some of .* cannot have one; use --tune lora, bitfit or f") as caught:
+    with pytest.raises(SettingsError, match=r"and some of .* cannot have one; use tune lora, bitfit or f") as caught:
         prepared(backbone_of(folder), "ssf")
     assert "\n" not in str(caught.value)
 
@@ -379,7 +379,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
     tune: str, images: LabelledImages, verdicts: Verdicts, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = adapted(images, verdicts, model("vit"), tune=tune, epochs=1)
-    said = rf"--tune {tune} adds to the model what .* cannot be saved; use --tune lora, ssf or bitfit"
+    said = rf"tune {tune} adds to the model what .* cannot be saved; use tune lora, ssf or bitfit"
     with pytest.raises(SettingsError, match=said) as caught:
         result.save(tmp_path / "m")
     assert "\n" not in str(caught.value)
@@ -396,7 +396,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
 def test_visual_prompts_need_one_sequence(
     tune: str, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model
 ) -> None:
-    with pytest.raises(SettingsError, match=rf"--tune {tune} needs a vision transformer .*; use --tune lora") as caught:
+    with pytest.raises(SettingsError, match=rf"tune {tune} needs a vision transformer .*; use tune lora") as caught:
         adapted(images, verdicts, model(kind), tune=tune)
     assert "\n" not in str(caught.value)
 
@@ -404,7 +404,7 @@ def test_visual_prompts_need_one_sequence(
 @pytest.mark.parametrize(("kind", "block"), [("resnet", "ResNetStage"), ("convnext", "ConvNextStage")])
 @pytest.mark.parametrize("tune", ["adapter", "ssf"])
 def test_blocks_of_an_unknown_kind_are_told(tune: str, kind: str, block: str, model: Model) -> None:
-    said = rf"--tune {tune} does not know the blocks of .* \({block}\); use --tune lora, bitfit or full"
+    said = rf"tune {tune} does not know the blocks of .* \({block}\); use tune lora, bitfit or full"
     with pytest.raises(SettingsError, match=said) as caught:
         prepared(backbone_of(model(kind)), tune)
     assert "\n" not in str(caught.value)
@@ -421,7 +421,7 @@ def test_attention_that_knows_one_length_is_told(model: Model, pixels: Tensor) -
 
     attention = backbone.model.get_submodule("vit.layers.0.attention")
     handle = attention.register_forward_pre_hook(picky, with_kwargs=True)
-    with pytest.raises(LabelsieveError, match="--tune vpt-deep needs a vision transformer"):
+    with pytest.raises(LabelsieveError, match="tune vpt-deep needs a vision transformer"):
         prepared(backbone, "vpt-deep")
     handle.remove()
     assert torch.equal(logits(backbone, pixels), before)

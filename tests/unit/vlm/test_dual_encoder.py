@@ -128,9 +128,9 @@ def test_every_image_encoder(image: str, folders: Folders, loaded: Callable[[str
     assert {kind for kind in PEFT if is_compatible(kind, vlm)} == TAKES[image]
     assert bool(vlm.patch_size) == bool(len(vlm.vision_layers))
     for kind in EVERY - TAKES[image]:
-        with pytest.raises(SettingsError, match=f"^--peft {kind} .*; use --peft none, ") as caught:
+        with pytest.raises(SettingsError, match=f"^peft {kind} .*; use peft none, ") as caught:
             build_peft(kind, vlm, tokens=2, generator=torch.Generator())
-        assert str(caught.value).split("; use --peft ")[1].split(", ") == [one for one in PEFT if one in TAKES[image]]
+        assert str(caught.value).split("; use peft ")[1].split(", ") == [one for one in PEFT if one in TAKES[image]]
 
 
 def test_stored_in_half_precision_it_computes_in_single(copy: Folders) -> None:
@@ -179,7 +179,7 @@ def test_a_module_without_a_place_is_refused_before_images_are_read(
     loaded: Callable[[str], Any], images: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labelsieve.pipeline.detector_inputs", lambda *_, **__: pytest.fail("read all images"))
-    with pytest.raises(SettingsError, match=r"^--peft lora does not know the blocks .*; use --peft none, bitfit"):
+    with pytest.raises(SettingsError, match=r"^peft lora does not know the blocks .*; use peft none, bitfit"):
         scan(images, loaded("timm"), detector=DeFT(peft="lora"))
 
 
@@ -316,7 +316,7 @@ BAD: dict[str, tuple[tuple[str, str], Callable[[Path], None], str]] = {
     "no such timm model": (
         ("timm", "bert"),
         lambda folder: edit_part(folder, "vision_config", architecture="hf-hub:no/such-net"),
-        "^timm .* has no hf-hub:no/such-net, which the image encoder of .* is; update timm, or choose another --model",
+        "^timm .* has no hf-hub:no/such-net, which the image encoder of .* is; update timm, or choose another model",
     ),
 }
 

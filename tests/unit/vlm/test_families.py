@@ -203,7 +203,7 @@ def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, kind: str) -> 
         return build_peft(kind, vlm, tokens=tokens, generator=torch.Generator().manual_seed(0))
 
     if not family.transformer:
-        with pytest.raises(SettingsError, match=f"--peft {kind} needs a vision transformer.*; use --peft none, bitfit"):
+        with pytest.raises(SettingsError, match=f"peft {kind} needs a vision transformer.*; use peft none, bitfit"):
             build(5)
         return
     before = vlm.pool(pixels)
@@ -247,7 +247,7 @@ def test_every_module_goes_with_a_model_or_is_refused(vlm: Any, name: str, pixel
         return build_peft(kind, vlm, tokens=3, bottleneck=2, generator=generator)
 
     if kind in REFUSED.get(name, ()):
-        with pytest.raises(SettingsError, match=f"--peft {kind} .*use --peft") as caught:
+        with pytest.raises(SettingsError, match=f"peft {kind} .*use peft") as caught:
             build()
         assert vlm.name in str(caught.value)
         return
@@ -299,7 +299,7 @@ def test_scan_with_visual_prompts(folders: Callable[[str], Path], images: Labell
     """One of each kind of encoder: `test_visual_prompts` has those of every family."""
     scan(load_vlm(folders("siglip2")), images, "vpt-deep", evidence="threshold")
     scan(load_vlm(folders("open_clip")), images, "vpt-deep", evidence="threshold")
-    with pytest.raises(SettingsError, match="use --peft none"):
+    with pytest.raises(SettingsError, match="use peft none"):
         scan(load_vlm(folders("open_clip ResNet")), images, "vpt-deep")
 
 
@@ -525,7 +525,7 @@ def test_siglip_without_its_pooling_head(folders: Callable[[str], Path], tmp_pat
     path = shutil.copytree(folders("siglip"), tmp_path / "model")
     config = json.loads((path / "config.json").read_text())
     edit_json(path / "config.json", vision_config={**config["vision_config"], "vision_use_head": False})
-    with pytest.raises(ModelError, match=r"has no pooling head \(vision_use_head\); choose another --model"):
+    with pytest.raises(ModelError, match=r"has no pooling head \(vision_use_head\); choose another model"):
         load_vlm(path)
 
 
@@ -635,7 +635,7 @@ def test_open_clip_of_pictures_that_are_not_square(folders: Callable[[str], Path
         weights["visual.positional_embedding"] = torch.zeros(1 + 2 * 3, weights["visual.positional_embedding"].shape[1])
 
     edit_family_weights(path, FAMILIES["open_clip"], longer)
-    with pytest.raises(ModelError, match=r"expected a model of square images, .* takes .*32, 48.*another --model"):
+    with pytest.raises(ModelError, match=r"expected a model of square images, .* takes .*32, 48.*another model"):
         load_vlm(path)
 
 

@@ -561,7 +561,7 @@ def test_which_parameters_are_copied(plain: HuggingFaceCLIP) -> None:
 
 def test_an_encoder_without_biases_has_nothing_for_bitfit() -> None:
     encoder = bare(nn.Sequential(nn.Linear(4, 4, bias=False)))
-    with pytest.raises(SettingsError, match="--peft bitfit trains biases, and the image encoder of bare has none"):
+    with pytest.raises(SettingsError, match="peft bitfit trains biases, and the image encoder of bare has none"):
         make("bitfit", encoder)
 
 
@@ -625,9 +625,9 @@ def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
         torch.manual_seed(0)
         encoder = factory()
     if kind in unfit:
-        with pytest.raises(SettingsError, match=f"--peft {kind} does not know the blocks of bare") as caught:
+        with pytest.raises(SettingsError, match=f"peft {kind} does not know the blocks of bare") as caught:
             make(kind, encoder)
-        assert "\n" not in str(caught.value) and "; use --peft none, vpt-deep, " in str(caught.value)
+        assert "\n" not in str(caught.value) and "; use peft none, vpt-deep, " in str(caught.value)
         return
     small, untouched = pixels[:, :, :32, :32], Untouched(encoder.image_encoder)
     module = make(kind, encoder)
@@ -670,9 +670,7 @@ def test_an_encoder_without_known_blocks_is_refused(kind: str) -> None:
     for layers in ((), strange):
         if kind == "full-paper" and layers:
             continue  # any block will do
-        with pytest.raises(
-            SettingsError, match=f"--peft {kind} does not know the blocks of bare .*; use --peft none, "
-        ):
+        with pytest.raises(SettingsError, match=f"peft {kind} does not know the blocks of bare .*; use peft none, "):
             make(kind, bare(strange, layers=layers))
 
 
@@ -776,7 +774,7 @@ def test_an_encoder_that_was_torn_apart_is_told(
     kind: str, pictures: LabelledImages, tiny_clip: Any, tmp_path: Path
 ) -> None:
     untouched = Untouched(tiny_clip.model)
-    with pytest.raises(TrainingError, match=r"no longer .* finite number.*; use a lower --learning-rate") as caught:
+    with pytest.raises(TrainingError, match=r"no longer .* finite number.*; use a lower learning_rate") as caught:
         scan(pictures, tiny_clip, detector=deft(kind, learning_rate=1e30), device="cpu", precision="fp32")
     assert "\n" not in str(caught.value)
     untouched.check()

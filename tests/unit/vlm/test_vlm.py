@@ -149,7 +149,7 @@ def _written(_count: int) -> None: ...
 
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (_remove("config.json"), r"no usable configuration \(config.json\)"),
-    "BERT": (_write("config.json", '{"model_type": "bert"}'), "kind clip, .* is of kind bert; choose another --model"),
+    "BERT": (_write("config.json", '{"model_type": "bert"}'), "kind clip, .* is of kind bert; choose another model"),
     "text encoder only": (
         lambda folder: random_clip().config.text_config.save_pretrained(folder),
         "is of kind clip_text_model; choose another",
@@ -180,7 +180,7 @@ def check_refused(name: str | Path, message: str) -> None:
 
 
 def test_not_a_folder(tmp_path: Path) -> None:
-    check_refused(tmp_path / "nowhere", "expected a model folder or a Hub id, .* is neither; check --model")
+    check_refused(tmp_path / "nowhere", "expected a model folder or a Hub id, .* is neither; check model")
     (tmp_path / "file").write_text("a file")
     check_refused(tmp_path / "file", "expected a model folder or a Hub id")
     check_refused("./nowhere", "expected a model folder or a Hub id")

@@ -280,7 +280,7 @@ def test_an_encoder_that_timm_has_not_is_told_in_one_line(how: str, tmp_path: Pa
     make(tmp_path)
     with pytest.raises(ModelError, match=said) as caught:
         load_backbone(str(tmp_path), CLASSES)
-    assert "\n" not in str(caught.value) and "choose another --" in str(caught.value)
+    assert "\n" not in str(caught.value) and "choose another " in str(caught.value)
 
 
 def test_heads_of_another_width_are_told(folders: Folders, tmp_path: Path) -> None:
@@ -289,7 +289,9 @@ def test_heads_of_another_width_are_told(folders: Folders, tmp_path: Path) -> No
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
     vision = {**config["vision_cfg"], "head_width": 32}
     edit_json(folder / "open_clip_config.json", model_cfg={**config, "vision_cfg": vision})
-    with pytest.raises(ModelError, match=r"computes something else than timm's resnet50_clip \(off by .*--backbone"):
+    with pytest.raises(
+        ModelError, match=r"computes something else than timm's resnet50_clip \(off by .*another backbone"
+    ):
         load_backbone(str(folder), CLASSES)
 
 
@@ -315,7 +317,7 @@ def test_albef_of_another_activation_is_told(folders: Folders, tmp_path: Path) -
     folder = copied(folders("albef"), tmp_path)
     config = json.loads((folder / "config.json").read_text())
     edit_json(folder / "config.json", vision_config={**config["vision_config"], "hidden_act": "relu"})
-    with pytest.raises(ModelError, match=r"is none of timm's \(activation relu, .*; choose another --backbone"):
+    with pytest.raises(ModelError, match=r"is none of timm's \(activation relu, .*; choose another backbone"):
         load_backbone(str(folder), CLASSES)
 
 
@@ -330,7 +332,7 @@ def test_an_encoder_without_a_pooling_head_is_told(model: str, folders: Folders,
         save_processor(folder, "SiglipImageProcessor")
     getattr(transformers, model)(config).save_pretrained(folder)
     with pytest.raises(
-        ModelError, match=r"has no head\.probe and cannot be made a classifier; choose another --backbone"
+        ModelError, match=r"has no head\.probe and cannot be made a classifier; choose another backbone"
     ):
         load_backbone(str(folder), CLASSES)
 

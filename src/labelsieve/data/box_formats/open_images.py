@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
 from labelsieve.data.box_formats.columns import OPEN_IMAGES, are_open_images, numbers
 from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
@@ -58,7 +58,7 @@ def read_open_images(path: Path, *, requested: Columns, split: str | None) -> Ta
         if name not in columns:
             raise DataError(
                 f'expected a column "{shown(name)}" in {where}, found {listed(columns, quoted=True)}'
-                f"{did_you_mean(name, columns)}; name another with --{option}-column"
+                f"{did_you_mean(name, columns)}; name another with {setting(f'{option}_column')}"
             )
     names = csv_table.table[_IMAGE].to_pylist()
     if not names:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, shown
+from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.boxes import Boxes, BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
@@ -121,4 +121,4 @@ def folder_with(paths: Sequence[str], folders: Iterable[Path], *, requested: Pat
         if any(os.path.isfile(os.path.join(folder, path)) for path in first):
             return Path(os.path.abspath(folder))
     example = f' (first: "{shown(first[0])}")' if first else ""
-    raise DataError(f"the images of {where} were not found{example}; say with --image-folder where they lie")
+    raise DataError(f"the images of {where} were not found{example}; say with {setting('image_folder')} where they lie")

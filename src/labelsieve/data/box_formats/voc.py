@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.errors import DataError, listed, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
@@ -78,8 +78,8 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
     label, number = requested.label or NAME, len(files)
     if "/" in label:  # `edit_voc` could not write it
         raise DataError(
-            f'expected an element of <object> itself as --label-column of {path}, got "{shown(label)}"; name another, '
-            f"such as {NAME}"
+            f'expected an element of <object> itself as {setting("label_column")} of {path}, got "{shown(label)}"; '
+            f"name another, such as {NAME}"
         )
     objects = _Objects(label=label, truth=requested.truth)
     folder = _folder(path, requested)
@@ -129,7 +129,7 @@ def _files(path: Path, split: str | None) -> tuple[list[Path], tuple[str, ...]]:
         raise DataError(
             f"none of the {len(stems)} images of the split {chosen} has an XML file in {folder}"
             + (f' (first: "{shown(stems[0])}")' if stems else "")
-            + "; choose another --split"
+            + f"; choose another {setting('split')}"
         )
     if lacking:
         images = counted(len(lacking), "image of the split has", "images of the split have")
@@ -145,7 +145,7 @@ def _folder(path: Path, requested: Columns) -> Path:
     if folder is None:
         raise DataError(
             f"expected images in {' or '.join(_IMAGES[:-1])} of {path}, or beside the XML files, found none; say with "
-            "--image-folder where they lie"
+            f"{setting('image_folder')} where they lie"
         )
     return Path(os.path.abspath(folder))
 

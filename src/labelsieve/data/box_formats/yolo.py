@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelsieve.core.errors import DataError, shown
+from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.box_formats.edits import LINES, BoxEdits, Written, with_same_end
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
@@ -109,12 +109,12 @@ def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple
 
 def _refuse_columns(requested: Columns) -> None:
     for option, value in (
-        ("label-column", requested.label),
-        ("truth-column", requested.truth),
-        ("image-folder", requested.folder),
+        ("label_column", requested.label),
+        ("truth_column", requested.truth),
+        ("image_folder", requested.folder),
     ):
         if value is not None:
-            raise DataError(f"a YOLO data set has no --{option}; leave it out")
+            raise DataError(f"a YOLO data set has no {setting(option)}; leave it out")
 
 
 def _files(config: YoloConfig, split: str) -> tuple[dict[str, str], list[str]]:

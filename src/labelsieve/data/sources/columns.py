@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, setting, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +56,7 @@ class Columns:
         one_class: Whether one class is enough, if labels are not used.
         box: The columns of left, top, width and height, in pixels, if each row is a box in its image.
         guess: Returns the columns of several labels per image, by features and source name. None: one label per image.
-        option: The option that names a column of labels, for messages.
+        option: The setting that names a column of labels.
     """
 
     image: str | None = None
@@ -68,7 +68,7 @@ class Columns:
     one_class: bool = False
     box: tuple[str, ...] = ()
     guess: Callable[[Mapping[str, Any], str], tuple[str, ...]] | None = None
-    option: str = "--label-column"
+    option: str = "label_column"
 
     @property
     def labels_and_ids(self) -> tuple[str, ...]:
@@ -131,14 +131,14 @@ def choose_columns(
         DataError: A requested column is missing, or none or several match.
     """
     for option, name in (
-        ("--image-column", requested.image),
+        ("image_column", requested.image),
         *((requested.option, name) for name in requested.annotators or (requested.label,)),
-        ("--truth-column", requested.truth),
+        ("truth_column", requested.truth),
     ):
         if name is not None and name not in features:
             raise DataError(
                 f'expected a column "{shown(name)}" in {where}, found {_listed(features)}'
-                f"{did_you_mean(name, features)}; name another with {option}"
+                f"{did_you_mean(name, features)}; name another with {setting(option)}"
             )
     image = None
     if image_needed:
@@ -274,10 +274,13 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
         if not (_holds_names(feature) or _holds_paths(feature)):
             raise DataError(
                 f"expected paths or names of images in {column}, found {kind_of(feature)}; leave out "
-                "--image-folder, or name another with --image-column"
+                f"{setting('image_folder')}, or name another with {setting('image_column')}"
             )
     elif not (holds_images(feature) or holds_text(feature) or holds_pixels(feature)):
-        folder, other = "if they name images, add --image-folder FOLDER", "name another with --image-column"
+        folder, other = (
+            f"if they name images, add {setting('image_folder')} FOLDER",
+            f"name another with {setting('image_column')}",
+        )
         advice = folder if _holds_names(feature) else other
         raise DataError(f"expected images or paths in {column}, found {kind_of(feature)}; {advice}")
 
@@ -293,9 +296,7 @@ def _guess_image(features: _Features, *, columns: _Features, where: str, about_n
         return candidates[0]
     if not candidates:
         _refuse_known(features, where=where, about_names=about_names)
-    raise DataError(
-        no_guess("an image column", candidates, IMAGE_NAMES, "--image-column", where=where, columns=columns)
-    )
+    raise DataError(no_guess("an image column", candidates, IMAGE_NAMES, "image_column", where=where, columns=columns))
 
 
 def _guess_names(features: _Features, *, columns: _Features, where: str, about_names: Callable[[str], str]) -> str:
@@ -310,7 +311,7 @@ def _guess_names(features: _Features, *, columns: _Features, where: str, about_n
         return candidates[0]
     usual = (*IMAGE_NAMES, "image_id", "id")
     raise DataError(
-        no_guess("a column of image names", candidates, usual, "--image-column", where=where, columns=columns)
+        no_guess("a column of image names", candidates, usual, "image_column", where=where, columns=columns)
     )
 
 
@@ -357,7 +358,7 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
         if _holds_names(feature) and (simplified := _plain_name(name)) in _NAME_COLUMNS:
             hint = about_names(name)
             if not hint and simplified not in ("id", "name", "key"):
-                hint = f'; if "{shown(name)}" names images, add --image-folder FOLDER'
+                hint = f'; if "{shown(name)}" names images, add {setting("image_folder")} FOLDER'
             if hint:
                 raise DataError(f"expected an image column in {where}, found the columns {_listed(features)}{hint}")
 
@@ -369,7 +370,7 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
     candidates = usual or classes or other
     if len(candidates) == 1:
         return candidates[0]
-    message = no_guess("a label column", candidates, LABEL_NAMES, "--label-column", where=where, columns=columns)
+    message = no_guess("a label column", candidates, LABEL_NAMES, "label_column", where=where, columns=columns)
     has_tags = any(_plain_name(name) == "tags" for name in features)
     raise DataError(f"{message}; for several labels an image use: labelsieve scan-tags" if has_tags else message)
 
@@ -383,16 +384,17 @@ def no_guess(
         what: What the column would be, with its article.
         candidates: The columns that match, none or several.
         usual: Usual names of such a column, the best example first.
-        option: The option that names the column.
+        option: The setting that names the column.
         where: Name of the source.
         columns: All columns by name.
     """
     if candidates:
-        return f"expected {what} in {where}, found several that fit: {_listed(candidates)}; choose one with {option}"
+        several = f"found several that fit: {_listed(candidates)}"
+        return f"expected {what} in {where}, {several}; choose one with {setting(option)}"
     near = next((hint for name in columns if (hint := did_you_mean(name.lower(), usual))), "")
     return (
         f'expected {what} in {where} with a usual name such as "{usual[0]}"{near}, found the columns '
-        f"{_listed(columns)}; name it with {option}"
+        f"{_listed(columns)}; name it with {setting(option)}"
     )
 
 

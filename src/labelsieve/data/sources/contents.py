@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, shown
+from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.progress import Progress
 from labelsieve.data.sources.columns import Table, kind_of
 from labelsieve.data.sources.file_kinds import POINTER_SIZE, is_pointer
@@ -142,7 +142,7 @@ def _where_to_look(table: Table, first: str) -> str:
     if table.columns.folder is not None:
         name = table.columns.folder.name
         prefix_hint = f"; the paths begin with {shown(name)}/, so pass the folder that holds it"
-        return "check --image-folder" + (prefix_hint if first.split("/")[0] == name else "")
+        return f"check {setting('image_folder')}" + (prefix_hint if first.split("/")[0] == name else "")
     column = str(table.columns.image)
     kind = table.rows.features[column]
     if table.folder is None or kind_of(kind) != "texts":
@@ -151,7 +151,9 @@ def _where_to_look(table: Table, first: str) -> str:
     if all(len(value) > _MAX_PATH_LENGTH for value in values):
         return f'the column "{shown(column)}" holds no paths; write encoded images as bytes, in a Parquet file'
     options = advice_on_folder(values, table_folder=table.folder)
-    return f"add {options}" if options else "check the paths, or say with --image-folder where the images lie"
+    return (
+        f"add {options}" if options else f"check the paths, or say with {setting('image_folder')} where the images lie"
+    )
 
 
 def _digest(*parts: Any) -> bytes:

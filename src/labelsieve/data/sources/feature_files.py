@@ -13,7 +13,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, setting, shown
 from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.registry import loaded
 from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema, refuse_duplicates
@@ -165,10 +165,8 @@ def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
 def _read_npy(path: Path, *, requested: Columns) -> Stored:
     """Reads an array of features, and their labels from the file beside it, such as `labels.npy`."""
     if requested.label or requested.truth:
-        raise DataError(
-            f"{path} holds one array and no columns; leave out --label-column and --truth-column, or save all with "
-            "np.savez"
-        )
+        column = setting("label_column" if requested.label else "truth_column")
+        raise DataError(f"{path} holds one array and no columns; leave out {column}, or save all with np.savez")
     features, label_file = _load(path), _label_file(path)
     if not isinstance(features, np.ndarray):
         raise DataError(f"expected one array in {path}, found several; rename it to .npz")

@@ -9,7 +9,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import DataError, listed, shown
+from labelsieve.core.errors import DataError, listed, setting, shown
 from labelsieve.data.sources.columns import Table, holds_images, holds_text
 from labelsieve.data.sources.file_kinds import SUFFIXES
 
@@ -75,7 +75,7 @@ def absolute_paths(
         if folder is not None and not any(_lies_in(absolute, base) for base in roots):
             raise DataError(
                 f'the path "{shown(path)}" in row {row + 1} of {where} leads out of the folder {root}; pass the folder '
-                "that holds all images with --image-folder"
+                f"that holds all images with {setting('image_folder')}"
             )
         result.append(absolute)
     return result
@@ -170,7 +170,7 @@ class _Names:
         if len(folders) > 1:
             raise DataError(
                 f'the name "{shown(value)}" fits several images in {self.folder}: {shown(paths[0])}, '
-                f"{shown(paths[-1])}; pass --image-folder {self.folder / folders[0]} or another one of them"
+                f"{shown(paths[-1])}; pass {setting('image_folder')} {self.folder / folders[0]} or another one of them"
             )
         return paths
 
@@ -198,7 +198,7 @@ def advice_on_folder(values: Iterable[str], *, table_folder: Path) -> str:
     # if images are in several folders, such as part_1 and part_2, their common folder is used
     complete = next((folder for folder, found_names in names_in.items() if found_names == everything), None)
     folder = complete or Path(os.path.commonpath([folder for folder, found_names in names_in.items() if found_names]))
-    return f"--image-folder {_near(folder)}"
+    return f"{setting('image_folder')} {_near(folder)}"
 
 
 def held(folder: Path, names: Iterable[str]) -> set[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
 from labelsieve.core.files import check_reachable, expand_home, is_utf8
 from labelsieve.data.box_formats.open_images import is_open_images
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
@@ -166,7 +166,7 @@ def _read_class_folders(path: Path, *, requested: Columns, split: str | None) ->
     if len(tables) > 1:
         hint = f"one of its {len(tables)} tables ({listed(tables)})"
     if requested.folder is not None:
-        raise DataError(f"expected a table with --image-folder, got the folder {path}; pass {hint}")
+        raise DataError(f"expected a table with {setting('image_folder')}, got the folder {path}; pass {hint}")
     table = read_folder(path, requested=requested, split=split)
     note = f"{listed(tables)} beside the class folders was not read; pass the table itself if it holds the labels"
     return replace(table, notes=(*table.notes, note))
@@ -181,7 +181,9 @@ def _tables_in(folder: Path) -> list[str]:
 
 def _refuse_image_folder(requested: Columns, kind: str) -> None:
     if requested.folder is not None:
-        raise DataError(f"--image-folder goes with a table that names images, and this is {kind}; leave it out")
+        raise DataError(
+            f"{setting('image_folder')} goes with a table that names images, and this is {kind}; leave it out"
+        )
 
 
 def _refuse_columns_of_boxes(location: SourceLocation, requested: Columns) -> None:

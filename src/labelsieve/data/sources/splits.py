@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
 
 
 def refuse_split(split: str | None, where: object) -> None:
@@ -43,4 +43,4 @@ def choose_split(
         return splits[0], ()
     if not splits or "train" in splits:
         return "train", (f"split train of {listed(splits)}; --split takes another",) if splits else ()
-    raise DataError(f"expected one split in {where}, found {listed(splits)}; choose one with --split")
+    raise DataError(f"expected one split in {where}, found {listed(splits)}; choose one with {setting('split')}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, shown
+from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
 from labelsieve.data.labels import LabelColumn, check_complete, read_labels, renamed, resolve_class_names, to_indices
@@ -149,7 +149,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
     if types.is_nested(kind) or types.is_temporal(kind):
         raise DataError(
             f"expected one name or integer a row in {where}, found {kind_of(feature)}; name another column with "
-            "--label-column"
+            f"{setting('label_column')}"
         )
     return values
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, SettingsError, listed, shown
+from labelsieve.core.errors import DataError, SettingsError, listed, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.labels import LabelColumn, read_labels
 from labelsieve.data.sources.columns import LABEL_NAMES, Table, element_of, holds_text, is_usual, kind_of, no_guess
@@ -29,7 +29,7 @@ TAG_NAMES = (
 )  # fmt: skip
 SEPARATORS = ("|", ";", ",")
 """Separators of tags in a text that are guessed; others have to be named."""
-_OPTION = "--tag-column"
+_COLUMN = "tag_column"
 ONE_LABEL = "for one label an image use: labelsieve scan"
 _YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
 # Lists as JSON or Python writes them, tuples and sets; names in parentheses are none.
@@ -66,15 +66,15 @@ def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...
     usual = [name for name in features if is_usual(name, TAG_NAMES)]
     fitting = fitting or [name for name in usual if holds_text(features[name])]
     if len(fitting) > 1:
-        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _OPTION, where=where, columns=features))
+        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _COLUMN, where=where, columns=features))
     candidates = [name for name, feature in features.items() if _may_be_class(feature) and name != "id"]
     if not fitting and usual:
         raise DataError(
             f'expected several labels an image in {where}, found {kind_of(features[usual[0]])} in "{shown(usual[0])}"; '
-            f"{ONE_LABEL}, or name another column with {_OPTION}"
+            f"{ONE_LABEL}, or name another column with {setting(_COLUMN)}"
         )
     if not fitting and len(candidates) < 2:
-        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _OPTION, where=where, columns=features))
+        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _COLUMN, where=where, columns=features))
     return tuple(fitting) or tuple(candidates)
 
 
@@ -114,7 +114,7 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
     if not holds_text(feature):
         raise DataError(
             f"expected lists of names or texts such as cat;dog in {where}, found {kind_of(feature)}; {ONE_LABEL}, or "
-            f"name another column with {_OPTION}"
+            f"name another column with {setting(_COLUMN)}"
         )
     texts = [(value or "").strip() for value in values.to_pylist()]
     lists, note = split_texts(texts, separator=separator, where=where)
@@ -138,7 +138,7 @@ def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int
         if classes != vectors.shape[1]:
             raise DataError(
                 f"each list in {where} holds {vectors.shape[1]} values of 0 and 1, one a class; give the names of "
-                "these classes in their order with --class-names (class_names=)"
+                f"these classes in their order with {setting('class_names')}"
             )
         return _of_vectors(vectors, where)
     return _without_blanks(
@@ -188,14 +188,15 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
             actual = "nothing" if value is None or value == "" else shown(repr(value))
             raise DataError(
                 f'expected 0 or 1 in each row of the column "{shown(name)}" of {table.where}, found {actual} in '
-                f"row {odd[0] + 1} ({len(odd)} such rows); write 0 or 1, or name the columns of classes with {_OPTION}"
+                f"row {odd[0] + 1} ({len(odd)} such rows); write 0 or 1, or name the columns of classes "
+                f"with {setting(_COLUMN)}"
             )
     doubtful = [name for name in valid if is_named_as_split(name)]
     if guessed and (len(valid) < 2 or doubtful):
         problem = f'of which "{shown(doubtful[0])}" may be a split' if doubtful else "fewer than two of 0 and 1"
         raise DataError(
             f"expected a column of tags in {table.where}, found the columns {listed(names, quoted=True)}, {problem}; "
-            f"name the column, or those of the classes, with {_OPTION}"
+            f"name the column, or those of the classes, with {setting(_COLUMN)}"
         )
     where = f"the columns of {table.where}"
     rows, codes = np.nonzero(np.stack([*valid.values()], axis=1))
@@ -253,7 +254,7 @@ def split_texts(
         if len(separators) > 1:
             raise DataError(
                 f"expected one mark between the tags in {where}, found {listed(separators, quoted=True)}; say with "
-                "--separator which it is"
+                f"{setting('separator')} which it is"
             )
         separator = separators[0] if separators else None
         note = (f'tags in {where} are separated by "{separator}"',) if separator else ()
@@ -272,7 +273,7 @@ def _written_list(text: str, where: str) -> list[str | int]:
         if isinstance(values, list | tuple | set) and all(map(_is_tag, values)):
             return [*values]
     raise DataError(
-        f"expected lists of names or integers in {where}, found {shown(text)}; fix it, or name a --separator"
+        f"expected lists of names or integers in {where}, found {shown(text)}; fix it, or name a {setting('separator')}"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, SettingsError, listed, shown
+from labelsieve.core.errors import DataError, SettingsError, listed, setting, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 from labelsieve.data.class_notes import class_name_notes
@@ -116,7 +116,7 @@ def load_tags(
         truth=truth_column,
         folder=image_folder_of(image_folder),
         guess=guess_tag_columns,
-        option="--tag-column",
+        option="tag_column",
     )
     table = open_source(source, requested=requested, split=split, labels=tags, what="tag")
     if table.boxes is not None:
@@ -179,7 +179,7 @@ def _assemble(
     ):
         raise DataError(
             f"each of the {len(tag_matrix)} images has one label in {table.where}; {ONE_LABEL}, or say with "
-            "--separator what stands between several"
+            f"{setting('separator')} what stands between several"
         )
     _check_tags(tag_matrix, names, table.where)
     rows = subset(len(ids), limit, seed)
@@ -273,7 +273,9 @@ def _one_row_per_image(
 def _of_array(tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None) -> _TableTags:
     """Takes tags that are an array of bool already."""
     if class_names is None:
-        raise DataError("expected class_names with an array of tags, the names of its columns, got none; pass them")
+        raise DataError(
+            f"expected {setting('class_names')} with an array of tags, the names of its columns, got none; pass them"
+        )
     labels = tag_lists([], where="tags").labels
     names, note = resolve_class_names(labels, class_names)
     notes.append(note)

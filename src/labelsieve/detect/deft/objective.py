@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import SettingsError
+from labelsieve.core.errors import SettingsError, setting
 from labelsieve.core.seeds import Purpose
 from labelsieve.detect.deft.registry import WARMUP_LOSSES
 from labelsieve.detect.deft.settings import DeFTSettings
@@ -37,7 +37,7 @@ class DualObjective(Objective):
         self.settings, self.warmup, self.classes, self.engine = settings, warmup, classes, engine
         if settings.scores_from == "last-epoch":
             if engine.accelerator.num_processes > 1:
-                raise SettingsError("scores_from last-epoch works in one process only; use final-pass")
+                raise SettingsError(f"{setting('scores_from')} last-epoch works in one process only; use final-pass")
             self.memory = {
                 "quality": torch.zeros(images),
                 "predicted": torch.zeros(images),

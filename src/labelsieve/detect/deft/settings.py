@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labelsieve.core.errors import SettingsError
+from labelsieve.core.errors import SettingsError, setting
 from labelsieve.core.validation import Epochs, Folds, Weight
 from labelsieve.detect.deft.registry import WarmupLoss
 from labelsieve.detect.training.settings import Training
@@ -53,9 +53,15 @@ class DeFTSettings(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.negative_prompts and self.evidence == "joint":
-            raise SettingsError("--evidence joint reads the learned threshold; without negative_prompts use threshold")
+            raise SettingsError(
+                f"{setting('evidence')} joint reads the learned threshold; without {setting('negative_prompts')} use "
+                "threshold"
+            )
         if self.scores_from == "last-epoch" and (self.evidence == "joint" or self.epochs == 0):
-            raise SettingsError("scores_from last-epoch goes with --evidence threshold and at least one epoch only")
+            raise SettingsError(
+                f"{setting('scores_from')} last-epoch goes with {setting('evidence')} threshold and at least one epoch "
+                "only"
+            )
 
     def trains_something(self, *, peft: str) -> bool:
         """Returns whether anything learns if the encoder is adapted in a given way; negative prompts always learn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labelsieve.core.errors import SettingsError, look_up, shown
+from labelsieve.core.errors import SettingsError, look_up, setting, shown
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.detect.registry import DETECTORS, check_texts
 from labelsieve.detect.tags.base import TagDetector
@@ -38,7 +38,8 @@ def tag_detector_class(name: str) -> type[Any]:
     """
     if name in DETECTORS and name not in TAG_DETECTORS:
         raise SettingsError(
-            f"--detector {name} reads one label an image, and these have several; use {', '.join(TAG_DETECTORS)}"
+            f"{setting('detector')} {name} reads one label an image, and these have several; use "
+            f"{', '.join(TAG_DETECTORS)}"
         )
     return look_up(TAG_DETECTORS, name, what=TAG_DETECTORS.title)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from labelsieve.core.checkpoints import stored_settings
 from labelsieve.core.engine import Engine
-from labelsieve.core.errors import SettingsError, shown
+from labelsieve.core.errors import SettingsError, setting, shown
 from labelsieve.core.memory import max_chunk_size
 from labelsieve.core.validation import field_names
 from labelsieve.detect.inputs import DetectorInputs
@@ -154,7 +154,11 @@ def _compiles(requested: str, learner: Learner, *, at_once: int, images: int) ->
         return False
     works = [False]
     if engine.accelerator.is_main_process:
-        advice = "start it again without --resume, with --overwrite" if goes_on else "leave --compile on out"
+        advice = (
+            f"start it again without {setting('resume')}, with {setting('overwrite')}"
+            if goes_on
+            else f"leave {setting('compile')} on out"
+        )
         works = [_compiling_works(requested, learner, tried=min(_PROBE_IMAGES, at_once), advice=advice)]
     broadcast_object_list(works)
     return works[0]

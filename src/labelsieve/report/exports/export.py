@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from labelsieve.core.errors import SettingsError, look_up
+from labelsieve.core.errors import SettingsError, look_up, setting
 from labelsieve.core.files import write_parquet
 from labelsieve.core.output_folders import check_file
 from labelsieve.core.progress import Progress
@@ -104,7 +104,7 @@ def export(
         ['"index","is_label_issue","label_quality","given_label","predicted_label"', '0,true,0.05,1,0']
     """
     out = Path(out)
-    look_up(FORMATS, format, what="format")
+    look_up(FORMATS, format, what=setting("format"))
     chosen = FORMATS.entries[format]
     check_value("drop_at", drop_at, Share)
     reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
@@ -112,7 +112,7 @@ def export(
     for option, (is_set, field) in restricted.items():
         if is_set and not getattr(chosen, field):
             fitting = ", ".join(formats_with(field))
-            raise SettingsError(f"{option} goes with {fitting} only, got format {format}; leave it out")
+            raise SettingsError(f"{setting(option)} goes with {fitting} only, got format {format}; leave it out")
     request = ExportRequest(
         format=chosen,
         verdicts=verdicts,

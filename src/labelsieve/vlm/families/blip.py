@@ -31,7 +31,7 @@ class BLIP(VisionLanguageModel):
         if cls.architecture not in architectures:
             raise ModelError(
                 f"expected a BLIP model with contrastive heads ({cls.architecture}), such as "
-                f"Salesforce/blip-itm-base-coco, {name} is a {architectures[0]}; choose another --model"
+                f"Salesforce/blip-itm-base-coco, {name} is a {architectures[0]}; choose another model"
             )
 
     def scale(self) -> float:

@@ -71,13 +71,13 @@ class DualEncoder(VisionLanguageModel):
             if type(part) not in transformers.MODEL_MAPPING:
                 raise ModelError(
                     f"the {what} encoder of {shown(name)} is of kind {shown(part.model_type)}, which cannot stand in a "
-                    f"{cls.architecture}; choose another --model"
+                    f"{cls.architecture}; choose another model"
                 )
             missing = [field for field in needed if not _is_size(getattr(part, field, None))]
             if missing:
                 raise ModelError(
                     f"the config.json of {shown(name)} does not say the {missing[0]} of its {what} encoder "
-                    f"({shown(part.model_type)}) in {key}; get it again, or choose another --model"
+                    f"({shown(part.model_type)}) in {key}; get it again, or choose another model"
                 )
         _check_timm(config.vision_config, name)
 
@@ -102,14 +102,14 @@ class DualEncoder(VisionLanguageModel):
         except Exception as error:  # each architecture has its own
             raise ModelError(
                 f"the text encoder of {shown(self.name)} ({kind}) cannot encode a text: {error_summary(error)}; "
-                "choose another --model"
+                f"choose another model"
             ) from error
         if expected is None or actual is None:
             raise _no_pooler(f"text encoder of {shown(self.name)} ({kind})")
         if not bool((expected - actual).abs().max() <= _TOLERANCE * expected.abs().max()):
             raise ModelError(
                 f"the text encoder of {shown(self.name)} ({kind}) reads padded texts in a way that is not known; "
-                "choose another --model"
+                f"choose another model"
             )
 
     # ----------------------------------------------------------------------------------------------------- images
@@ -206,7 +206,7 @@ def check_images(model: Any, side: int, name: str) -> None:
 
 
 def _no_pooler(what: str) -> ModelError:
-    return ModelError(f"the {what} has no pooled output, which the projection reads; choose another --model")
+    return ModelError(f"the {what} has no pooled output, which the projection reads; choose another model")
 
 
 def _check_timm(vision: Any, name: str) -> None:
@@ -216,7 +216,7 @@ def _check_timm(vision: Any, name: str) -> None:
     if vision.model_type == "timm_wrapper" and not timm.is_model(vision.architecture):
         raise ModelError(
             f"timm {timm.__version__} has no {shown(vision.architecture)}, which the image encoder of {shown(name)} "
-            "is; update timm, or choose another --model"
+            f"is; update timm, or choose another model"
         )
 
 

@@ -80,7 +80,7 @@ class OpenCLIP(VisionLanguageModel):
         if "hf_model_name" in text or "multimodal_cfg" in source.config or text.get("tokenizer_mode"):
             raise ModelError(
                 f"expected an open_clip model with a text encoder of its own, that of {name} is "
-                f"{text.get('hf_model_name', 'one that generates')}; choose another --model"
+                f"{text.get('hf_model_name', 'one that generates')}; choose another model"
             )
         model = _build(source, name)
         tokenizer = _tokenizer(source, name)
@@ -374,7 +374,7 @@ def side(visual: Any, name: str) -> int:
     size = visual.image_size
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
-        raise ModelError(f"expected a model of square images, {name} takes {size}; choose another --model")
+        raise ModelError(f"expected a model of square images, {name} takes {size}; choose another model")
     return int(sides.pop())
 
 

@@ -38,9 +38,7 @@ class SigLIP(VisionLanguageModel):
     def check_config(cls, config: Any, name: str) -> None:
         """Rejects an image encoder without an attention pooling head."""
         if not getattr(config.vision_config, "vision_use_head", True):
-            raise ModelError(
-                f"the image encoder of {name} has no pooling head (vision_use_head); choose another --model"
-            )
+            raise ModelError(f"the image encoder of {name} has no pooling head (vision_use_head); choose another model")
 
     @classmethod
     def is_tokenizer_of(cls, tokenizer: Any, text: Any) -> bool:

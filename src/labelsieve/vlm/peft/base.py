@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from labelsieve.core.errors import SettingsError, listed, look_up, shown
+from labelsieve.core.errors import SettingsError, listed, look_up, setting, shown
 from labelsieve.vlm.peft.functional_parameters import FunctionalParameters
 from labelsieve.vlm.peft.registry import PEFT
 from labelsieve.vlm.peft.target_layers import Encoder, Handle, ModuleSpec, UnsupportedEncoderError
@@ -47,14 +47,14 @@ def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, gen
     Raises:
         SettingsError: The kind is unknown or does not support the model, or the bottleneck is below 1.
     """
-    look_up(PEFT, kind, what="--peft")
+    look_up(PEFT, kind, what=setting("peft"))
     if bottleneck < 1:
         raise SettingsError(f"expected a bottleneck of at least 1, got {bottleneck}")
     try:
         return _build(vlm, ModuleSpec(kind, tokens, bottleneck, generator))
     except UnsupportedEncoderError as error:
         alternatives = [name for name in PEFT if name != kind and is_compatible(name, vlm)]
-        raise SettingsError(f"{error}; use --peft {listed(alternatives)}") from error
+        raise SettingsError(f"{error}; use {setting('peft')} {listed(alternatives)}") from error
 
 
 def is_compatible(kind: str, vlm: Encoder) -> bool:
@@ -73,7 +73,8 @@ def _build(vlm: Encoder, spec: ModuleSpec) -> Peft | None:
     module.to(next(vlm.image_encoder.parameters()).device)
     if not _has_gradients(module, vlm, vlm.run):
         raise UnsupportedEncoderError(
-            f"--peft {spec.kind} does not go with the image encoder of {shown(vlm.name)}, which cannot run with it"
+            f"{setting('peft')} {spec.kind} does not go with the image encoder of {shown(vlm.name)}, which cannot run "
+            "with it"
         )
     return module  # type: ignore[no-any-return]
 

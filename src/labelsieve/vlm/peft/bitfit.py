@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelsieve.core.errors import shown
+from labelsieve.core.errors import setting, shown
 from labelsieve.vlm.peft.functional_parameters import FunctionalParameters
 from labelsieve.vlm.peft.target_layers import Encoder, ModuleSpec, UnsupportedEncoderError
 
@@ -16,6 +16,6 @@ def build(vlm: Encoder, _spec: ModuleSpec) -> FunctionalParameters:
     names = [name for name, _ in vlm.image_encoder.named_parameters() if name.endswith("bias")]
     if not names:
         raise UnsupportedEncoderError(
-            f"--peft bitfit trains biases, and the image encoder of {shown(vlm.name)} has none"
+            f"{setting('peft')} bitfit trains biases, and the image encoder of {shown(vlm.name)} has none"
         )
     return FunctionalParameters(vlm, names)

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from labelsieve.core.errors import shown
+from labelsieve.core.errors import setting, shown
 
 
 class Encoder(Protocol):
@@ -180,7 +180,9 @@ def blocks_of(encoder: Encoder, *, peft: str) -> list[Block]:
 def unknown_blocks(encoder: Encoder, *, peft: str) -> UnsupportedEncoderError:
     """Returns the error for a model whose blocks do not support a module."""
     kind = type(encoder.vision_layers[0]).__name__ if len(encoder.vision_layers) else "it has none"
-    return UnsupportedEncoderError(f"--peft {peft} does not know the blocks of {shown(encoder.name)} ({kind})")
+    return UnsupportedEncoderError(
+        f"{setting('peft')} {peft} does not know the blocks of {shown(encoder.name)} ({kind})"
+    )
 
 
 def find_layers(layer: nn.Module) -> Block | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labelsieve.core.errors import shown
+from labelsieve.core.errors import setting, shown
 from labelsieve.vlm.peft.target_layers import Encoder, ModuleSpec, UnsupportedEncoderError
 
 
@@ -33,8 +33,8 @@ class VisualPrompts(nn.Module):
         super().__init__()
         if not len(vlm.vision_layers):
             raise UnsupportedEncoderError(
-                f"--peft {'vpt-deep' if deep else 'vpt-shallow'} needs a vision transformer whose blocks take one "
-                f"sequence of tokens, and the image encoder of {shown(vlm.name)} is none"
+                f"{setting('peft')} {'vpt-deep' if deep else 'vpt-shallow'} needs a vision transformer whose blocks "
+                f"take one sequence of tokens, and the image encoder of {shown(vlm.name)} is none"
             )
         layers = len(vlm.vision_layers) if deep else 1
         bound = math.sqrt(6.0 / (3 * vlm.patch_size**2 + vlm.vision_width))
