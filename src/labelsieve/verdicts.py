@@ -15,11 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, RunError, first_line
-from labelsieve.core.files import check_reachable, quoted, read_json, remove, target_of, write_json, write_parquet
+from labelsieve.core.errors import DataError, RunError
+from labelsieve.core.files import (
+    check_reachable,
+    quoted,
+    read_json,
+    read_parquet,
+    remove,
+    target_of,
+    write_json,
+    write_parquet,
+)
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.spreadsheets import write_csv
@@ -59,6 +67,7 @@ _SCHEMA = pa.schema(
 )
 # Further columns where rows are boxes.
 _BOX_FIELDS = [pa.field("image", pa.string()), *(pa.field(name, pa.float64()) for name in BOX_NAMES)]
+_BOX_SCHEMA = pa.schema([*_SCHEMA, *_BOX_FIELDS])
 # Their decimals: enough for fractions of an image, too few to show rounding errors.
 _DECIMALS = 9
 
@@ -253,7 +262,7 @@ class Verdicts:
             )
         check_kinds(record, RUN, folder / RECORD)
         names, expected = record.pop("class_names"), record.pop("verdicts_fingerprint")
-        table = _read_table(folder / VERDICTS, expected)
+        table = read_parquet(folder / VERDICTS, _SCHEMA, _BOX_SCHEMA, written=expected)
         metrics = read_json(folder / METRICS_JSON) if (folder / METRICS_JSON).is_file() else None
         check_kinds(metrics or {}, _METRIC_KINDS, folder / METRICS_JSON)
         findings = image_findings(folder) if (folder / IMAGE_FINDINGS).is_file() else None
@@ -277,26 +286,6 @@ def _remove_tags(folder: Path) -> None:
     with suppress(RunError):
         if is_tag_record(read_json(folder / RECORD)):
             remove(folder / TAG_IMAGES)
-
-
-def _read_table(path: Path, expected: str) -> pa.Table:
-    """Reads the table of verdicts.
-
-    Raises:
-        RunError: It was not written together with the record, or is no table of verdicts.
-    """
-    try:
-        data = path.read_bytes() if path.is_file() else None
-        if data is None or fingerprint(data) != expected:
-            problem = "is missing" if data is None else f"is not the file that {RECORD} was written for"
-            raise RunError(f"{path} {problem}; make the run again")
-        table = pq.read_table(pa.BufferReader(data))
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
-    if not (table.schema.equals(_SCHEMA) or table.schema.equals(pa.schema([*_SCHEMA, *_BOX_FIELDS]))):
-        columns = ", ".join(f"{field.name} ({field.type})" for field in _SCHEMA)
-        raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
-    return table
 
 
 def require_same_images(table: pa.Table, images: Labelled | TaggedImages) -> None:

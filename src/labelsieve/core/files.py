@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import LabelsieveError, RunError, first_line, shown
 from labelsieve.core.locks import locked
-from labelsieve.core.provenance import to_json
+from labelsieve.core.provenance import fingerprint, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -223,6 +223,35 @@ def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = N
 
     with write_atomically(path) as part:
         pq.write_table(table, part, row_group_size=row_group_size)
+
+
+def read_parquet(path: Path, *schemas: pa.Schema, written: str | None = None) -> pa.Table:
+    """Reads a table of a run.
+
+    Args:
+        path: The file.
+        schemas: The table has one of them; messages name the first.
+        written: Fingerprint of the file in the record of the run; None if that has none.
+
+    Raises:
+        RunError: The file cannot be read, has other columns, or is not that of the record.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = path.read_bytes()
+        if written is not None and fingerprint(data) != written:
+            raise RunError(f"{path} is not the file that run.json was written for; make the run again")
+        table = pq.read_table(pa.BufferReader(data))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; make the run again") from None
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}); make the run again") from None
+    if not any(table.schema.equals(schema) for schema in schemas):
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schemas[0])
+        raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
+    return table
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import RunError, first_line, shown
+from labelsieve.core.errors import RunError, shown
+from labelsieve.core.files import read_parquet
 from labelsieve.core.registry import Entry, Registry
 
 IMAGE_FINDINGS = "findings.parquet"
@@ -172,16 +172,7 @@ def image_findings(run_folder: str | Path) -> pa.Table:
         RunError: The file cannot be read, or has other columns.
     """
     path = Path(run_folder) / IMAGE_FINDINGS
-    if not path.exists():
-        return SCHEMA.empty_table()
-    try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} cannot be read ({first_line(error)}); make the run again") from None
-    if not table.schema.equals(SCHEMA):
-        columns = ", ".join(f"{field.name} ({field.type})" for field in SCHEMA)
-        raise RunError(f"expected the columns {columns} in {path}, found others; make the run again")
-    return table
+    return read_parquet(path, SCHEMA) if path.exists() else SCHEMA.empty_table()
 
 
 def rows_of(names: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, RunError, first_line, shown
-from labelsieve.core.files import read_json, remove, target_of, write_json, write_parquet
+from labelsieve.core.errors import DataError, RunError, shown
+from labelsieve.core.files import read_json, read_parquet, remove, target_of, write_json, write_parquet
 from labelsieve.core.output_folders import check_report
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.spreadsheets import write_csv
@@ -242,7 +241,7 @@ class TagVerdicts:
             raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")
         check_kinds(record, _RECORD_KINDS, folder / RECORD)
         names, expected = tuple(record.pop("class_names")), record.pop("verdicts_fingerprint")
-        tables = [_read(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (TAG_IMAGES, _IMAGES))]
+        tables = [read_parquet(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (TAG_IMAGES, _IMAGES))]
         if _written(folder) != expected:
             raise RunError(
                 f"{VERDICTS} and {TAG_IMAGES} of {folder} are not what {RECORD} was written for; make the run again"
@@ -275,19 +274,6 @@ def _written(folder: Path) -> str:
         return fingerprint(*((folder / name).read_bytes() for name in (VERDICTS, TAG_IMAGES)))
     except OSError as error:
         raise RunError(f"{error.filename} cannot be read ({error.strerror}); make the run again") from None
-
-
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} cannot be read ({first_line(error)}); the run has to be made again") from None
-    if table.schema.names != schema.names:
-        raise RunError(f"expected the columns {', '.join(schema.names)} in {path}, found others; make the run again")
-    try:
-        return table.cast(schema)
-    except (pa.ArrowException, ValueError):
-        raise RunError(f"expected other types of columns in {path}; make the run again") from None
 
 
 def tag_column(tags: NDArray[np.bool_], class_names: tuple[str, ...]) -> pa.Array:

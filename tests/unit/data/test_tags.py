@@ -418,7 +418,7 @@ def test_files_that_do_not_belong_together_are_refused(
     with pytest.raises(RunError, match=r"are not what run.json was written for"):
         TagVerdicts.load(folder)
     (folder / IMAGES).unlink()
-    with pytest.raises(RunError, match=r"images\.parquet cannot be read"):
+    with pytest.raises(RunError, match=r"images\.parquet is missing"):
         TagVerdicts.load(folder)
     (folder / "run.json").unlink()
     with pytest.raises(RunError, match="make one with: labelsieve scan-tags"):
