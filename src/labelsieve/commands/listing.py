@@ -25,9 +25,7 @@ class Listing(Command):
 
     def run(self, console: Console) -> None:
         """Prints one table."""
-        table = new_table()
-        for title in ("option", "name", "what it is"):
-            table.add_column(title, overflow="fold")
+        table = new_table("option", texts=["name", "what it is"])
         previous = ""
         for option, name, about in entries(self.model):
             about_text = Unbroken(about)  # which may name a folder of the user

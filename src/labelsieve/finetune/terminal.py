@@ -134,10 +134,7 @@ def _other_metrics(metrics: Mapping[str, Metric], test: Any) -> str:
 def _print_hardest(per_class: Any, score: str, console: Console) -> None:
     rows = [row for row in per_class if row[score] is not None]
     rows.sort(key=lambda row: (row[score], row["class_name"]))
-    table = new_table()
-    table.add_column("Hardest classes", overflow="fold")
-    for name in ("test images", score.replace("_", " ")):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = new_table("Hardest classes", "test images", score.replace("_", " "))
     for row in rows[:_WORST]:
         table.add_row(clean(row["class_name"]), f"{row['images']:,}", plain(points(row[score])))
     print_table(table, console)

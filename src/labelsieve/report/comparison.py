@@ -250,9 +250,7 @@ def _print_changes(comparison: Comparison, kind: str, title: str, console: Conso
     changes = comparison.of_kind(kind)
     if not len(changes):
         return
-    table = new_table()
-    for name in (title.capitalize(), "given", "suggested"):
-        table.add_column(name, overflow="fold")
+    table = new_table(title.capitalize(), texts=["given", "suggested"])
     for row in changes.slice(0, _TOP).to_pylist():
         table.add_row(
             Text(clean(row["id"])),
@@ -270,9 +268,8 @@ def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Cons
     both = comparison.first.metrics, comparison.second.metrics
     if not any(both):
         return
-    table = new_table()
-    table.add_column("Against the truth", overflow="fold")
-    for name in (*map(clean, names), "difference"):
+    table = new_table("Against the truth")
+    for name in (*map(clean, names), "difference"):  # names of runs may be long
         table.add_column(Text(name), justify="right", overflow="fold")
     for key, title in METRIC_TITLES.items():
         before, after = ((each or {}).get(key) for each in both)

@@ -51,9 +51,21 @@ class Unbroken:
         return self.text.__rich_measure__(console, options)
 
 
-def new_table() -> Table:
-    """Returns a table without lines, and without columns yet."""
-    return Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+def new_table(first: str, *numbers: str, texts: Iterable[str] = ()) -> Table:
+    """Returns a table without lines.
+
+    Args:
+        first: Title of the first column, whose texts wrap.
+        numbers: Titles of columns of numbers, which stay on one line.
+        texts: Titles of further columns of texts.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column(first, overflow="fold")
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in texts:
+        table.add_column(title, overflow="fold")
+    return table
 
 
 def print_table(table: Table, console: Console, *, left_out: int = 0) -> None:

@@ -61,10 +61,7 @@ def _print_classes(verdicts: TagVerdicts, console: Console) -> None:
     rows.sort(key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
     if not rows:
         return
-    table = new_table()
-    table.add_column("Most affected classes", overflow="fold")
-    for name in ("tagged", "wrong", "missing", "wrong (est.)", "missing (est.)"):
-        table.add_column(name, justify="right")
+    table = new_table("Most affected classes", "tagged", "wrong", "missing", "wrong (est.)", "missing (est.)")
     for row in rows[:_TOP]:
         rates = (plain(percent(row[rate])) for rate in ("commission", "omission"))
         table.add_row(class_name(row["class_name"]), *(f"{row[name]:,}" for name in ("tagged", WRONG, MISSING)), *rates)
@@ -73,10 +70,7 @@ def _print_classes(verdicts: TagVerdicts, console: Console) -> None:
 
 def _print_metrics(verdicts: TagVerdicts, console: Console) -> None:
     metrics = verdicts.metrics or {}
-    table = new_table()
-    table.add_column("Against the truth", overflow="fold")
-    for name in (*MEASURES.values(), "share"):
-        table.add_column(name, justify="right")
+    table = new_table("Against the truth", *MEASURES.values(), "share")
     for kind, title in KINDS.items():
         scores = (plain(common.score(metrics.get(f"{kind}_{name}"))) for name in MEASURES)
         table.add_row(title, *scores, plain(percent(metrics.get(f"{kind}_rate"))))

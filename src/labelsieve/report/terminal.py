@@ -81,11 +81,7 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
     rows.sort(key=lambda row: (-row["share_flagged"], -row["flagged"], row["class_name"]))
     if not rows:
         return
-    table = new_table()
-    table.add_column("Most affected classes", overflow="fold")
-    for name in (verdicts.unit, "flagged", "share"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("most often suggested", overflow="fold")
+    table = new_table("Most affected classes", verdicts.unit, "flagged", "share", texts=["most often suggested"])
     for row in rows[:_TOP]:
         suggested = row["most_often_suggested"]
         table.add_row(
@@ -104,11 +100,7 @@ def _print_annotators(run: RunRecord, console: Console) -> None:
     rows = common.annotators(run)
     if not rows:
         return
-    table = new_table()
-    table.add_column("Annotator", overflow="fold")
-    for name in ("labels", "right (estimate)", "95 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("most often confused", overflow="fold")
+    table = new_table("Annotator", "labels", "right (estimate)", "95 % interval", texts=["most often confused"])
     for row in rows[:_TOP]:
         right, interval = plain(row["accuracy"]), plain(row["interval"])
         confused = Text(clean(row["confused"])).append(f" ({row['times']})" if row["times"] else "", style="dim")
@@ -139,10 +131,7 @@ def _print_image_findings(verdicts: Verdicts, console: Console) -> None:
 
 
 def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
-    table = new_table()
-    table.add_column("Against the truth", overflow="fold")
-    for name in ("precision", "recall", "F1"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = new_table("Against the truth", "precision", "recall", "F1")
     for side, title in (("clean", "correct labels kept (clean_*)"), ("issue", "wrong labels flagged (issue_*)")):
         table.add_row(title, *(plain(common.score(metrics.get(f"{side}_{name}"))) for name in SIDE_SCORES))
     print_table(table, console)
