@@ -189,7 +189,7 @@ def _features(
         truth=readable.truth,
         notes=readable.notes,
     )
-    return rows, _array(torch.as_tensor(inputs.text))
+    return rows, _array(inputs.texts)
 
 
 def _array(values: torch.Tensor) -> NDArray[np.float32]:

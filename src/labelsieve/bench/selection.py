@@ -97,12 +97,4 @@ def _detector_inputs(images: LabelledImages, backbone: Backbone, engine: Engine,
     else:
         pixels = preprocessed_images(images, backbone, accelerator=engine.accelerator)
         features = temporary_features(images, backbone, engine=engine, pixels=pixels)
-    return DetectorInputs(
-        features=features,
-        labels=images.labels,
-        class_names=images.class_names,
-        text=None,
-        logit_scale=1.0,
-        project=lambda pooled: pooled,
-        engine=engine,
-    )
+    return DetectorInputs(features=features, labels=images.labels, class_names=images.class_names, engine=engine)

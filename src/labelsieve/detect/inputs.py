@@ -28,6 +28,10 @@ from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.features import image_features
 
 
+def _identity(pooled: Tensor) -> Tensor:
+    return pooled
+
+
 @dataclass(frozen=True, eq=False)
 class DetectorInputs:
     """N rows as a detector gets them, without their true labels.
@@ -40,10 +44,10 @@ class DetectorInputs:
         features: Features before the projection; tells which images can be read.
         labels: Shape (N,): the given labels.
         class_names: The K names.
+        engine: Device, processes, precision, seed, checkpoint and progress.
         text: Normalised text features of the classes, (K, D), or None.
         logit_scale: Factor from cosine similarity to logit, where there is text.
         project: Takes pooled features (n, W) into the joint space (n, D), not normalised.
-        engine: Device, processes, precision, seed, checkpoint and progress.
         images: The images; None for features computed before.
         vlm: The model; None for features computed before.
         annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
@@ -55,10 +59,10 @@ class DetectorInputs:
     features: ImageFeatures
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
-    text: Tensor | None
-    logit_scale: float
-    project: Callable[[Tensor], Tensor]
     engine: Engine
+    text: Tensor | None = None
+    logit_scale: float = 1.0
+    project: Callable[[Tensor], Tensor] = _identity
     images: LabelledImages | None = None
     vlm: VisionLanguageModel | None = None
     annotations: NDArray[np.int64] | None = None
@@ -84,6 +88,17 @@ class DetectorInputs:
         if self.images is None or self.vlm is None:
             raise SettingsError(NO_MODEL)
         return self.images, self.vlm
+
+    @property
+    def texts(self) -> Tensor:
+        """`text`, for what cannot do without.
+
+        Raises:
+            DataError: There is none.
+        """
+        if self.text is None:
+            raise DataError("expected text features of the classes, found none; add them to the features")
+        return self.text
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -121,9 +136,7 @@ class DetectorInputs:
     @torch.no_grad()
     def logits(self, rows: NDArray[np.int64]) -> Tensor:
         """Returns zero-shot logits (n, K) of some rows, at the model's own temperature. Needs `text`."""
-        if self.text is None:
-            raise DataError("expected text features of the classes, found none; add them to the features")
-        return self.logit_scale * self.joint(rows) @ self.text.T
+        return self.logit_scale * self.joint(rows) @ self.texts.T
 
     @cached_property
     @torch.inference_mode()
@@ -216,12 +229,13 @@ def detector_inputs(
             features=ImageFeatures(data.features, {}),
             labels=data.labels,
             class_names=data.class_names,
+            engine=engine,
             text=text,
             logit_scale=data.logit_scale or 1.0,
-            project=lambda pooled: pooled,
-            engine=engine,
             annotations=None if data.annotations is None else data.annotations.labels,
         )
+    if vlm is None:
+        raise SettingsError(NO_MODEL)
     inputs = inputs_of_images(data, vlm, class_names=data.class_names, engine=engine)
     return dataclasses.replace(
         inputs,
@@ -234,7 +248,7 @@ def detector_inputs(
 
 @torch.inference_mode()
 def inputs_of_images(
-    images: Images, vlm: VisionLanguageModel | None, *, class_names: tuple[str, ...], engine: Engine
+    images: Images, vlm: VisionLanguageModel, *, class_names: tuple[str, ...], engine: Engine
 ) -> DetectorInputs:
     """Computes the features of images, whatever their labels are: all labels of the result are 0.
 
@@ -246,10 +260,7 @@ def inputs_of_images(
 
     Raises:
         DataError: Not a single image can be read.
-        SettingsError: There is no model.
     """
-    if vlm is None:
-        raise SettingsError(NO_MODEL)
     vlm.to(engine.device)
     features = image_features(images, vlm, engine=engine)
     if not len(features.readable):
@@ -259,9 +270,9 @@ def inputs_of_images(
         features=features,
         labels=np.zeros(len(images), dtype=np.int64),
         class_names=class_names,
+        engine=engine,
         text=class_features(vlm, class_names, progress=engine.progress),
         logit_scale=vlm.logit_scale,
         project=vlm.project,
-        engine=engine,
         vlm=vlm,
     )

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from labelsieve.core.errors import DataError
 from labelsieve.core.validation import NeighbourCount, Weight
 from labelsieve.detect.base import Detector
 
@@ -85,11 +84,9 @@ def multimodal_score(settings: Lemon, inputs: DetectorInputs) -> NDArray[np.floa
 
     from labelsieve.detect.neighbours import nearest
 
-    if inputs.text is None:
-        raise DataError("expected text features of the classes, found none; add them to the features")
     image, labels = inputs.all_joint(), torch.from_numpy(inputs.given)
     neighbours = nearest(image, k=settings.neighbours, progress=inputs.progress)
-    image, text = image.cpu(), inputs.text.cpu().double()  # the images stay in float32 where they are many
+    image, text = image.cpu(), inputs.texts.cpu().double()  # the images stay in float32 where they are many
     pair = 1 - torch.cat([(image[rows].double() * text[labels[rows]]).sum(dim=1) for rows in _chunks(len(labels))])
     weight = torch.exp(-settings.pair_decay * pair)
     s_n = torch.cat([_image_space(settings, neighbours, rows, labels, weight, text) for rows in _chunks(len(labels))])

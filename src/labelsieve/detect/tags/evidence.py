@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from labelsieve.core.errors import SettingsError
 from labelsieve.detect.chunks import chunks
 from labelsieve.detect.evidence.discriminants import Discriminant, Rows, moments, shrunk
 from labelsieve.detect.neighbours import Neighbours, nearest
@@ -26,13 +25,7 @@ PSEUDO_IMAGES, PSEUDO_NEIGHBOURS = 1.0, 1.0
 
 
 def zero_shot_kind(pairs: TagInputs) -> Kind:
-    """Returns the cosines of images with class texts, at the model's own temperature, less the mean of each class.
-
-    Raises:
-        SettingsError: There are no class texts.
-    """
-    if pairs.images.text is None:
-        raise SettingsError("zero-shot pairs need text features of the classes, which are not there; use knn or joint")
+    """Returns the cosines of images with class texts, at the model's own temperature, less the mean of each class."""
     return centred_kind(pairs, pairs.images.logits)
 
 

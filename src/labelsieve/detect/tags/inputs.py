@@ -82,10 +82,9 @@ class TagInputs:
             features=ImageFeatures(values, {}),
             labels=np.zeros(len(values), dtype=np.int64),
             class_names=tuple(class_names),
+            engine=engine,
             text=texts,
             logit_scale=logit_scale or 1.0,
-            project=lambda pooled: pooled,
-            engine=engine,
         )
         return cls(images, tags)
 

@@ -72,10 +72,9 @@ class Views:
     @torch.no_grad()
     def logits(self, positions: NDArray[np.int64]) -> Tensor:
         """Returns zero-shot log-odds of each class against all others, (m, T, K), on the CPU. Needs texts."""
-        images, text = self.pairs.images, self.pairs.images.text
-        assert text is not None  # by views_of()
+        images = self.pairs.images
         views = torch.from_numpy(self.of(positions)).to(images.device).flatten(0, 1)
-        cosines = normalize(images.project(views), dim=-1) @ text.T
+        cosines = normalize(images.project(views), dim=-1) @ images.texts.T
         log_p = (images.logit_scale * cosines).log_softmax(dim=-1).float().cpu().clamp(max=-1e-6)
         odds = log_p - (-log_p.expm1()).log()
         return self.without_blank(odds.unflatten(0, (len(positions), self.count)), positions)
