@@ -126,8 +126,8 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
     ("words", "said"),
     [
         (["scan"], "labelsieve: missing SOURCE, --out; see labelsieve scan --help\n"),
-        (["scan", "photos", "--nope"], "missing --out; unknown option --nope; see labelsieve scan --help"),
-        (["scan", "photos", "--out", "run", "--epoch", "3"], "unknown option --epoch; near to it: --epochs, "),
+        (["scan", "photos", "--zzz"], "missing --out; unknown option --zzz; see labelsieve scan --help"),
+        (["scan", "photos", "--out", "run", "--epoch", "3"], 'unknown option --epoch (did you mean "--epochs"?); see'),
         (
             ["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"],
             "of --detector deft, small-",
@@ -147,6 +147,9 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
             "--rate as a share such as 10% or 0.1, got 1/2; see",
         ),
         (["scan", "photos", "--out"], "expected a value for --out, found none; see"),
+        (["scan", "photos", "--label-column", "--out", "run"], "expected a value for --label-column, found none; see"),
+        (["apply", "run", "--out", "x", "--marks"], "expected a value for --marks, found none; see"),
+        (["scan", "photos", "more", "--out", "run"], "unknown argument more; see"),
         (["scan", "--epoch", "3"], "missing SOURCE; "),
         (["report", "--max-images", "3"], "missing RUN; "),
         (["scan", "photos", "--out", "run", "--peft", "vpt"], "expected --peft to be one of auto, none, vpt-deep, "),

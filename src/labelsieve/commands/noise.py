@@ -112,7 +112,7 @@ class Noise(Command):
 
     def _write_labels(self, progress: Progress) -> tuple[Path, str, str]:
         from labelsieve.data.noise import inject
-        from labelsieve.data.noise_files import write_noisy
+        from labelsieve.data.noise_files import write_noise
 
         shares, exact = self._shares(), not self.paper_rate
         if len(self.data.label_column) > 1:
@@ -121,12 +121,12 @@ class Noise(Command):
         noisy = inject(images, kind=self.kind, seed=self.seed, exact=exact, progress=progress, **shares)
         made = {"kind": self.kind, **shares, "seed": self.seed, "exact": exact}
         progress.say_notes(noisy.notes)
-        path = write_noisy(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
+        path = write_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan", "scan it with --truth-column clean_label"
 
     def _write_tags(self, progress: Progress) -> tuple[Path, str, str]:
+        from labelsieve.data.noise_files import CLEAN_TAGS, write_noise
         from labelsieve.data.tags.noise import with_tag_noise
-        from labelsieve.data.tags.noise_files import CLEAN_TAGS, write_tag_noise
 
         source = source_of_options(TagSource, self.data.source, self.data)
         source = replace(source, tag_column=self.tag_column, separator=self.separator)
@@ -134,5 +134,5 @@ class Noise(Command):
         noisy = with_tag_noise(images, kind=self.kind, seed=self.seed, progress=progress, **self._shares())
         progress.say_notes(noisy.notes)
         made = {**self._shares(), "seed": self.seed}
-        path = write_tag_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
+        path = write_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)
         return path, "scan-tags", f"labelsieve scan-tags {quoted(path)} --truth-column {CLEAN_TAGS}"

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 import tyro
 
+# The only way to the parts of an error. The module promises no stability, and a test of each kind of event is in
+# tests/e2e/test_cli.py.
+from tyro._errors import (
+    BadValue,
+    InstantiationFailure,
+    InvalidChoice,
+    MissingArgs,
+    ParseErrorEvent,
+    UnrecognizedArgs,
+    on_parse_error,
+)
+
 from labelsieve.commands.help import Option, options_of, show_help, wants_help
 from labelsieve.commands.shares import example_of_share, shares_as_numbers, shares_of
-from labelsieve.core.errors import UsageError, did_you_mean, listed, options_in_messages, shown
-from labelsieve.core.validation import Range
+from labelsieve.core.errors import UsageError, did_you_mean, options_in_messages, shown
+from labelsieve.core.validation import allowed_values, range_of
 from labelsieve.data.sources.table_formats import TABLES
 
-# Sections of tyro's errors that repeat the help, or are about Python.
-_SKIPPED_SECTIONS = ("For full helptext", "Argument helptext", "Got errors")
-# Patterns of its errors, with the types and values that they contain.
-_NOT_A_NUMBER = re.compile(
-    r"Error parsing (?P<option>\S+): (?:no type matching (?P<kinds>.+) could be instantiated from \[(?P<values>.*)\]"
-    r"|invalid literal for int\(\) with base 10: (?P<integer>.*)|could not convert string to float: (?P<real>.*)"
-    r"|Exceeds the limit .*: value has (?P<digits>\d+) digits.*)"
-)
-_INVALID_CHOICE = re.compile(
-    r"invalid choice '(?P<value>.*)' for argument '(?P<option>.*)'\. Expected one of \((?P<choices>.*)\)"
-)
-_VALUE_MISSING = re.compile(r"Missing value for argument '(?P<option>.*)'\..*")
-_OPTION_MISSING = re.compile(r"Missing from labelsieve [\w-]+: (?P<options>.*)")
-_UNKNOWN = re.compile(r"Unrecognized options: (?P<words>.*)")
-_SIMILAR = re.compile(r"(?:Perhaps you meant|Arguments similar to (?P<word>.*?)): (?P<options>.*)")
-_KINDS = {"INT": "an integer", "FLOAT": "a number"}
+_NUMBERS = {int: "an integer", float: "a number"}
 _CommandT = TypeVar("_CommandT")
 
 
@@ -55,21 +48,22 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
     if help_word := wants_help(args):
         show_help(kind, prog=prog, requested=help_word, default=default)
     start = tyro.MISSING_NONPROP if default is None else default
-    stderr = io.StringIO()
     options = list(options_of(get_origin(kind) or kind, default))
-    shares = shares_of(options)
-    words = shares_as_numbers(args, shares)
+    words = shares_as_numbers(args, shares_of(options))
+    if empty := _empty_option(words, options):
+        raise UsageError(f"expected a value for {empty}, found none; see {prog} --help")
+
+    def refuse(event: ParseErrorEvent) -> None:
+        if message := _message(event, options, words):  # later versions of tyro may have other events
+            raise UsageError(message)
+
     try:
-        with redirect_stderr(stderr), options_in_messages():
+        with on_parse_error(refuse), options_in_messages():
             command: _CommandT = tyro.cli(kind, args=words, prog=prog, default=start)
-    except SystemExit as end:
-        if end.code != 2:
-            raise
-        parts = [_reworded(part, shares) for part in _error_parts(stderr.getvalue())]
-        parts += _about_several_files(args)
-        if "missing SOURCE" in parts and (moved := _source_first(args, options)):
+    except UsageError as error:
+        if str(error).startswith("missing SOURCE") and (moved := _source_first(args, options)):
             return read(kind, moved, prog=prog, default=default)
-        raise UsageError("; ".join([*parts, f"see {prog} --help"])) from None
+        raise UsageError("; ".join([str(error), *_about_several_files(args), f"see {prog} --help"])) from None
     return command
 
 
@@ -90,6 +84,13 @@ def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
     return chosen
 
 
+def _empty_option(words: Sequence[str], options: Iterable[Option]) -> str | None:
+    """Returns an option of several words that has none, which tyro takes for an option that was left out."""
+    flags = {each.flag for each in options if each.takes_several}
+    pairs = zip(words, [*words, "--"][1:], strict=False)
+    return next((word for word, following in pairs if word in flags and following.startswith("--")), None)
+
+
 def _source_first(args: Sequence[str], options: Iterable[Option]) -> list[str]:
     """Moves a SOURCE to the front that `--label-column NAME SOURCE` reads as a name; empty if there is none."""
     words, flags = list(args), {each.flag for each in options if each.takes_several}
@@ -107,61 +108,48 @@ def _about_several_files(args: Sequence[str]) -> Iterator[str]:
         yield f'several files are one source as a pattern in quotes, such as "{Path(tables[0]).parent}/*.parquet"'
 
 
-def _reworded(message: str, shares: Mapping[str, Range]) -> str:
-    """Rewords one part of an error of tyro like all other messages; unknown errors stay unchanged."""
-    if match := _NOT_A_NUMBER.fullmatch(message):
-        return _no_number(**match.groupdict(), limits=shares.get(match["option"]))
-    if match := _INVALID_CHOICE.fullmatch(message):
-        choices = [each.strip(" '") for each in match["choices"].split(",") if each.strip()]
-        hint = did_you_mean(match["value"], choices)
-        return f"expected {match['option']} to be one of {', '.join(choices)}, got {shown(match['value'])}{hint}"
-    if match := _VALUE_MISSING.fullmatch(message):
-        option = match["option"]
-        if not option.startswith("-"):  # the field of SOURCE or RUN
-            return f"missing {option.rpartition('.')[2].removesuffix('_folder').upper()}"
-        return f"expected a value for {option}, found none"
-    if match := _OPTION_MISSING.fullmatch(message):
-        return f"missing {match['options']}"
-    if match := _UNKNOWN.fullmatch(message):
-        options = [word for word in match["words"].split(", ") if word.startswith("-")]
-        return f"unknown option {shown(', '.join(options) or match['words'])}"
-    if match := _SIMILAR.fullmatch(message):
-        return f"near to {shown(match['word'] or 'it')}: {listed(filter(None, match['options'].split(', ')))}"
-    return message
+def _message(event: ParseErrorEvent, options: Sequence[Option], words: Sequence[str]) -> str | None:
+    """Returns what is wrong with a command line; None for an event that is not known."""
+    match event:
+        case MissingArgs(missing_arguments=missing, unrecognized_tokens=unknown):
+            names = f"missing {', '.join(_name(each.arg) for each in missing)}"
+            return f"{names}; {_unknown(unknown, options)}" if unknown else names
+        case UnrecognizedArgs(tokens=unknown):
+            return _unknown(unknown, options)
+        case BadValue(argument=argument) if _is_flag(argument):
+            return f"expected a value for {_name(argument)}, found none"
+        case BadValue(argument=argument):
+            return f"missing {_name(argument)}"
+        case InvalidChoice(argument=argument, value=value, choices=choices):
+            hint = did_you_mean(value, choices)
+            return f"expected {_name(argument)} to be one of {', '.join(choices)}, got {shown(value)}{hint}"
+        case InstantiationFailure(argument=argument) if argument is not None:
+            return _no_number(next(each for each in options if each.flag == _name(argument)), words)
+    return None
 
 
-def _no_number(
-    *,
-    option: str,
-    kinds: str | None,
-    values: str | None,
-    integer: str | None,
-    real: str | None,
-    digits: str | None,
-    limits: Range | None,
-) -> str:
-    """Returns the message for a value that is not a number, or has far too many digits; a share has limits."""
-    names = (kinds or ("FLOAT" if real else "INT")).replace("{None}", "").strip("|").split("|")
-    expected = " or ".join(_KINDS.get(name, name.strip("{}").replace(",", ", ")) for name in names)
-    got = f"one of {int(digits):,} digits" if digits else shown((values or integer or real or "").strip("'\""))
-    if limits is not None:
-        return f"expected {option} as {example_of_share(limits)}, got {got}"
-    return f"expected {expected} for {option}, got {got}"
+def _is_flag(argument: Any) -> bool:
+    return str(argument.display_name()).startswith("-")
 
 
-def _error_parts(message: str) -> list[str]:
-    """Returns the parts of an error that tyro prints in a box, without the help of each option.
+def _name(argument: Any) -> str:
+    """Returns how an argument is written: `--out`; of a field `data.source` or `run-folder`, SOURCE or RUN."""
+    name = str(argument.display_name())
+    return name if _is_flag(argument) else name.rpartition(".")[2].removesuffix("-folder").upper()
 
-    The box has line characters or, if the terminal has none, blanks and hyphens. Below its title are sections with
-    rules between them. Some have a heading and options, indented by 4, each with its help, indented by 8.
-    """
-    inside = [line[2:].rstrip(" │") for line in message.splitlines()[1:-1]]
-    sections = [list(lines) for is_rule, lines in groupby(inside, lambda line: not line.strip("─-")) if not is_rule]
-    parts = []
-    for head, *lines_below in sections:
-        if head.startswith(_SKIPPED_SECTIONS):
-            continue
-        options = [line.split()[0] for line in lines_below if line.startswith("    ") and line[4] != " "]
-        words = " ".join((f"{head} {', '.join(options)}" if options else " ".join([head, *lines_below])).split())
-        parts.append(words.rstrip("."))
-    return parts or [" ".join(message.split())]
+
+def _unknown(words: Sequence[str], options: Sequence[Option]) -> str:
+    flags = [word for word in words if word.startswith("-")]
+    if not flags:
+        return f"unknown argument {shown(', '.join(words))}"
+    return f"unknown option {shown(', '.join(flags))}{did_you_mean(flags[0], [each.flag for each in options])}"
+
+
+def _no_number(option: Option, words: Sequence[str]) -> str:
+    """Returns the message for a value that is no number; a share has limits."""
+    got, limits = shown(last_value(words, option.flag, default="")), range_of(option.kind)
+    if limits is not None and limits.is_share:
+        return f"expected {option.flag} as {example_of_share(limits)}, got {got}"
+    types, choices, _ = allowed_values(option.kind)
+    expected = [_NUMBERS[each] for each in types if each in _NUMBERS]
+    return f"expected {' or '.join([*expected, *choices])} for {option.flag}, got {got}"

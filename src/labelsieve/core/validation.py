@@ -136,7 +136,7 @@ def check_value(name: str, value: Any, kind: Any) -> None:
 
 
 def _check(name: str, value: Any, kind: Any) -> None:
-    types, choices, limits = _read(kind)
+    types, choices, limits = allowed_values(kind)
     if choices and not types:
         look_up(dict.fromkeys(choices), value, what=name)
         return
@@ -190,7 +190,7 @@ def number_from_environment(name: str, kind: Any, *, default: Any) -> Any:
     text = os.environ.get(name, "").strip()
     if not text:
         return default
-    types, _, limits = _read(kind)
+    types, _, limits = allowed_values(kind)
     try:
         value = int(text) if int in types else float(text)
     except ValueError:
@@ -222,10 +222,10 @@ def _field_kinds(kind: Any) -> Mapping[str, Any]:
 
 def range_of(kind: Any) -> Range | None:
     """Returns the range in an annotation such as `Seed`; None if it has none."""
-    return _read(kind).limits
+    return allowed_values(kind).limits
 
 
-class _AllowedValues(NamedTuple):
+class AllowedValues(NamedTuple):
     """The types and choices that an annotation such as `int | Literal["auto"]` allows, and the range of a number."""
 
     types: tuple[Any, ...]
@@ -233,17 +233,18 @@ class _AllowedValues(NamedTuple):
     limits: Range | None
 
 
-def _read(kind: Any) -> _AllowedValues:
+def allowed_values(kind: Any) -> AllowedValues:
+    """Returns what an annotation such as `BatchSize` or `int | None` allows."""
     if get_origin(kind) is Annotated:
         inner, *extras = get_args(kind)
-        types, choices, limits = _read(inner)
-        return _AllowedValues(types, choices, next((each for each in extras if isinstance(each, Range)), limits))
+        types, choices, limits = allowed_values(inner)
+        return AllowedValues(types, choices, next((each for each in extras if isinstance(each, Range)), limits))
     if get_origin(kind) is Literal:
-        return _AllowedValues((), get_args(kind), None)
+        return AllowedValues((), get_args(kind), None)
     if get_origin(kind) not in (UnionType, Union):
-        return _AllowedValues((kind,), (), None)
-    members = [_read(each) for each in get_args(kind)]
-    return _AllowedValues(
+        return AllowedValues((kind,), (), None)
+    members = [allowed_values(each) for each in get_args(kind)]
+    return AllowedValues(
         tuple(each for member in members for each in member.types),
         tuple(choice for member in members for choice in member.choices),
         next((member.limits for member in members if member.limits is not None), None),
