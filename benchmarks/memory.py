@@ -25,7 +25,7 @@ import tyro
 
 import labelsieve as ls
 from labelsieve.core.engine import make_engine
-from labelsieve.data.noise_files import write_noisy
+from labelsieve.data.noise_files import write_noise
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.sketches import CLASS_NAMES
 from labelsieve.vlm.features import image_features
@@ -84,7 +84,7 @@ def main(options: Memory) -> None:
         for count in options.images:
             pixels = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
             images = ls.load_images(list(pixels), labels=np.arange(count) % 16, class_names=CLASS_NAMES)
-            write_noisy(images.with_labels(images.labels, truth=images.labels), Path(folder) / f"{count}.parquet")
+            write_noise(images.with_labels(images.labels, truth=images.labels), Path(folder) / f"{count}.parquet")
             warm = Path(folder) / "cache"
             if not options.cold:  # in a process that is not measured
                 os.environ["LABELSIEVE_CACHE"] = str(warm)

@@ -117,12 +117,12 @@ def write_sketches(path: Path, *, count: int, seed: int) -> LabelledImages:
         seed: Seed of the sketches and of the wrong labels.
     """
     from labelsieve.data.loading import load_images
-    from labelsieve.data.noise_files import write_noisy
+    from labelsieve.data.noise_files import write_noise
     from labelsieve.demo.sketches import CLASS_NAMES, sketches
 
     images, labels = sketches(count, seed=seed)
     clean = load_images(images, labels=labels, class_names=CLASS_NAMES)
-    write_noisy(mislabel(clean, seed=seed), path)
+    write_noise(mislabel(clean, seed=seed), path)
     return load_images(path, truth_column="clean_label")
 
 

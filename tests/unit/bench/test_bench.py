@@ -446,13 +446,13 @@ def test_the_lowest_error_is_the_best_and_reliability_is_drawn(tmp_path: Path) -
 
 def test_noise_out_of_a_file(file: Path, tmp_path: Path) -> None:
     import labelsieve as ls
-    from labelsieve.data.noise_files import write_noisy
+    from labelsieve.data.noise_files import write_noise
     from labelsieve.demo.run import write_sketches
 
     drawn = write_sketches(tmp_path / "drawings.parquet", count=48, seed=0)
     assert drawn.truth is not None
     noisy = ls.inject(drawn.with_labels(drawn.truth), kind="pair", rate=0.5, seed=9)
-    write_noisy(noisy, tmp_path / "noise.parquet", with_images=False)
+    write_noise(noisy, tmp_path / "noise.parquet", with_images=False)
     changed(changed(file, AS_DRAWN, ""), 'kind = "symmetric"\nrate = 0.25', 'kind = "file"\nfile = "nowhere.parquet"')
     changed(
         changed(file, "seeds = [0, 1]", "seeds = [0]"), 'source = "drawings"\nlimit = 48', 'source = "drawn.parquet"'
@@ -1234,12 +1234,12 @@ def test_what_a_classifier_lacks_is_told_before_anything_is_measured(
 
 
 def test_noise_of_other_images_is_told_before_anything_is_measured(file: Path, tmp_path: Path) -> None:
-    from labelsieve.data.noise_files import write_noisy
+    from labelsieve.data.noise_files import write_noise
     from labelsieve.demo.run import write_sketches
 
     for name, seed in (("these", 0), ("others", 1)):
         write_sketches(tmp_path / f"{name}.parquet", count=48, seed=seed)
-    write_noisy(write_sketches(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
+    write_noise(write_sketches(tmp_path / "d.parquet", count=48, seed=1), tmp_path / "noise.parquet", with_images=False)
     changed(file, AS_DRAWN, f'[noise.file]\nkind = "file"\nfile = "{tmp_path / "noise.parquet"}"\n')
     changed(file, 'source = "drawings"', f'source = "{tmp_path / "these.parquet"}"\ntruth_column = "clean_label"')
     with pytest.raises(DataError, match="belongs to other images"):

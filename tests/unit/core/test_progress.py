@@ -19,7 +19,7 @@ from labelsieve.data.features import LabelledFeatures, load_features
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.loading import load_images
 from labelsieve.data.noise import inject
-from labelsieve.data.noise_files import write_noisy
+from labelsieve.data.noise_files import write_noise
 from labelsieve.demo import MINI_CLIP
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.inputs import detector_inputs
@@ -116,7 +116,7 @@ def test_what_comes_before_and_after_a_scan_is_shown(drawn_folder: Path, mini_cl
     progress.check("looking for the images")
     noisy = inject(images, kind="instance", rate=0.3, progress=progress)
     progress.check("reading images")
-    write_noisy(noisy, tmp_path / "noisy.parquet", progress=progress)
+    write_noise(noisy, tmp_path / "noisy.parquet", progress=progress)
     verdicts = scan(images, mini_clip, detector=DeFT(epochs=0), device="cpu", precision="fp32")
     write_report(verdicts, images, tmp_path / "report.html", progress=progress)
     export(verdicts, images, format="imagefolder", out=tmp_path / "kept", progress=progress)

@@ -28,7 +28,7 @@ from labelsieve.data.noise import (
     symmetric,
     transition_probabilities,
 )
-from labelsieve.data.noise_files import apply_noise, read_noise, write_noisy
+from labelsieve.data.noise_files import apply_noise, read_noise, write_noise
 from labelsieve.data.noise_kinds import NOISE, kinds_for
 
 PARITY = Path(__file__).parents[2] / "data" / "parity" / "idn.npz"
@@ -236,7 +236,7 @@ def test_written_file_loads_as_the_same(photo_folder: Callable[..., Path], tmp_p
     folder = photo_folder({"cat": 4, "dog": 4, "hen": 1})
     (folder / "cat" / "0.png").write_bytes(b"")
     noisy = inject(load_images(folder), kind="symmetric", rate=0.5, seed=1)
-    again = load_images(write_noisy(noisy, tmp_path / "made" / "noisy.parquet"), truth_column="clean_label")
+    again = load_images(write_noise(noisy, tmp_path / "made" / "noisy.parquet"), truth_column="clean_label")
     assert again.ids == noisy.ids and again.class_names == noisy.class_names
     assert np.array_equal(again.labels, noisy.labels)
     assert noisy.truth is not None and again.truth is not None and np.array_equal(again.truth, noisy.truth)
@@ -250,16 +250,16 @@ def test_written_file_loads_as_the_same(photo_folder: Callable[..., Path], tmp_p
 def test_write_in_several_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labelsieve.data.noise_files._GROUP_ROWS", 7)
     noisy = inject(some_images(), kind="pair", rate=0.1)
-    again = load_images(write_noisy(noisy, tmp_path / "noisy.parquet"), truth_column="clean_label")
+    again = load_images(write_noise(noisy, tmp_path / "noisy.parquet"), truth_column="clean_label")
     assert np.array_equal(again.contents, noisy.contents) and np.array_equal(again.labels, noisy.labels)
 
 
 def test_writing_needs_a_truth_and_a_writable_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="inject noise first"):
-        write_noisy(some_images(), tmp_path / "noisy.parquet")
+        write_noise(some_images(), tmp_path / "noisy.parquet")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="could not write"):
-        write_noisy(inject(some_images(), kind="pair", rate=0.1), tmp_path / "file" / "noisy.parquet")
+        write_noise(inject(some_images(), kind="pair", rate=0.1), tmp_path / "file" / "noisy.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -271,7 +271,7 @@ MADE = {"kind": "pair", "rate": 0.5, "seed": 3, "exact": True}
 
 def labels_only(folder: Path, images: LabelledImages) -> Path:
     noisy = inject(images, kind="pair", rate=0.5, seed=3)
-    return write_noisy(noisy, folder / "noise.parquet", parameters=MADE, with_images=False)
+    return write_noise(noisy, folder / "noise.parquet", parameters=MADE, with_images=False)
 
 
 def test_labels_alone_give_the_same_images_as_the_noise_itself(
@@ -291,7 +291,7 @@ def test_labels_alone_give_the_same_images_as_the_noise_itself(
     import pyarrow.parquet as pq
 
     assert pq.read_schema(path).names == ["id", "label", "clean_label"]
-    whole = write_noisy(noisy, tmp_path / "whole.parquet", parameters=MADE)
+    whole = write_noise(noisy, tmp_path / "whole.parquet", parameters=MADE)
     assert np.array_equal(load_images(source, noise=whole).labels, noisy.labels), "one with pictures does too"
 
 
@@ -321,6 +321,24 @@ def test_noise_of_other_images_is_refused(tmp_path: Path) -> None:
     smaller = dataclasses.replace(images, contents=images.contents + 1)
     assert any("byte for byte" in note for note in apply_noise(smaller, path).notes)
     assert not any("byte for byte" in note for note in apply_noise(images, path).notes)
+
+
+def test_a_file_of_noise_is_closed_once_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    path = labels_only(tmp_path, some_images(count=12, classes=3))
+    opened: list[Any] = []
+
+    class Watched(pq.ParquetFile):  # type: ignore[misc]
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            opened.append(self)
+
+    monkeypatch.setattr(pq, "ParquetFile", Watched)
+    read_noise(path)
+    with pytest.raises(DataError, match="is no file of noise of tags"):
+        read_noise(path, tags=True)
+    assert len(opened) == 2 and all(file.reader.closed for file in opened), "Windows keeps an open file from removal"
 
 
 def test_what_is_no_file_of_noise_is_told(tmp_path: Path) -> None:

@@ -20,10 +20,9 @@ from rich.console import Console
 
 import labelsieve as ls
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
-from labelsieve.data.noise_files import METADATA
+from labelsieve.data.noise_files import METADATA, apply_noise, read_noise, write_noise
 from labelsieve.data.noise_kinds import kinds_for
 from labelsieve.data.tags.columns import split_texts
-from labelsieve.data.tags.noise_files import apply_tag_noise, read_tag_noise, write_tag_noise
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.sketches import CLASS_NAMES, sketches
 from labelsieve.detect.tags.base import TagDetector
@@ -577,16 +576,16 @@ def test_noise_of_tags_in_a_file_gives_the_same_data(photos: Path, run: Run, tmp
 def test_noise_of_other_images_is_refused(photos: Path, tmp_path: Path) -> None:
     images = ls.load_tags(parquet(photos, tags=TAGS))
     noisy = images.with_tags(~images.tags, truth=images.tags)
-    path = write_tag_noise(
+    path = write_noise(
         noisy, tmp_path / "noise.parquet", parameters={"omit": 1, "add": 1, "seed": 0}, with_images=False
     )
-    assert np.array_equal(read_tag_noise(path).tags, noisy.tags)
+    assert np.array_equal(read_noise(path, tags=True).given, noisy.tags)
     with pytest.raises(DataError, match=r"the tags of .* are others there"):
-        apply_tag_noise(noisy, path)
+        apply_noise(noisy, path)
     with pytest.raises(DataError, match='it has no class "fox"'):
-        apply_tag_noise(dataclasses.replace(images, class_names=("cat", "fox")), path)
+        apply_noise(dataclasses.replace(images, class_names=("cat", "fox")), path)
     with pytest.raises(DataError, match='it has no image "elsewhere"'):
-        apply_tag_noise(dataclasses.replace(images, ids=("elsewhere", *images.ids[1:])), path)
+        apply_noise(dataclasses.replace(images, ids=("elsewhere", *images.ids[1:])), path)
     with pytest.raises(DataError, match="is no file of noise of tags"):
         ls.load_tags(parquet(photos, tags=TAGS), noise=photos / "tags.parquet")
     with pytest.raises(SettingsError, match="leave out the truth column"):

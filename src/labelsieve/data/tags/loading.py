@@ -125,9 +125,9 @@ def load_tags(
         table, tags, columns, separator=separator, class_names=class_names, limit=limit, seed=seed, progress=progress
     )
     if noise is not None:
-        from labelsieve.data.tags.noise_files import apply_tag_noise
+        from labelsieve.data.noise_files import apply_noise
 
-        images = apply_tag_noise(images, noise)
+        images = apply_noise(images, noise)
     arguments = {
         "tag_column": list(columns) or None,
         "separator": separator,
