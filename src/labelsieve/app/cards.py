@@ -23,15 +23,18 @@ class IssuedCard(NamedTuple):
     """A card that was sent to a browser. The server stores what was shown, and does not trust the browser for it."""
 
     row: int
-    mode: str
     shown: dict[str, Any]
+
+    @property
+    def is_audit(self) -> bool:
+        """Returns whether the image was drawn at random and shown blind."""
+        return bool(self.shown["queue"] == "audit")
 
 
 class CardBatch(NamedTuple):
-    """Rows of images that are sent to a browser as cards, with their mode and queue."""
+    """Rows of images that are sent to a browser as cards of a queue."""
 
     rows: list[int]
-    mode: str
     queue: str
 
 
@@ -51,7 +54,7 @@ class CardMaker:
     images: LabelledImages
     other_split: Thumbnails | None = None
 
-    def cards(self, rows: Sequence[int], *, mode: str, queue: str, answers: bool) -> list[dict[str, Any]]:
+    def cards(self, rows: Sequence[int], *, queue: str, answers: bool) -> list[dict[str, Any]]:
         """Returns the card of each image.
 
         In an audit a card has neither the suggested class nor whether the label was flagged, and the classes are in
@@ -59,27 +62,24 @@ class CardMaker:
 
         Args:
             rows: The images.
-            mode: `review` or `audit`.
             queue: Their queue; cards of findings contain the finding.
-            answers: Whether to show existing answers.
+            answers: Whether to show existing answers, except in an audit.
         """
-        similar = self.similarity.classes(rows, TOP + 2)
-        cards = [self._card(row, classes, mode) for row, classes in zip(rows, similar, strict=True)]
-        if mode == "review":
+        similar, is_audit = self.similarity.classes(rows, TOP + 2), queue == "audit"
+        cards = [self._card(row, classes, is_audit) for row, classes in zip(rows, similar, strict=True)]
+        if not is_audit:
             for row, card in zip(rows, cards, strict=True):
                 card["finding"] = self._finding(queue, row)
-        if answers and mode == "review":
-            for row, card in zip(rows, cards, strict=True):
-                card["answer"] = answer_of(self.queue.resolved(row))
+                card |= {"answer": answer_of(self.queue.resolved(row))} if answers else {}
         return cards
 
-    def _card(self, row: int, similar_classes: list[int], mode: str) -> dict[str, Any]:
-        verdicts, is_audit = self.queue.verdicts, mode == "audit"
+    def _card(self, row: int, similar_classes: list[int], is_audit: bool) -> dict[str, Any]:
+        verdicts = self.queue.verdicts
         given, suggested = int(verdicts.given[row]), int(verdicts.predicted[row])
         readable = bool(verdicts.is_readable[row])
         card: dict[str, Any] = {
             "row": row,
-            "mode": mode,
+            "mode": "audit" if is_audit else "review",
             "id": verdicts.table["id"][row].as_py(),
             "given": given,
             "error": verdicts.table["error"][row].as_py() or "",
@@ -166,24 +166,23 @@ class CardMaker:
         others = [int(each) for each in self.queue.copies(int(self.queue.content_ids[row])) if each != row]
         return [{"id": verdicts.table["id"][each].as_py(), "given": int(verdicts.given[each])} for each in others]
 
-    def shown(self, row: int, *, mode: str, queue: str) -> dict[str, Any]:
+    def shown(self, row: int, *, queue: str) -> dict[str, Any]:
         """Returns what the log stores of a card: the verdict, and for an audit the sampling stratum.
 
         Args:
             row: The image.
-            mode: `review` or `audit`.
-            queue: The queue of the card; the log of an audit always has `audit`.
+            queue: The queue of the card.
         """
         verdicts, audit = self.queue.verdicts, self.queue.design
         record = {
-            "queue": "audit" if mode == "audit" else queue,
+            "queue": queue,
             "suggested_label": verdicts.table["predicted_label"][row].as_py(),
             "p_clean": _number(verdicts.table["label_quality"][row].as_py()),
             "flagged": bool(verdicts.is_issue[row]),
         }
-        if mode == "review" and (finding := self.queue.findings.finding(queue, row)) is not None:
+        if (finding := self.queue.findings.finding(queue, row)) is not None:
             record |= {"finding": finding.kind, "other_id": finding.other_id, "drop": finding.drop}
-        if mode == "audit":
+        if queue == "audit":
             stratum = int(audit.stratum[row])
             record |= {"stratum": stratum, "images_in_stratum": int(audit.sizes[stratum])}
         return record
@@ -212,10 +211,10 @@ def _number(value: float | None) -> float | None:
 
 
 def merge_batches(batches: list[CardBatch]) -> list[CardBatch]:
-    """Merges consecutive batches of the same mode: cards are made faster together."""
+    """Merges consecutive batches of the same queue: cards are made faster together."""
     merged: list[CardBatch] = []
     for batch in batches:
-        if merged and merged[-1].mode == batch.mode:
+        if merged and merged[-1].queue == batch.queue:
             merged[-1].rows.extend(batch.rows)
         else:
             merged.append(batch)

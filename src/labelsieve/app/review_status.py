@@ -28,17 +28,23 @@ def progress_of(queue: ReviewQueue, spec: Spec, *, reviewer: str) -> dict[str, A
         reviewer: Name of the reviewer, for whom images are left and whose pace counts.
     """
     remaining, pace = queue.left(spec, reviewer=reviewer), seconds_per_card(queue.standing.recent(reviewer, _RECENT))
-    size = queue.size(spec) if spec.filters.state == "open" else remaining  # of another state none is done
     waiting: tuple[State, ...] = ("skipped", "unsure", "disputed")
     states = {
         str(state): queue.left(Spec(filters=Filters(which="all", state=state)), reviewer=reviewer) for state in waiting
     }
     answered = replace(spec, filters=replace(spec.filters, state="answered"))
+    is_open = spec.filters.state == "open"  # of another state none is done
+    skipped = replace(spec, filters=replace(spec.filters, state="skipped"))
+    # an audit shows what was skipped
+    skipped_in_queue = queue.left(skipped, reviewer=reviewer) if is_open and spec.queue != "audit" else 0
+    size = queue.size(spec) if is_open else remaining
     return {
         "left": remaining,
         "size": size,
-        "done": size - remaining if spec.filters.state == "open" else None,
+        "done": size - remaining - skipped_in_queue if is_open else None,
+        "skipped_in_queue": skipped_in_queue,
         "answered": int(queue.is_answered.sum()),
+        "answered_disputed": int(queue.is_disputed.sum()),
         "flagged": int(queue.verdicts.is_issue.sum()),
         "flagged_answered": int((queue.is_answered & queue.verdicts.is_issue).sum()),
         "images": len(queue.verdicts),

@@ -17,6 +17,7 @@ from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.core.errors import DataError, RunError, did_you_mean, shown
 from labelsieve.core.files import quoted
 from labelsieve.core.progress import Progress
+from labelsieve.core.quantities import counted
 from labelsieve.core.validation import check_keys, field_names
 from labelsieve.data.images import LabelledImages
 from labelsieve.review.answers import DROPPED, Answer, now, undo_of
@@ -129,9 +130,13 @@ class Session:
         self._initial_answers = len(self.log.answers())
 
     def summary(self) -> str:
-        """Returns a summary with the number of answers and their file."""
-        answers = len(self.log.answers())
-        return f"{answers - self._initial_answers:,} new answers, {answers:,} in all, in {self.log.path}"
+        """Returns a summary with the number of answers, except skips and those that were taken back, and their file."""
+        with self._lock:
+            self._sync()
+            standing = self.queue.standing.reviews().standing
+        answers = [each.token for each in standing if each.kind != "skip"]
+        new = {each.token for each in self.log.answers()[self._initial_answers :]}.intersection(answers)
+        return f"{counted(len(new), 'new answer', 'new answers')}, {len(answers):,} in all, in {self.log.path}"
 
     def count_new_answers(self) -> int:
         """Returns the number of images, copies included, with answers that the scan did not use."""
@@ -174,12 +179,11 @@ class Session:
         return [card for cards in cards_of_batches for card in cards]
 
     def _card_batches(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[CardBatch]:
-        if spec.queue == "audit":
-            return [CardBatch(self._take(viewer, spec, count), "audit", "audit")]
         if spec.filters.state != "open":
-            return [CardBatch(self._take(viewer, spec, count, after), "review", spec.queue)]
-        if spec.is_of_findings:  # no audits here: reviewers who are looking for copies would be biased
-            return [CardBatch(self._take(viewer, spec, count), "review", spec.queue)]
+            return [CardBatch(self._take(viewer, spec, count, after), spec.queue)]
+        # no audits among findings: reviewers who are looking for copies would be biased
+        if spec.queue == "audit" or spec.is_of_findings:
+            return [CardBatch(self._take(viewer, spec, count), spec.queue)]
         if spec.queue == "group":
             return self._group(viewer, spec)
         return self._mixed(viewer, spec, count)
@@ -201,8 +205,7 @@ class Session:
         for turn in turns:
             rows = (audits or reviews) if turn else (reviews or audits)
             if rows:
-                is_audit = rows is audits
-                batches.append(CardBatch([rows.pop(0)], *(("audit", "audit") if is_audit else ("review", spec.queue))))
+                batches.append(CardBatch([rows.pop(0)], "audit" if rows is audits else spec.queue))
         return merge_batches(batches)
 
     def _is_audit_turn(self, viewer: Viewer) -> bool:
@@ -216,7 +219,7 @@ class Session:
         if self._is_audit_turn(viewer):
             drawn = self._take(viewer, Spec(queue="audit"), 1)
             if drawn and self.queue.left(spec, reviewer=viewer.reviewer):
-                return [CardBatch(drawn, "audit", "audit")]
+                return [CardBatch(drawn, "audit")]
             self.queue.release(viewer.client, drawn)
         first = self._take(viewer, spec, 1)
         if not first:
@@ -226,15 +229,14 @@ class Session:
         self.queue.lease(rows, viewer.client)
         cards, audits = self._turns[viewer.reviewer]
         self._turns[viewer.reviewer] = (cards + len(rows) - 1, audits)
-        return [CardBatch(rows, "review", "group")]
+        return [CardBatch(rows, "group")]
 
     def _cards(self, batch: CardBatch, *, answers: bool = False) -> list[dict[str, Any]]:
         # existing answers are only shown on request
-        cards = self._maker.cards(batch.rows, mode=batch.mode, queue=batch.queue, answers=answers)
+        cards = self._maker.cards(batch.rows, queue=batch.queue, answers=answers)
         for row, card in zip(batch.rows, cards, strict=True):
             card["card"] = secrets.token_hex(8)
-            shown = self._maker.shown(row, mode=batch.mode, queue=batch.queue)
-            self._issued[card["card"]] = IssuedCard(row, batch.mode, shown)
+            self._issued[card["card"]] = IssuedCard(row, self._maker.shown(row, queue=batch.queue))
         return cards
 
     def near(self, row: int, labels: Sequence[int]) -> list[dict[str, Any]]:
@@ -274,7 +276,7 @@ class Session:
         issued = self._issued.get(str(entry.get("card")))
         if issued is None:
             raise DataError("this card is from an earlier start of the server; reload the page")
-        if issued.mode == "audit" and entry.get("kind") == "skip":
+        if issued.is_audit and entry.get("kind") == "skip":
             raise DataError("an audit cannot skip an image, which would bias it; answer with unsure")
         if entry.get("kind") in DROPPED and entry.get("kind") != issued.shown.get("drop"):
             raise DataError("only a copy or a leak can be left out as such; answer with none of the classes")
@@ -291,7 +293,7 @@ class Session:
                 "given_label": self.verdicts.given_label(issued.row),
                 "reviewer": viewer.reviewer,
                 "time": now(),
-                "mode": issued.mode,
+                "mode": "audit" if issued.is_audit else "review",
                 "shown": {**issued.shown, **({"group": group} if group else {})},
             }
         )
@@ -331,7 +333,8 @@ class Session:
         rows = [row for _, row in rows_of_answers]
         self.queue.lease(rows, viewer.client)
         queue = str(undone[0].shown.get("queue", "suspicious"))
-        cards = self._cards(CardBatch(rows, undone[0].mode, queue))
+        is_of_earlier_audit = queue == "audit" and undone[0].mode == "review"  # see `read_earlier_review`
+        cards = self._cards(CardBatch(rows, "suspicious" if is_of_earlier_audit else queue))
         return as_group([{**card, "note": each.note} for card, (each, _) in zip(cards, rows_of_answers, strict=True)])
 
     def _row_of(self, answer: Answer, group: int) -> int:

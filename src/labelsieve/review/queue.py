@@ -184,6 +184,11 @@ class ReviewQueue:
         """Shape (N,): images with an answer."""
         return np.asarray(self._reviewers[self.content_ids] > 0)
 
+    @property
+    def is_disputed(self) -> NDArray[np.bool_]:
+        """Shape (N,): images with answers of which none has the majority."""
+        return np.asarray(self._is_disputed[self.content_ids])
+
     # next images
 
     def take(

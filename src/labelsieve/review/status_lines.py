@@ -46,8 +46,13 @@ def status_lines(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     """
     result = statement(verdicts, reviews, contents=contents)
     seconds = seconds_per_card(reviews.standing)
+    disputed = {key for key, resolved in reviews.by_key.items() if resolved.disputed}
+    reviewed, in_dispute = (
+        count_images(verdicts, reviews, keys, contents=contents) for keys in (reviews.by_key, disputed)
+    )
     parts = [
-        f"{count_images(verdicts, reviews, reviews.by_key, contents=contents):,} reviewed",
+        f"{reviewed:,} reviewed",
+        *([f"of them {in_dispute:,} disputed"] if in_dispute else []),
         _remaining_text(result),
         *([] if seconds is None else [f"{duration(seconds)} a card"]),
     ]
@@ -90,6 +95,4 @@ def _reviewers(reviews: Reviews) -> Sequence[str]:
         kappa = "" if math.isnan(agreement.kappa) else f", kappa {agreement.kappa:.2f}"
         images = counted(agreement.images, "image", "images")
         lines.append(f"{images} with several answers, which agree in {percent(agreement.share)}{kappa}")
-    if disputed := sum(resolved.disputed for resolved in reviews.by_key.values()):
-        lines.append(f"{counted(disputed, 'image is', 'images are')} disputed")
     return lines

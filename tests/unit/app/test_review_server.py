@@ -249,6 +249,26 @@ def test_an_undo_that_is_sent_again_takes_back_nothing_more(client: Client, made
     assert [kind for _, kind, _ in log_of(made)] == ["none", "none", "undo"]
 
 
+def test_an_answer_of_an_earlier_audit_is_undone_as_one_of_the_review(client: Client, made: SmallRun) -> None:
+    """Its run had another sample."""
+    earlier = answer("1", key=int(made.images.contents[0]), id="img-00", reviewer=client.reviewer, labels=("dog",))
+    AnswerLog(made.folder).append(dataclasses.replace(earlier, shown={"queue": "audit", "from": "an earlier run"}))
+    (card,) = client.undo()
+    assert (card["mode"], card["suggested"]) == ("review", 1)
+    client.answer(card, "none")
+    assert AnswerLog(made.folder).answers()[-1].mode == "review"
+
+
+def test_a_summary_counts_what_was_answered(made: SmallRun) -> None:
+    session = session_of(made)
+    with served(session) as address:
+        client = Client(address)
+        for card, kind in zip(client.cards(3), ("none", "skip", "unsure"), strict=True):
+            client.answer(card, kind)
+        client.undo()
+    assert session.summary().startswith("1 new answer, 1 in all, in ")
+
+
 def test_a_group_is_answered_and_undone_as_a_whole(client: Client, made: SmallRun) -> None:
     (card,) = client.cards(8, queue="group")
     assert rows(card["members"]) == [0, 3, 6]
@@ -326,6 +346,8 @@ def test_overlap_and_agreement(made: SmallRun) -> None:
         assert rows([card]) == [1]
         said = [(each["reviewer"], each["labels"]) for each in card["answer"]["votes"]]
         assert said == [("ann", ["dog"]), ("bob", ["cat"])], "a third person sees who says what"
+        bar = client.post("/alive")
+        assert (bar["answered"], bar["answered_disputed"]) == (2, 1)
 
 
 def test_progress_counts_and_says_how_often_flags_were_right(client: Client) -> None:
@@ -340,6 +362,10 @@ def test_progress_counts_and_says_how_often_flags_were_right(client: Client) -> 
     assert (other["left"], other["done"]) == (3, None), "nothing of what was answered is left to do"
     found = client.post("/precision")
     assert found["flags"] == {"answered": 3, "wrong": 1}
+    client.answer(client.cards()[0], "skip")
+    bar = client.post("/alive")
+    assert [bar[name] for name in ("left", "skipped_in_queue", "done", "answered")] == [4, 1, 3, 3], "it is not done"
+    assert client.post("/alive", queue="audit")["done"] == 3
     assert sorted((row["label"], row["answered"], row["wrong"]) for row in found["by_class"]) == [
         (0, 1, 1), (1, 1, 0), (2, 1, 0),
     ]  # fmt: skip

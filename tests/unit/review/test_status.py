@@ -35,8 +35,10 @@ def test_status_of_a_review(photo_folder: Callable[..., Path], tmp_path: Path, r
     assert any(line.startswith("what is left: by the model's own p_clean") for line in lines)
     answer(done, images, {"dog/5.png": "cat", "dog/4.png": "cat", "dog/3.png": "cat"}, reviewer="ben", seconds=11.0)
     lines = run("status", done)[1].splitlines()
-    assert lines[0].startswith("4 reviewed,") and "ann 3, ben 3" in lines
-    assert "2 images with several answers, which agree in 50 %, kappa 0.00" in lines and "1 image is disputed" in lines
+    assert lines[0].startswith("4 reviewed, of them 1 disputed, about") and "ann 3, ben 3" in lines
+    assert "2 images with several answers, which agree in 50 %, kappa 0.00" in lines
+    answer(done, images, {"dog/0.png": "<skip>"}, reviewer="eve")
+    assert run("status", done)[1].startswith("4 reviewed,"), "one that was skipped is not"
 
 
 def run_with_a_copy(photo_folder: Callable[..., Path], done: Path, copy: str) -> LabelledImages:

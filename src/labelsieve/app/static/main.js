@@ -86,10 +86,11 @@ async function end() {
   }
   if (progress?.answered_in_queue && now.filters.state !== "answered") offers.push(button(`Answered (${count(progress.answered_in_queue)})`, { which: "all", state: "answered" }));
   offers.push(make("button", { type: "button", class: "quiet", onclick: () => restart() }, "Look again"));
+  const disputed = progress?.answered_disputed ? ` (${count(progress.answered_disputed)} of them disputed)` : "";
   const isOfFindings = now.queue in start.findings && Boolean(progress?.answered_in_queue);
   place.replaceChildren(...[
-    make("h2", {}, progress?.left ? "Others have the rest of this queue." : progress?.size ? "This queue is done." : "No image is in this queue."),
-    make("p", { class: "muted" }, progress ? `${count(progress.answered)} of ${count(progress.images)} images answered, ${count(progress.flagged_answered)} of ${count(progress.flagged)} flagged ones.` : ""),
+    make("h2", {}, progress?.left ? "Others have the rest of this queue." : progress?.skipped_in_queue ? "Only images that you skipped are left." : progress?.size ? "This queue is done." : "No image is in this queue."),
+    make("p", { class: "muted" }, progress ? `${count(progress.answered)} of ${count(progress.images)} images answered${disputed}, ${count(progress.flagged_answered)} of ${count(progress.flagged)} flagged ones.` : ""),
     isOfFindings ? make("p", { class: "muted" }, "Answers of other queues count here, too. Answered shows these images again, for example to leave out a copy.") : null,
     make("div", { class: "offers" }, ...offers),
     progress?.answered ? rescanOffer() : null,
@@ -352,5 +353,3 @@ showName();
 for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => { state.activeAt = performance.now(); }, true);
 setInterval(() => { if (performance.now() - state.activeAt < AWAY) refresh(); }, ALIVE);
 load().then(() => { filters.ready(); return next(); }).catch((error) => problem(error.message, () => location.reload()));
-
-

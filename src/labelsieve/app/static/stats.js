@@ -10,7 +10,7 @@ export function showBar(progress) {
   const share = progress.done === null ? 0 : progress.size ? progress.done / progress.size : 1;
   byId("meter").firstElementChild.style.width = `${100 * share}%`;
   byId("meter").setAttribute("aria-valuenow", String(Math.round(100 * share)));
-  const parts = progress.done === null ? [`${count(progress.left)} in this state`] : [`${count(progress.done)} done`, `${count(progress.left)} left`];
+  const parts = progress.done === null ? [`${count(progress.left)} in this state`] : [`${count(progress.done)} done`, progress.skipped_in_queue ? `${count(progress.skipped_in_queue)} skipped` : "", `${count(progress.left)} left`].filter(Boolean);
   if (progress.seconds_each !== null) {
     if (progress.left) parts.push(`${duration(progress.seconds_left)} to go`);
     parts.push(`${progress.seconds_each.toFixed(progress.seconds_each < 10 ? 1 : 0)} s each`);  // last: a phone may cut it
