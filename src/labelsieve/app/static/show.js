@@ -4,7 +4,7 @@ import { original, thumbnail } from "./api.js";
 import { byId, count, make, percent, score } from "./dom.js";
 import { nameOf } from "./names.js";
 
-export const TINY = 64;
+const TINY = 64;
 // So many annotators of one class are named on a card, and so many copies.
 const NAMED = 4;
 const NAMED_COPIES = 10;
@@ -184,7 +184,7 @@ export function showOriginal(card, near) {
   const image = make("img", { alt: "", src: original(card.row) });
   image.addEventListener("load", () => {
     size.textContent = `${image.naturalWidth} × ${image.naturalHeight} pixels`;
-    image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= TINY);
+    sized(image);
   });
   const size = make("span", { class: "muted" });
   const zoom = () => { if (full.classList.toggle("actual") && card.box && image.isOfCard) toMiddle(full, image, card.box); };

@@ -75,6 +75,14 @@ function press(buttons, mark) {
   for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
 }
 
+/** Shows how many cards have each kind of mark, and in all; the marks of all cards are passed, undefined where is none. */
+function showTally(kinds, marks) {
+  const given = marks.filter((mark) => mark !== undefined);
+  for (const kind of kinds) find(`count-${kind}`).textContent = given.filter((mark) => mark === kind).length;
+  find("marked").textContent = given.length;
+  find("download").disabled = given.length === 0;
+}
+
 /** A line of a CSV file. A spreadsheet must not take a text for a formula; see spreadsheets.py, which reads it back. */
 function csvLine(values) {
   const safe = (value) => (/^'*[=+\-@\t\r\n＝＋－＠]/.test(value)
@@ -95,6 +103,14 @@ function offerDownload(csv) {
   window.addEventListener("beforeunload", (event) => {
     if (!find("volatile").hidden && !find("download").disabled) event.preventDefault();
   });
+}
+
+// ---- Moving about: the buttons of one card are in the tab order, the arrows move to the others ----
+function moveStop(from, to) {
+  for (const [item, stop] of [[from, -1], [to, 0]]) {
+    for (const each of [item.firstElementChild, ...item.querySelectorAll("button")]) each.tabIndex = stop;
+    item.classList.toggle("current", stop === 0);
+  }
 }
 
 // ---- Keys ----

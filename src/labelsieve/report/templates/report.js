@@ -44,7 +44,7 @@
     const kept = [[markKey, marks], [labelKey, labels]].every(([name, map]) => storeMap(name, map));
     find("volatile").hidden = kept;
     showMark(index);
-    showTally();
+    tally();
     find("said").textContent = `${id}: ${markText(id) ?? "mark removed"}`;
   }
 
@@ -95,14 +95,7 @@
     choose.setCustomValidity("");
   }
 
-  function showTally() {
-    const counts = { wrong: 0, right: 0, unsure: 0 };
-    for (const card of cards) if (marks.has(card.id)) counts[marks.get(card.id)] += 1;
-    for (const [mark, count] of Object.entries(counts)) find(`count-${mark}`).textContent = count;
-    const total = counts.wrong + counts.right + counts.unsure;
-    find("marked").textContent = total;
-    find("download").disabled = total === 0;
-  }
+  const tally = () => showTally(KEPT, cards.map(({ id }) => marks.get(id)));
 
   function csv() {
     const more = cards.some((card) => labels.has(card.id)); // marks alone stay as they always were
@@ -242,14 +235,9 @@
     apply();
   });
 
-  // ---- Moving about: one card is in the tab order, the arrows move to the others ----
+  // ---- Moving about ----
   function activate(index, focus = false) {
-    for (const [each, stop] of [[current, -1], [index, 0]]) {
-      const article = items[each].firstElementChild;
-      article.tabIndex = stop;
-      article.querySelectorAll("button").forEach((button) => { button.tabIndex = stop; });
-      items[each].classList.toggle("current", stop === 0);
-    }
+    moveStop(items[current], items[index]);
     current = index;
     if (focus) items[index].firstElementChild.focus();
   }
@@ -506,6 +494,6 @@
   restoreFilters();
   find("volatile").hidden = storage !== null;
   if (matchMedia("(max-width: 700px)").matches) find("filters").open = false;
-  showTally();
+  tally();
   apply();
 })();

@@ -16,7 +16,7 @@
     else marks.set(pair, mark);
     find("volatile").hidden = storeMap(markKey, marks);
     showMark(index);
-    showTally();
+    tally();
     find("said").textContent = `${cards[index].class_name}: ${SAID[marks.get(pair)] ?? "mark removed"}`;
   }
 
@@ -28,14 +28,7 @@
     press(items[index].querySelectorAll("[data-mark]"), mark);
   }
 
-  function showTally() {
-    const counts = { present: 0, absent: 0, unsure: 0 };
-    for (const card of cards) if (marks.has(pairOf(card))) counts[marks.get(pairOf(card))] += 1;
-    for (const [mark, count] of Object.entries(counts)) find(`count-${mark}`).textContent = count;
-    const total = counts.present + counts.absent + counts.unsure;
-    find("marked").textContent = total;
-    find("download").disabled = total === 0;
-  }
+  const tally = () => showTally(Object.keys(SAID), cards.map((card) => marks.get(pairOf(card))));
 
   function csv() {
     const lines = ["id,class_name,kind,label_quality,mark"];
@@ -46,13 +39,8 @@
     return lines.join("\n") + "\n";
   }
 
-  // ---- Moving about: the buttons of one card are in the tab order, the arrows move to the others ----
   function activate(index, focus = false) {
-    for (const [each, stop] of [[current, -1], [index, 0]]) {
-      items[each].querySelectorAll("button").forEach((button) => { button.tabIndex = stop; });
-      items[each].firstElementChild.tabIndex = stop;
-      items[each].classList.toggle("current", stop === 0);
-    }
+    moveStop(items[current], items[index]);
     current = index;
     if (focus) items[index].firstElementChild.focus();
   }
@@ -97,5 +85,5 @@
   });
   offerDownload(csv);
   activate(0);
-  showTally();
+  tally();
 })();
