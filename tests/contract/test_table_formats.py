@@ -11,6 +11,7 @@ import pytest
 
 from labelsieve.core.registry import loaded
 from labelsieve.data.loading import load_images
+from labelsieve.data.sources.arrow_files import read_schema
 from labelsieve.data.sources.file_kinds import other_kind
 from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
 from labelsieve.review.apply import apply
@@ -79,5 +80,5 @@ def test_a_format_says_how_rows_are_counted_and_what_its_files_are(folder: Path,
         path = write_table(TABLE, folder / f"all{suffix}")
         assert loaded(format.count)(path) == len(TABLE)
         assert name in (other_kind(path) or name).lower()
-        if format.schema:
-            assert loaded(format.schema)(path).names == TABLE.column_names
+        if format.typed:
+            assert read_schema(path).names == TABLE.column_names

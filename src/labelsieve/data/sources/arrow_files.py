@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, shown
-from labelsieve.core.registry import loaded
 from labelsieve.data.sources.columns import Columns, Table, choose_columns, holds_images, kind_of
 from labelsieve.data.sources.file_kinds import damage
 from labelsieve.data.sources.image_paths import about_names, folder_of
@@ -80,7 +79,7 @@ def _refuse_empty(files: Sequence[Path], where: str) -> None:
     import pyarrow as pa
 
     with suppress(OSError, pa.ArrowException):  # damaged
-        if not any(map(loaded(format_of(files[0]).count), files)):
+        if not any(map(count_rows, files)):
             raise DataError(f"expected images in {where}, found no rows; check the source")
 
 
@@ -106,30 +105,20 @@ def read_schema(path: Path) -> pa.Schema:
         DataError: The file cannot be read.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    format = format_of(path)
     try:
-        return loaded(format.schema)(path)
+        if is_parquet(path):
+            return pq.read_schema(path)
+        with open_arrow(path) as file:
+            return file.schema
     except (OSError, pa.ArrowException, ValueError):
-        expected = f"expected the file {path} to be {format.name.capitalize()}"
+        expected = f"expected the file {path} to be {format_of(path).name.capitalize()}"
         raise DataError(f"{expected}, but it {damage(path)}") from None
 
 
-def parquet_schema(path: Path) -> pa.Schema:
-    """Returns the schema of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    return pq.read_schema(path)
-
-
-def arrow_schema(path: Path) -> pa.Schema:
-    """Returns the schema of an Arrow or Feather file."""
-    with open_arrow(path) as file:
-        return file.schema
-
-
-def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of a Parquet file in batches.
+def batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields some columns of a file in batches.
 
     Args:
         path: The file.
@@ -138,20 +127,27 @@ def parquet_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterato
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=rows, columns=[*columns])
+    if is_parquet(path):
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=rows, columns=[*columns])
+    else:
+        with open_arrow(path) as file:
+            yield from file.read_all().select([*columns]).to_batches(rows)
 
 
-def arrow_batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of an Arrow or Feather file in batches.
+def count_rows(path: Path) -> int:
+    """Returns the number of rows of a file."""
+    import pyarrow.parquet as pq
 
-    Args:
-        path: The file.
-        columns: Names of the columns.
-        rows: Maximum number of rows in a batch.
-    """
+    if is_parquet(path):
+        return int(pq.read_metadata(path).num_rows)
     with open_arrow(path) as file:
-        yield from file.read_all().select([*columns]).to_batches(rows)
+        return len(file.read_all())
+
+
+def is_parquet(path: Path) -> bool:
+    """Returns whether a file is Parquet by its suffix; else it is Arrow or Feather."""
+    return format_of(path).name == "parquet"
 
 
 def open_arrow(path: Path) -> Any:
@@ -222,6 +218,6 @@ def _check_same(features: Any, other_features: Any, used: set[str], first: Path,
 
 
 def _first_values(path: Path, name: str) -> list[str]:
-    batch = next(loaded(format_of(path).batches)(path, columns=[name], rows=_ROWS), None)
+    batch = next(batches(path, columns=[name], rows=_ROWS), None)
     values = [] if batch is None else batch.column(0).to_pylist()
     return [str(value) for value in values if value is not None]

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.labels import normalise
-from labelsieve.data.sources.arrow_files import features_of, open_arrow, plain_types, read_schema
+from labelsieve.data.sources.arrow_files import features_of, is_parquet, open_arrow, plain_types, read_schema
 from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY, Edits, joined
-from labelsieve.data.sources.table_formats import format_of
 
 # Magic numbers of the compressed frames of an Arrow file, after the length of the buffer.
 _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -35,8 +34,7 @@ def write_arrow_files(
     Raises:
         DataError: The column cannot represent a new class.
     """
-    is_parquet = format_of(files[0]).name == "parquet"
-    values, write = (_parquet_column, _write_parquet) if is_parquet else (_arrow_column, _write_arrow)
+    values, write = (_parquet_column, _write_parquet) if is_parquet(files[0]) else (_arrow_column, _write_arrow)
     columns = [values(path, column) for path in files]
     feature = features_of(read_schema(files[0]), files[0]).get(column)
     all_values = pa.chunked_array(
@@ -50,17 +48,6 @@ def write_arrow_files(
         elif path in targets:
             write(path, targets[path], column, labels.slice(start, len(part)), part)
         start += len(part)
-
-
-def count_parquet(path: Path) -> int:
-    """Returns the number of rows of a Parquet file."""
-    return int(pq.read_metadata(path).num_rows)
-
-
-def count_arrow(path: Path) -> int:
-    """Returns the number of rows of an Arrow or Feather file."""
-    with open_arrow(path) as file:
-        return len(file.read_all())
 
 
 def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
@@ -78,7 +65,6 @@ def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
         DataError: It is not known how to write a class that the column does not have.
     """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
     values_listed = array.to_pylist()
     examples = edits.examples([each if isinstance(each, str | int) else repr(each) for each in values_listed])
     lacking = [label for label in np.unique(edits.new[edits.is_kept]).tolist() if examples[label] is None]
@@ -222,28 +208,13 @@ def _write_arrow(path: Path, target: Path, column: str, labels: Any, edits: Edit
 
 def _compression(path: Path) -> str | None:
     """Returns the compression of the record batches of an Arrow file, which Arrow itself does not expose."""
-    for body in _bodies(path):
-        for frame, name in _FRAMES.items():
-            if frame in body:
-                return name
-        return None
-    return None
-
-
-def _bodies(path: Path) -> Iterator[bytes]:
-    """Yields the first bytes of the body of each record batch that has one."""
     with pa.memory_map(str(path)) as source:
-        if source.read(6) == b"ARROW1":
-            source.seek(8)
-        else:
-            source.seek(0)
-        while (message := _message(source)) is not None:
+        source.seek(8 if source.read(6) == b"ARROW1" else 0)
+        while True:
+            try:
+                message = pa.ipc.read_message(source)
+            except (EOFError, pa.ArrowInvalid, OSError):
+                return None
             if message.type == "record batch" and message.body is not None and message.body.size:
-                yield message.body.slice(0, min(message.body.size, 4096)).to_pybytes()
-
-
-def _message(source: Any) -> Any:
-    try:
-        return pa.ipc.read_message(source)
-    except (EOFError, pa.ArrowInvalid, OSError):
-        return None
+                body = message.body.slice(0, min(message.body.size, 4096)).to_pybytes()
+                return next((name for frame, name in _FRAMES.items() if frame in body), None)

@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, setting, shown
 from labelsieve.core.files import check_reachable, expand_home
-from labelsieve.core.registry import loaded
-from labelsieve.data.sources.arrow_files import features_of, plain_types, read_schema, refuse_duplicates
+from labelsieve.data.sources.arrow_files import (
+    batches,
+    count_rows,
+    features_of,
+    plain_types,
+    read_schema,
+    refuse_duplicates,
+)
 from labelsieve.data.sources.columns import (
     LABEL_NAMES,
     OTHER_LABEL_NAMES,
@@ -27,7 +33,7 @@ from labelsieve.data.sources.columns import (
     may_hold_images,
 )
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
-from labelsieve.data.sources.table_formats import TYPED_TABLES, format_of
+from labelsieve.data.sources.table_formats import TYPED_TABLES
 
 # In lower case; the first is the documented one.
 FEATURE_NAMES = (
@@ -313,8 +319,7 @@ def _read_table(path: Path, *, requested: Columns) -> Stored:
     import pyarrow as pa
     from datasets import Dataset
 
-    where, format = f"the file {path}", format_of(path)
-    schema, batches = read_schema(path), loaded(format.batches)
+    where, schema = f"the file {path}", read_schema(path)
     kinds = features_of(schema, path)
     candidates = _feature_columns(kinds)
     if len(candidates) != 1:
@@ -330,7 +335,7 @@ def _read_table(path: Path, *, requested: Columns) -> Stored:
         parts = [*batches(path, columns=used, rows=_ROWS)]
         labels = pa.Table.from_batches(parts) if parts else schema.empty_table().select(used)
         features = _read_lists(
-            batches(path, columns=candidates, rows=_ROWS), candidates[0], count=loaded(format.count)(path), where=where
+            batches(path, columns=candidates, rows=_ROWS), candidates[0], count=count_rows(path), where=where
         )
     except (OSError, pa.ArrowException):
         raise DataError(f"{where} cannot be read: it is damaged or cut off; write it again") from None
@@ -347,13 +352,13 @@ def _feature_columns(kinds: Mapping[str, Any]) -> list[str]:
     return [name for name, kind in kinds.items() if name.lower() in FEATURE_NAMES and holds_numbers(kind)]
 
 
-def _read_lists(batches: Iterable[Any], name: str, *, count: int, where: str) -> NDArray[np.float32]:
+def _read_lists(parts: Iterable[Any], name: str, *, count: int, where: str) -> NDArray[np.float32]:
     """Reads a column of lists of equal length, batch by batch: shape (N, D)."""
     import pyarrow.compute as pc
 
     features = np.empty((0, 0), dtype=np.float32)
     at = width = 0
-    for batch in batches:
+    for batch in parts:
         column = batch.column(0)
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
         if not at:

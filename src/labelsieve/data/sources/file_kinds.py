@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, shown
-from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES, format_of
+from labelsieve.data.sources.table_formats import TABLES, format_of
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
@@ -28,6 +28,8 @@ _BEGINNINGS = (
     (b"\x93NUMPY", "a NumPy file"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
 )
 _FROM_PANDAS = "write it as Parquet: pandas.read_json(FILE{}).to_parquet(NEW)"
 _FROM_TORCH = 'convert it where you trust it: numpy.savez("features.npz", features=..., labels=...)'
@@ -105,14 +107,7 @@ def other_kind(path: Path) -> str | None:
     """Returns the type of a file by its first bytes, in words: "a web page"; None if it is unknown."""
     with path.open("rb") as handle:
         head = handle.read(16)
-    return next((words for beginning, words in (*_BEGINNINGS, *_tables()) if head.startswith(beginning)), None)
-
-
-def _tables() -> Iterator[tuple[bytes, str]]:
-    """Yields the first bytes of tables, and their type in words: "an Arrow file"."""
-    for name, format in TABLE_FORMATS.entries.items():
-        if format.magic:
-            yield format.magic, f"{'an' if name[0] in 'aeiou' else 'a'} {name.capitalize()} file"
+    return next((words for beginning, words in _BEGINNINGS if head.startswith(beginning)), None)
 
 
 def damage(path: Path) -> str:

@@ -28,35 +28,30 @@ class TableFormat(Entry):
             write with their targets, the column of labels, and the :class:`labelsieve.data.sources.edits.Edits` of each
             file.
         magic: First and last bytes of its files; empty if there are none.
-        schema: The place of a function `(path) -> pyarrow.Schema`, if columns have types and may contain images and
-            features. Empty if values are texts, such as paths of images.
-        batches: With `schema`, the place of a function `(path, *, columns, rows) -> Iterator[pyarrow.RecordBatch]`,
-            which reads some columns in batches of at most `rows` rows.
+        typed: Whether columns have types and may contain images and features, as
+            :mod:`labelsieve.data.sources.arrow_files` reads them; else values are texts, such as paths of images.
     """
 
     suffixes: tuple[str, ...] = ()
     count: str = ""
     write: str = ""
     magic: bytes = b""
-    schema: str = ""
-    batches: str = ""
+    typed: bool = False
 
 
 _HERE = "labelsieve.data.sources."
 
 
 def _typed(name: str, about: str, *suffixes: str, magic: bytes) -> TableFormat:
-    reader_module, writer_module = f"{_HERE}arrow_files:", f"{_HERE}arrow_writing:"
     return TableFormat(
         name,
-        f"{reader_module}read_arrow_files",
+        _HERE + "arrow_files:read_arrow_files",
         about,
         suffixes=suffixes,
-        count=f"{writer_module}count_{name}",
-        write=f"{writer_module}write_arrow_files",
+        count=_HERE + "arrow_files:count_rows",
+        write=_HERE + "arrow_writing:write_arrow_files",
         magic=magic,
-        schema=f"{reader_module}{name}_schema",
-        batches=f"{reader_module}{name}_batches",
+        typed=True,
     )
 
 
@@ -75,7 +70,7 @@ TABLE_FORMATS: Registry[Callable[..., Table], TableFormat] = Registry(
 )
 TABLES = {suffix: name for name, format in TABLE_FORMATS.entries.items() for suffix in format.suffixes}
 """The format of each suffix."""
-TYPED_TABLES = tuple(suffix for suffix, name in TABLES.items() if TABLE_FORMATS.entries[name].schema)
+TYPED_TABLES = tuple(suffix for suffix, name in TABLES.items() if TABLE_FORMATS.entries[name].typed)
 """The suffixes of tables whose columns have types."""
 
 
