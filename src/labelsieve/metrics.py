@@ -133,9 +133,9 @@ COST = {
 METRICS = DETECTION | RATES | ESTIMATES | CALIBRATION | TEST | FINE_TUNING | TAG_DETECTION | TAG_RATES | COST
 """All metrics of an experiment, in the order of its columns."""
 METRIC_TITLES = {name: metric.title for name, metric in DETECTION.items()}
-SIDES, SIDE_SCORES = ("clean", "issue"), ("precision", "recall", "f1")
+SIDE_SCORES = ("precision", "recall", "f1")
 """Terminal and report have a table of these scores for both sides, and a line for each other metric."""
-_OF_SIDES = {f"{side}_{score}" for side in SIDES for score in SIDE_SCORES}
+_OF_SIDES = {f"{side}_{score}" for side in ("clean", "issue") for score in SIDE_SCORES}
 OTHER_METRICS = {name: metric.full_name for name, metric in DETECTION.items() if name not in _OF_SIDES}
 # Bins of the calibration error, and the accuracy at even odds.
 _BINS, _EVEN = 10, 0.5
@@ -185,18 +185,25 @@ def evaluate(
         >>> metrics["issue_precision"], metrics["issue_recall"], metrics["auroc"]
         (1.0, 0.5, 1.0)
     """
+    return {
+        **precision_recall_f1("clean", ~wrong, ~flagged),
+        **precision_recall_f1("issue", wrong, flagged),
+        **ranking_scores(wrong, quality),
+        "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
+        "flagged_rate": float(flagged.mean()) if wrong.size else 0.0,
+        "images": int(wrong.size),
+    }
+
+
+def ranking_scores(wrong: NDArray[np.bool_], quality: NDArray[np.float32]) -> dict[str, float | None]:
+    """Returns `auroc` and `average_precision` of `1 - quality` for wrong items, (n,); None if all or none are wrong."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     mixed = bool(wrong.any() and not wrong.all())
     suspicion = -quality  # the ranking of 1 - quality, which would round the smallest qualities to ties
     return {
-        **precision_recall_f1("clean", ~wrong, ~flagged),
-        **precision_recall_f1("issue", wrong, flagged),
         "auroc": float(roc_auc_score(wrong, suspicion)) if mixed else None,
         "average_precision": float(average_precision_score(wrong, suspicion)) if mixed else None,
-        "noise_rate": float(wrong.mean()) if wrong.size else 0.0,
-        "flagged_rate": float(flagged.mean()) if wrong.size else 0.0,
-        "images": int(wrong.size),
     }
 
 

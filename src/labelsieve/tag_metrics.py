@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.metrics import f1, precision_recall_f1
+from labelsieve.metrics import f1, precision_recall_f1, ranking_scores
 
 
 def evaluate_pairs(
@@ -55,13 +55,9 @@ def evaluate_pairs(
 def _issue_metrics(
     kind: str, issue: NDArray[np.bool_], quality: NDArray[np.float32], flagged: NDArray[np.bool_]
 ) -> dict[str, float | int | None]:
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    mixed = bool(issue.any() and not issue.all())
     return {
         **precision_recall_f1(kind, issue, flagged),
-        f"{kind}_auroc": float(roc_auc_score(issue, -quality)) if mixed else None,
-        f"{kind}_average_precision": float(average_precision_score(issue, -quality)) if mixed else None,
+        **{f"{kind}_{name}": value for name, value in ranking_scores(issue, quality).items()},
         f"{kind}_rate": float(issue.mean()) if issue.size else 0.0,
     }
 

@@ -1,4 +1,4 @@
-"""Some rows at a time: how many, and the loops over them. Only `neighbours.py` has a size of its own."""
+"""Some rows at a time: how many, the loops over them, and those of a class. Only `neighbours.py` has an own size."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yields rows in parts of at most `SUM_CHUNK`, in order."""
     for start in range(0, len(rows), SUM_CHUNK):
         yield rows[start : start + SUM_CHUNK]
+
+
+def rows_of_classes(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Returns the positions of each label that occurs, in ascending order of the labels.
+
+    Example:
+        >>> [rows.tolist() for rows in rows_of_classes(np.array([2, 0, 2]))]
+        [[1], [0, 2]]
+    """
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def in_chunks(

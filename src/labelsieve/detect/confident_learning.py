@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from labelsieve.detect.inputs import DetectorInputs
     from labelsieve.detect.scores import Scores
 
+FilterBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
+Strength = Annotated[float, Range(1e-12, 1e12)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidentLearning(Detector):
@@ -42,10 +45,8 @@ class ConfidentLearning(Detector):
     """
 
     folds: Folds = 5
-    filter_by: Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"] = (
-        "prune_by_noise_rate"
-    )
-    strength: Annotated[float, Range(1e-12, 1e12)] = 1.0
+    filter_by: FilterBy = "prune_by_noise_rate"
+    strength: Strength = 1.0
     uses_text = False
 
     def score(self, inputs: DetectorInputs) -> Scores:

@@ -77,12 +77,12 @@ def principal_directions(vectors: Tensor, given: NDArray[np.int64], *, classes: 
         classes: K; a class without images has a row of zeros.
         progress: Receives progress.
     """
-    import numpy as np
     import torch
 
+    from labelsieve.detect.chunks import rows_of_classes
+
     directions = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
-    order = np.argsort(given, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(given[order])) + 1)
+    groups = rows_of_classes(given)
     with progress.task("finding directions", total=len(groups), unit="classes", brief=True) as advance:
         for rows in groups:
             directions[given[rows[0]]] = _principal_direction(vectors, rows)

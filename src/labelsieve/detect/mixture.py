@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelsieve.detect.chunks import rows_of_classes
+
 # Scores come of single precision, where values that are equal on paper differ in the seventh digit on some processors
 # and not on others. Smaller spans are no difference.
 ROUNDING = 1e-6
@@ -45,8 +47,7 @@ def upper_posterior_by_class(values: NDArray[Any], labels: NDArray[np.int64]) ->
         labels: (n,). The only image of a class is of the upper component.
     """
     posterior = np.ones(len(values), dtype=np.float64)
-    order = np.argsort(labels, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+    for rows in rows_of_classes(labels):
         posterior[rows] = upper_posterior(values[rows], common_variance=False)
     return posterior
 

@@ -161,9 +161,10 @@ def lowest_of_each_class(
     """
     import numpy as np
 
+    from labelsieve.detect.chunks import rows_of_classes
+
     lowest = np.zeros(len(given), dtype=bool)
-    order = np.argsort(given, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(given[order])) + 1):
+    for rows in rows_of_classes(given):
         many = round(float(wrong[given[rows[0]]]) * len(rows))
         ascending = np.sort(quality[rows])
         lowest[rows] = quality[rows] < ascending[many] if many < len(rows) else True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from labelsieve.core.validation import Folds, Range
+from labelsieve.core.validation import Folds
+from labelsieve.detect.confident_learning import FilterBy, Strength
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ class TagConfidentLearning(TagDetector):
     """
 
     folds: Folds = 5
-    filter_by: Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"] = (
-        "prune_by_noise_rate"
-    )
-    strength: Annotated[float, Range(1e-12, 1e12)] = 1.0
+    filter_by: FilterBy = "prune_by_noise_rate"
+    strength: Strength = 1.0
 
     def score(self, pairs: TagInputs) -> TagScores:
         """Scores every pair; see :class:`labelsieve.detect.tags.base.TagDetector`."""
