@@ -111,7 +111,8 @@ def dawid_skene(labels: NDArray[np.int64], votes: NDArray[np.int64], classes: in
     """Returns the posteriors without any image, (N, K)."""
     shares = torch.from_numpy(np.bincount(votes, minlength=classes) / len(votes)).float()
     chunks = Chunks(lambda rows: shares.expand(len(rows), -1), labels, np.arange(len(labels)), classes=classes)
-    noise = fit_annotators(chunks, annotators=labels.shape[1], classes=classes, votes=votes, rate=None)
+    size, nothing = labels.shape[1], lambda _count: None
+    noise = fit_annotators(chunks, annotators=size, classes=classes, votes=votes, rate=None, advance=nothing)
     return np.concatenate([noise.posterior(*chunk).double().numpy() for chunk in chunks])
 
 

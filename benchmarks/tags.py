@@ -36,6 +36,7 @@ from labelsieve.data.tags.noise import with_tag_noise
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.scenes import scenes, write_tags
+from labelsieve.detect.chunks import chunks
 from labelsieve.detect.inputs import inputs_of_images
 from labelsieve.detect.tags import joining, noise_model, other_tags
 from labelsieve.detect.tags.base import TagDetector
@@ -131,7 +132,7 @@ def scored(pairs: TagInputs, detector: TagDetector) -> tuple[Any, dict[str, NDAr
 
 def tagged(model: noise_model.TagNoiseModel, pairs: TagInputs) -> NDArray[np.float32]:
     """Returns how likely each image has each tag, (n, K)."""
-    chance = torch.from_numpy(model.all_probabilities(pairs.given, posterior=False))
+    chance = torch.cat([model.probability(part) for part in chunks(np.arange(len(pairs.given)))])
     return model.noise.tagged(chance).numpy()
 
 

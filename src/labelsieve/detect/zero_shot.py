@@ -69,7 +69,7 @@ def classify(
     *,
     rows: NDArray[np.int64],
     images: int,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> NDArray[np.int64]:
     """Returns the most likely class of each image, (N,), -1 for rows that are not asked for.
 

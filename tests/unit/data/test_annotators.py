@@ -203,7 +203,8 @@ CONFUSIONS = np.array(
 def fitted(probability: Any, labels: NDArray[Any], *, rate: float | None = None) -> AnnotatorNoise:
     chunks = Chunks(lambda rows: torch.from_numpy(probability[rows]), labels, np.arange(len(labels)), classes=3)
     votes = vote(labels, classes=3)
-    return fit_annotators(chunks, annotators=labels.shape[1], classes=3, votes=votes, rate=rate)
+    given = {"annotators": labels.shape[1], "classes": 3, "votes": votes}
+    return fit_annotators(chunks, **given, rate=rate, advance=lambda _count: None)
 
 
 def confusion_of(noise: AnnotatorNoise) -> NDArray[np.float64]:

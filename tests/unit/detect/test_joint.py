@@ -219,13 +219,13 @@ def mistaken(by: str, *, partner: float = 0.3) -> Known:
 
 
 def rate_of(joined: Joined, kind: AssumedNoise, *, like_pair: float = 0.0, reliable: float | None = None) -> Interval:
-    surest = surest_images(joined)
+    surest = surest_images(joined, by_class=False)
     assert surest is not None
     return noise_rate(joined, surest, kind, like_pair=like_pair, reliable=reliable)
 
 
 def assumed_noise_of(joined: Joined) -> tuple[AssumedNoise, float]:
-    surest = surest_images(joined)
+    surest = surest_images(joined, by_class=False)
     return _assumed_noise(joined, surest, generator(), lambda _count: None)
 
 
@@ -330,7 +330,7 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     assert same.value == pytest.approx(shown)
     assert more.value == pytest.approx(shown + READ * 0.05) and more.value < most.value
     assert low.value == pytest.approx(RISE * 0.1 + FLOOR) and low.value < alone.value, "it reads less than they show"
-    surest = surest_images(joined)
+    surest = surest_images(joined, by_class=False)
     assert surest is not None
     fewest, bound = surest.shares.low, RISE * surest.shares.low + FLOOR
     at, near, half = (
@@ -403,13 +403,13 @@ def test_an_exchange_strikes_all_images_alike(monkeypatch: pytest.MonkeyPatch) -
     """A confusion of classes explains either labels: each class is mistaken for one other."""
     exchanged, mistaken = in_pairs(0.2), in_pairs(0.02, unsure_more=0.5)
     for joined, expected in ((exchanged, True), (mistaken, False), (joined_of(known("pair", 0.3)), True)):
-        surest = surest_images(joined)
+        surest = surest_images(joined, by_class=False)
         assert surest is not None and strikes_all_alike(joined, surest) == expected
         assert (kind_of(joined) is AssumedNoise.PAIR) == expected
     monkeypatch.setattr(joint_fit, "strikes_all_alike", lambda *_: True)
     assert kind_of(mistaken) is AssumedNoise.PAIR
     few = Joined(*(part[:200] for part in mistaken))
-    surest = surest_images(few)
+    surest = surest_images(few, by_class=False)
     assert surest is not None and strikes_all_alike(few, surest), "the surest are the surer half already"
 
 
@@ -657,7 +657,7 @@ def test_what_weak_evidence_doubts_is_no_noise() -> None:
     logits = 4 * torch.randn(500, 100, generator=generator(4))
     labels = logits.softmax(dim=1).multinomial(1, generator=generator(3))[:, 0]
     joined = Joined(logits, labels)
-    surest = surest_images(joined)
+    surest = surest_images(joined, by_class=False)
     assert surest is not None and surest.shares.low > 0.05
     right = rate_of(joined, AssumedNoise.SYMMETRIC)
     assert right.value < 0.7 * surest.shares.value and right.low < 0.5 * surest.shares.low
@@ -688,7 +688,7 @@ def test_evidence_that_knows_nothing_flags_nothing_for_its_own_sake() -> None:
     data = known("symmetric", 0.2)
     blind = dataclasses.replace(data, logits=torch.randn(data.logits.shape, generator=generator()))
     joined = Joined(blind.logits, torch.from_numpy(blind.labels))
-    assert surest_images(joined) is None, "that the surest disagree with chance is no noise"
+    assert surest_images(joined, by_class=False) is None, "that the surest disagree with chance is no noise"
     found = blind.fit()
     assert found.noise.rate < 0.9 and float(found.weights[0]) < 0.1
 
@@ -730,7 +730,10 @@ def test_it_does_not_matter_where_the_search_for_weights_begins() -> None:
     data = known("symmetric", 0.4)
     noise = torch.randn(data.logits.shape, generator=generator())
     sample = _Sample(
-        lambda rows: torch.stack([data.logits[rows], noise[rows]]), data.labels, np.arange(len(data.labels))
+        lambda rows: torch.stack([data.logits[rows], noise[rows]]),
+        data.labels,
+        np.arange(len(data.labels)),
+        lambda _count: None,
     )
     even, found = SymmetricNoise.of(CLASSES, 0.4), []
     for first in ([0.0, 0.0], [2.0, 2.0], [0.0, 2.0]):

@@ -38,6 +38,8 @@ MOST_HELD = 2**26
 ROUNDS, TOLERANCE = 100, 1e-4
 # In so many steps the weight of the labels is found.
 STEPS = 6
+# Of the intervals of accuracies.
+LEVEL = 0.95
 
 Probability = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns p_k(x), (n, K)."""
@@ -163,7 +165,7 @@ def fit_annotators(
     classes: int,
     votes: NDArray[np.int64],
     rate: float | None,
-    advance: Callable[[int], None] = lambda _count: None,
+    advance: Callable[[int], None],
 ) -> AnnotatorNoise:
     """Learns how A annotators give labels, and how much their labels count.
 
@@ -229,8 +231,8 @@ def whom_to_ask(noise: AnnotatorNoise, posterior: Tensor, annotations: Tensor) -
     return torch.where(has_labelled.all(dim=1), again, best)
 
 
-def interval_of_accuracy(labels: float, right: float, spread: float, *, level: float = 0.95) -> tuple[float, float]:
-    """Returns the ends of an interval of the share of right labels.
+def interval_of_accuracy(labels: float, right: float, spread: float) -> tuple[float, float]:
+    """Returns the ends of an interval of 95 % of the share of right labels.
 
     Beta quantiles (Jeffreys) with a variance that has two parts: how few labels there are, and how uncertain it is
     which of them are right.
@@ -239,14 +241,13 @@ def interval_of_accuracy(labels: float, right: float, spread: float, *, level: f
         labels: Their number.
         right: The expected number of right ones.
         spread: Variance of that number.
-        level: How sure.
     """
     from scipy.stats import beta
 
     share = (right + 0.5) / (labels + 1)
     variance = share * (1 - share) / (labels + 2) + spread / (labels + 1) ** 2
     weight = share * (1 - share) / variance - 1
-    low, high = beta.ppf([(1 - level) / 2, (1 + level) / 2], share * weight, (1 - share) * weight)
+    low, high = beta.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2], share * weight, (1 - share) * weight)
     return float(low), float(high)
 
 

@@ -224,7 +224,7 @@ def _calibrate(
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     present: Tensor,
-    advance: Callable[[int], None] = lambda _count: None,
+    advance: Callable[[int], None],
 ) -> tuple[float, float]:
     """Returns the temperature that suits the out-of-fold logits of a part of the rows best, and their loss at it."""
     from scipy.optimize import minimize_scalar

@@ -178,7 +178,7 @@ class _Sample:
         evidence: Evidence,
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
-        advance: Callable[[int], None] = lambda _count: None,
+        advance: Callable[[int], None],
     ) -> None:
         self.evidence, self.labels, self.advance = evidence, labels, advance
         self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]

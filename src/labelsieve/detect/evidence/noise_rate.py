@@ -53,7 +53,7 @@ class Surest(NamedTuple):
 
 
 @torch.no_grad()
-def surest_images(joined: Joined, *, by_class: bool = False) -> Surest | None:
+def surest_images(joined: Joined, *, by_class: bool) -> Surest | None:
     """Finds the surest images and how many of them disagree with their given labels.
 
     Args:
@@ -74,7 +74,7 @@ def surest_images(joined: Joined, *, by_class: bool = False) -> Surest | None:
 
 @torch.no_grad()
 def noise_rate(
-    joined: Joined, surest: Surest, assumed: AssumedNoise, *, like_pair: float = 0.0, reliable: float | None = None
+    joined: Joined, surest: Surest, assumed: AssumedNoise, *, like_pair: float, reliable: float | None
 ) -> Interval:
     """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
 
@@ -95,7 +95,7 @@ def noise_rate(
         surest: What :func:`surest_images` found.
         assumed: How wrong labels come about.
         like_pair: How close class-dependent noise comes to pair noise, between 0 and 1.
-        reliable: What :func:`reliability_rate` found, if the zero-shot model knows the names.
+        reliable: What :func:`reliability_rate` found, None unless the zero-shot model knows the names.
 
     Returns:
         Between 0 and 1, the ends by the number of the surest images.
@@ -162,8 +162,13 @@ def _unsure_of_symmetric(joined: Joined) -> float:
 
 def _doubt(joined: Joined, surest: Surest, rate: float) -> Tensor:
     """Returns how much the evidence doubts each image, (n,), the surest first, at the temperature of an even rate."""
+    return _doubt_of_all(joined, rate)[surest.order]
+
+
+def _doubt_of_all(joined: Joined, rate: float) -> Tensor:
+    """Returns the same in the order of the images."""
     sharp = joined.sharpened(fitting_factor(*joined, noise_rate=rate))
-    return (1 - torch.cat([probability.amax(dim=1) for probability, _ in sharp.chunks()]))[surest.order]
+    return 1 - torch.cat([probability.amax(dim=1) for probability, _ in sharp.chunks()])
 
 
 def _beyond(share: float, doubt: float) -> float:
@@ -209,8 +214,7 @@ def classes_differ(joined: Joined) -> bool:
     disagrees, order = _disagreeing(joined), _surest_first(joined, by_class=True)
     of_each, _, _ = _among_surest(disagrees[order])
     of_all, _, _ = _among_surest(disagrees[_surest_first(joined, by_class=False)])
-    calibrated = joined.sharpened(fitting_factor(*joined, noise_rate=0.0))
-    doubt = 1 - torch.cat([probability.amax(dim=1) for probability, _ in calibrated.chunks()])
+    doubt = _doubt_of_all(joined, 0.0)
     return of_each.low > max(of_all.high + FLOOR, float(doubt[order[: _minimum_count(len(order))]].mean()))
 
 

@@ -62,7 +62,7 @@ def join(
         f"weights of the evidence: {weight_text} (the larger, the more it counts in p_clean)",
         *rates.pop("notes", ()),
     )
-    present = model.all_probabilities(given, posterior=True)
+    present = model.posterior(given)
     return tag_scores(pairs, present, notes=notes, history=(*history, weights), **rates)
 
 
@@ -84,4 +84,4 @@ def score_alone(pairs: TagInputs, kind: Kind) -> TagScores:
     engine = pairs.images.engine
     generator = engine.generator(Purpose.POSTERIOR_ROWS)
     model = fit_pairs([kind], pairs.given, pairs.frequency, generator=generator, progress=engine.progress)
-    return tag_scores(pairs, model.all_probabilities(pairs.given, posterior=True), **model.estimates())
+    return tag_scores(pairs, model.posterior(pairs.given), **model.estimates())

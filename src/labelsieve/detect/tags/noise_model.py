@@ -115,13 +115,12 @@ class TagNoiseModel:
                 logits += weight * kind(positions)
         return torch.sigmoid(logits * self.slope + self.bias + self.noise.prior.logit())
 
-    def all_probabilities(self, given: NDArray[np.bool_], *, posterior: bool) -> NDArray[np.float32]:
-        """Returns the same of all n images, (n, K), by the given tags, too, if it is the posterior."""
-        probabilities = np.empty(given.shape, dtype=np.float32)
+    def posterior(self, given: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Returns how likely classes are in all n images by the evidence and the given tags, (n, K)."""
+        posterior = np.empty(given.shape, dtype=np.float32)
         for part in chunks(np.arange(len(given))):
-            chance = self.probability(part)
-            probabilities[part] = self.noise.posterior(chance, torch.from_numpy(given[part])) if posterior else chance
-        return probabilities
+            posterior[part] = self.noise.posterior(self.probability(part), torch.from_numpy(given[part]))
+        return posterior
 
 
 def fit_pairs(

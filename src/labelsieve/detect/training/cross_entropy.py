@@ -112,7 +112,7 @@ def train_and_score(
     inputs: DetectorInputs,
     *,
     rule: QualityFunction,
-    objective: Callable[[Prepared[Any]], CrossEntropyObjective] = CrossEntropyObjective,
+    objective: Callable[[Prepared[Any]], CrossEntropyObjective],
 ) -> Scores:
     """Trains prompts with cross-entropy and scores every image.
 
