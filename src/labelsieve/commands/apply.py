@@ -108,7 +108,7 @@ class Apply(Command):
         run = Path(self.run_folder)
         if not (run / LOG).is_file():
             return
-        out = next(each for each in next_runs(run.resolve() if run.name in ("", "..") else run) if not each.exists())
+        out = next(each for each in next_runs(run) if not each.exists())
         words = ["scan", str(corrected), "--reviewed", str(run), *scan_options(self._verdicts, corrected)]
         progress.say(
             "to look for what is still wrong, with the answers known (without them the estimate would be too low, as "

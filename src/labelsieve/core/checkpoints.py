@@ -121,21 +121,29 @@ def seconds_before(engine: Engine) -> float:
     """Returns the training time of the epochs in the checkpoint to resume from; 0 if there is none."""
     try:
         return float(sum(epoch["seconds"] for epoch in _metadata(engine, "history") or ()))
-    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports it
+    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports what it lacks
         return 0.0
 
 
 def stored_settings(engine: Engine) -> Mapping[str, Any]:
-    """Returns the settings of the checkpoint to resume from; empty if there is none or it cannot be read."""
+    """Returns the settings of the checkpoint to resume from; empty if there is none or it lacks them.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
     identity = _metadata(engine, "identity")
     settings = identity.get("settings") if isinstance(identity, dict) else None
     return settings if isinstance(settings, dict) else {}
 
 
 def _metadata(engine: Engine, name: str) -> Any:
-    """Returns an entry in the header of the checkpoint to resume from; None if there is none or it is not JSON."""
+    """Returns an entry in the header of the checkpoint to resume from; None if there is none or it is not JSON.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+    """
     path = _to_resume(engine)
-    with suppress(ValueError, KeyError):  # read_checkpoint() reports it
+    with suppress(ValueError, KeyError):  # read_checkpoint() reports what it lacks
         return None if path is None else json.loads(_read(path, header_only=True)[0][name])
     return None
 

@@ -6,16 +6,15 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelsieve.core.errors import SettingsError, shown
 from labelsieve.core.files import write_atomically, write_json, write_parquet
-from labelsieve.core.validation import Range, SceneCount, Seed, check_value
-from labelsieve.demo.pen import CANVAS, Rgb, Style, choose
+from labelsieve.core.validation import SceneCount, Seed, check_value
+from labelsieve.demo.pen import CANVAS, Rgb, choose
 from labelsieve.demo.sketches import (
     CLASS_NAMES,
     DEMO_STYLE,
@@ -32,9 +31,8 @@ __all__ = ["MAX_OVERLAP", "Scene", "scenes", "single_images", "write_coco", "wri
 MAX_OVERLAP = 0.1
 """Maximum overlap of two boxes of a scene, as a share of the area of the smaller one."""
 
-Side = Annotated[int, Range(128, 1_024)]
-Shapes = Annotated[int, Range(1, 12)]
-
+# Style of the shapes, minimum and maximum number of them, and side of a scene in pixels.
+_STYLE, _SHAPES, _SIDE = DEMO_STYLE, (3, 8), 256
 # The longer side of a box, as a share of the side of the scene.
 _LENGTHS = (0.2, 0.43)
 # Attempts to place a box; if all fail, all shapes are scaled by this factor.
@@ -56,13 +54,12 @@ class Scene:
             another shape covers it.
         seeds: Shape (n,), int64: seed of the random properties of each shape.
         ground: Colour of the paper.
-        style: Style of the shapes.
 
     Example:
         >>> from labelsieve.demo.scenes import scenes
-        >>> scene = scenes(1, seed=0, shapes=(3, 3))[0]
+        >>> scene = scenes(1, seed=0)[0]
         >>> scene.image.size, scene.labels.shape, scene.boxes.shape
-        ((256, 256), (3,), (3, 4))
+        ((256, 256), (8,), (8, 4))
     """
 
     image: Image.Image
@@ -70,7 +67,6 @@ class Scene:
     boxes: NDArray[np.float64]
     seeds: NDArray[np.int64]
     ground: Rgb
-    style: Style
 
     @property
     def tags(self) -> list[str]:
@@ -94,10 +90,8 @@ class _Shape(NamedTuple):
         return width, height
 
 
-def scenes(
-    count: int, *, seed: int, style: Style = DEMO_STYLE, shapes: tuple[int, int] = (3, 8), size: int = 256
-) -> list[Scene]:
-    """Draws scenes; all classes appear equally often in them.
+def scenes(count: int, *, seed: int) -> list[Scene]:
+    """Draws scenes of three to eight shapes, 256 pixels wide and high; all classes appear equally often in them.
 
     The longer side of a shape is 0.2 to 0.43 of the side of the scene, or smaller if the shapes do not fit. Each is
     completely on the paper, and two boxes overlap by at most a tenth (`MAX_OVERLAP`) of the area of the smaller one.
@@ -106,9 +100,6 @@ def scenes(
     Args:
         count: Number of scenes, 1 to 5,000.
         seed: Seed; the same seed gives the same scenes.
-        style: Style to draw in.
-        shapes: Minimum and maximum number of shapes in a scene, 1 to 12.
-        size: Width and height of a scene in pixels, 128 to 1,024.
 
     Returns:
         The scenes.
@@ -124,12 +115,10 @@ def scenes(
     """
     check_value("count", count, SceneCount)
     check_value("seed", seed, Seed)
-    check_value("size", size, Side)
-    minimum, maximum = _check_shapes(shapes)
     rng = np.random.default_rng(seed)
-    counts = rng.integers(minimum, maximum + 1, count)
+    counts = rng.integers(_SHAPES[0], _SHAPES[1] + 1, count)
     labels = rng.permutation(np.arange(counts.sum(), dtype=np.int64) % len(CLASS_NAMES))
-    return [_scene(each, rng, style, size) for each in np.split(labels, np.cumsum(counts)[:-1])]
+    return [_scene(each, rng) for each in np.split(labels, np.cumsum(counts)[:-1])]
 
 
 def single_images(scene: Scene) -> list[Image.Image]:
@@ -143,18 +132,18 @@ def single_images(scene: Scene) -> list[Image.Image]:
 
     Example:
         >>> from labelsieve.demo.scenes import scenes, single_images
-        >>> scene = scenes(1, seed=0, shapes=(3, 3))[0]
-        >>> [image.size for image in single_images(scene)]
-        [(64, 64), (64, 64), (64, 64)]
+        >>> scene = scenes(1, seed=0)[0]
+        >>> {image.size for image in single_images(scene)}, len(single_images(scene)) == len(scene.labels)
+        ({(64, 64)}, True)
     """
-    style, images = scene.style, []
+    images = []
     for label, seed in zip(scene.labels, scene.seeds, strict=True):
         rng = np.random.default_rng(seed)
-        layer = _layer(label, rng, style, scene.ground)
-        sheet = paint_background(choose(style.backgrounds, rng), scene.ground, rng, style)
-        scatter(sheet, rng, style)
+        layer = _layer(label, rng, scene.ground)
+        sheet = paint_background(choose(_STYLE.backgrounds, rng), scene.ground, rng, _STYLE)
+        scatter(sheet, rng, _STYLE)
         sheet.paste(layer, mask=layer)
-        images.append(add_noise(sheet.reduce(_OVERSAMPLING), rng, style.noise))
+        images.append(add_noise(sheet.reduce(_OVERSAMPLING), rng, _STYLE.noise))
     return images
 
 
@@ -220,64 +209,48 @@ def write_tags(path: Path, scenes: Sequence[Scene]) -> Path:
     return path
 
 
-def _check_shapes(shapes: Any) -> tuple[int, int]:
-    """Returns the minimum and the maximum number of shapes."""
-    if not isinstance(shapes, tuple | list) or len(shapes) != 2:
-        raise SettingsError(f"expected shapes to be two integers, from and to, got {shown(shapes)}")
-    for each in shapes:
-        check_value("each of shapes", each, Shapes)
-    minimum, maximum = shapes
-    if minimum > maximum:
-        raise SettingsError(f"expected the first of shapes to be at most the second, got {minimum} and {maximum}")
-    return minimum, maximum
-
-
-def _scene(labels: NDArray[np.int64], rng: np.random.Generator, style: Style, size: int) -> Scene:
-    ground = style.grounds[rng.integers(len(style.grounds))][1]
+def _scene(labels: NDArray[np.int64], rng: np.random.Generator) -> Scene:
+    ground = _STYLE.grounds[rng.integers(len(_STYLE.grounds))][1]
     seeds = rng.integers(2**63 - 1, size=len(labels))
-    layers = [
-        _layer(label, np.random.default_rng(each), style, ground) for label, each in zip(labels, seeds, strict=True)
-    ]
+    layers = [_layer(label, np.random.default_rng(each), ground) for label, each in zip(labels, seeds, strict=True)]
     shapes = [_Shape(layer.crop(layer.getbbox())) for layer in layers]
-    placed = _random_boxes(shapes, rng, size)
-    sheet = paint_background(choose(style.backgrounds, rng), ground, rng, style, side=_OVERSAMPLING * size)
+    placed = _random_boxes(shapes, rng)
+    sheet = paint_background(choose(_STYLE.backgrounds, rng), ground, rng, _STYLE, side=_OVERSAMPLING * _SIDE)
     for shape, (left, top, width, height) in zip(shapes, placed, strict=True):
         # around the shape, as in a single sketch
         centre = _OVERSAMPLING * (left + width / 2), _OVERSAMPLING * (top + height / 2)
-        scatter(sheet, rng, style, centre=centre, zoom=_OVERSAMPLING * max(width, height) / shape.length)
+        scatter(sheet, rng, _STYLE, centre=centre, zoom=_OVERSAMPLING * max(width, height) / shape.length)
     image, boxes = sheet.reduce(_OVERSAMPLING), np.zeros((len(labels), 4))
     for row in _largest_first(placed):
         boxes[row] = _paste(image, shapes[row], placed[row])
-    return Scene(
-        image=add_noise(image, rng, style.noise), labels=labels, boxes=boxes, seeds=seeds, ground=ground, style=style
-    )
+    return Scene(image=add_noise(image, rng, _STYLE.noise), labels=labels, boxes=boxes, seeds=seeds, ground=ground)
 
 
-def _layer(label: int, rng: np.random.Generator, style: Style, ground: Rgb) -> Image.Image:
+def _layer(label: int, rng: np.random.Generator, ground: Rgb) -> Image.Image:
     """Draws a shape as for a single sketch, on a transparent background."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS))
-    colours = choose_colours(ground, rng, style)
-    draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=style, colours=colours, ground=ground)
+    colours = choose_colours(ground, rng, _STYLE)
+    draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=_STYLE, colours=colours, ground=ground)
     return canvas
 
 
-def _random_boxes(shapes: Sequence[_Shape], rng: np.random.Generator, size: int) -> list[Box]:
+def _random_boxes(shapes: Sequence[_Shape], rng: np.random.Generator) -> list[Box]:
     """Returns a random box for each shape, with smaller ones if they do not fit."""
-    lengths = size * rng.uniform(*_LENGTHS, size=len(shapes))
+    lengths = _SIDE * rng.uniform(*_LENGTHS, size=len(shapes))
     while True:
-        boxes = _place_boxes([shape.sized(length) for shape, length in zip(shapes, lengths, strict=True)], rng, size)
+        boxes = _place_boxes([shape.sized(length) for shape, length in zip(shapes, lengths, strict=True)], rng)
         if boxes is not None:
             return boxes
         lengths *= _SHRINK
 
 
-def _place_boxes(sides: Sequence[tuple[int, int]], rng: np.random.Generator, size: int) -> list[Box] | None:
+def _place_boxes(sides: Sequence[tuple[int, int]], rng: np.random.Generator) -> list[Box] | None:
     """Places boxes at random with little overlap, the largest first; None if one does not fit."""
     boxes: dict[int, Box] = {}
     for row in _largest_first([(0, 0, *each) for each in sides]):
         width, height = sides[row]
         for _ in range(_ATTEMPTS):
-            box = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1)), width, height
+            box = int(rng.integers(_SIDE - width + 1)), int(rng.integers(_SIDE - height + 1)), width, height
             if all(_overlap(box, other) <= MAX_OVERLAP for other in boxes.values()):
                 boxes[row] = box
                 break

@@ -33,8 +33,6 @@ from labelsieve.vlm.pretrained import (
     relevant,
 )
 
-# Configurations without a classification model, and the class whose classifier loads their weights.
-_CONFIG_CLASSES = {"vit_mae": "ViTConfig"}
 # Entries of a configuration that depend on the classes, not on the weights.
 _LABEL_ENTRIES = {"id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"}
 
@@ -190,9 +188,9 @@ def _classifier_config(config: Any, name: str, class_names: Sequence[str]) -> An
     """Converts the configuration of a model to that of a classifier of K classes."""
     import transformers
 
-    if config.model_type in _CONFIG_CLASSES:
+    if config.model_type == "vit_mae":  # it has no classifier of its own, and the one of ViT loads its weights
         settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
-        config = getattr(transformers, _CONFIG_CLASSES[config.model_type])(**settings)
+        config = transformers.ViTConfig(**settings)
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "

@@ -129,9 +129,8 @@ def draw_validation_rows(selection: Selection, share: float, *, engine: Engine) 
     generator = engine.generator(Purpose.VALIDATION_IMAGES)
     for label in np.unique(labels):
         class_rows = selection.rows[labels == label]
-        drawn.append(
-            class_rows[torch.randperm(len(class_rows), generator=generator).numpy()[: int(share * len(class_rows))]]
-        )
+        count = int(round(share * len(class_rows), 9))  # 0.29 of 100 is 29, not 28.999...
+        drawn.append(class_rows[torch.randperm(len(class_rows), generator=generator).numpy()[:count]])
     held_out = np.sort(np.concatenate(drawn))
     if share > 0 and not len(held_out):
         raise SettingsError(

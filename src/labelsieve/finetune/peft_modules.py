@@ -29,11 +29,6 @@ class AttachedModule(nn.Module):
         module: The module.
         encoder: The encoder that it is attached to.
         merges: Whether it is merged into the weights at the end.
-
-    Attributes:
-        module: The same.
-        encoder: The same.
-        merges: The same.
     """
 
     def __init__(self, module: Any, encoder: BareEncoder, *, merges: bool) -> None:

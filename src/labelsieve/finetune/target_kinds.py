@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -50,8 +49,10 @@ class InitialHead(NamedTuple):
     threshold: float | None = None
 
 
-class TargetKind(ABC):
-    """A kind of classification: single-label or multi-label.
+class TargetKind:
+    """Single-label classification; :class:`MultiLabel` overrides what differs.
+
+    Answers are indices of classes, (N,), int64.
 
     Attributes:
         problem_type: Entry of `config.json`, which `pipeline()` uses.
@@ -62,16 +63,15 @@ class TargetKind(ABC):
         record: Its entries in `adapt.json`.
     """
 
-    problem_type: ClassVar[str]
-    score_name: ClassVar[str]
-    unreadable_value: ClassVar[float]
+    problem_type: ClassVar[str] = "single_label_classification"
+    score_name: ClassVar[str] = "accuracy"
+    unreadable_value: ClassVar[float] = -1
     has_threshold: ClassVar[bool] = False
     defaults: ClassVar[Adaptation] = Adaptation()
     record: ClassVar[Mapping[str, str]] = {}
 
-    @abstractmethod
     def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
-        """Checks that verdicts and settings go with the images.
+        """Checks that row i of the verdicts is for image i and its label, and that the settings go with the kind.
 
         Args:
             images: N images of this kind.
@@ -82,8 +82,11 @@ class TargetKind(ABC):
             RunError: The verdicts are for other data.
             SettingsError: The verdicts or a setting are for the other kind.
         """
+        if not isinstance(verdicts, Verdicts):
+            raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
+        require_same_images(verdicts.table, images)
+        _check_same(verdicts, images, np.array_equal(images.labels, verdicts.given))
 
-    @abstractmethod
     def choose(
         self,
         images: Any,
@@ -101,8 +104,9 @@ class TargetKind(ABC):
             marks: Files of reviews, which override the verdicts; None without reviews.
             progress: Receives progress.
         """
+        reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
+        return choose(verdicts, settings, reviews=reviews)
 
-    @abstractmethod
     def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
         """Returns test images with the class names of the training images.
 
@@ -110,12 +114,14 @@ class TargetKind(ABC):
             SettingsError: They are of the other kind.
             DataError: A class of the test set does not exist in the training images.
         """
+        if not isinstance(test, LabelledImages):
+            raise SettingsError("expected test images with one label each, as the run has them; use load_images()")
+        return with_class_names(test, class_names)
 
-    @abstractmethod
     def targets(self, test: Any) -> NDArray[Any]:
-        """Returns the true targets of test images."""
+        """Returns the true targets of test images: labels, (N,), or tags, (N, K)."""
+        return test.labels  # type: ignore[no-any-return]
 
-    @abstractmethod
     def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
         """Makes the loss.
 
@@ -124,8 +130,8 @@ class TargetKind(ABC):
             images: N, the number of images of the data.
             classes: K.
         """
+        return make_loss(settings.loss, images=images, classes=classes)
 
-    @abstractmethod
     def initial_head(
         self,
         features: NDArray[np.float32],
@@ -134,7 +140,7 @@ class TargetKind(ABC):
         classes: int,
         engine: Engine,
     ) -> InitialHead:
-        """Fits a head to frozen features.
+        """Fits a head to frozen features: a linear discriminant, or logistic regressions of each class.
 
         Args:
             features: Shape (N, D), may be memory-mapped.
@@ -143,16 +149,19 @@ class TargetKind(ABC):
             classes: K.
             engine: Seed, device and progress.
         """
+        generator = engine.generator(Purpose.HEAD_FOLDS)
+        return InitialHead(
+            *fit_linear(features, targets, rows=rows, classes=classes, generator=generator, progress=engine.progress)
+        )
 
-    @abstractmethod
     def answers(self, logits: Tensor) -> Tensor:
         """Converts logits (B, K) to answers: (B,) or (B, K)."""
+        return logits.argmax(dim=1)
 
-    @abstractmethod
     def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
         """Returns the metric `score_name` of answers."""
+        return accuracy(answers, targets)
 
-    @abstractmethod
     def measure(
         self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
     ) -> dict[str, Any]:
@@ -164,77 +173,11 @@ class TargetKind(ABC):
             class_names: The K names.
             threshold: For tags, the probability from which on a class counts as predicted; None stands for 0.5.
         """
-
-    def threshold(self, _answers: NDArray[Any], _targets: NDArray[Any]) -> float | None:
-        """Returns the probability threshold with the highest micro F1 on these images."""
-        return None
-
-
-class SingleLabel(TargetKind):
-    """Single-label classification; answers are indices of classes (N,), int64."""
-
-    problem_type, score_name, unreadable_value = "single_label_classification", "accuracy", -1
-
-    def check(self, images: Any, verdicts: Any, settings: Adaptation) -> None:
-        """Checks that row i of the verdicts is for image i and its label."""
-        if not isinstance(verdicts, Verdicts):
-            raise SettingsError("the images have one label each, and the verdicts are those of scan_tags(); use scan()")
-        require_same_images(verdicts.table, images)
-        _check_same(verdicts, images, np.array_equal(images.labels, verdicts.given))
-
-    def choose(
-        self,
-        images: Any,
-        verdicts: Any,
-        settings: Adaptation,
-        marks: ReviewFiles | None,
-        progress: Progress | None,
-    ) -> Selection:
-        """Selects the images whose labels are considered right."""
-        reviews = None if marks is None else read_reviews(marks, verdicts, images=images, progress=progress)
-        return choose(verdicts, settings, reviews=reviews)
-
-    def match_classes(self, test: Any, class_names: tuple[str, ...]) -> AnyImages:
-        """Returns test images with the class names of the training images."""
-        if not isinstance(test, LabelledImages):
-            raise SettingsError("expected test images with one label each, as the run has them; use load_images()")
-        return with_class_names(test, class_names)
-
-    def targets(self, test: Any) -> NDArray[Any]:
-        """Returns the labels, (N,)."""
-        return test.labels  # type: ignore[no-any-return]
-
-    def make_loss(self, settings: Adaptation, *, images: int, classes: int) -> Loss:
-        """Makes the loss that the settings name."""
-        return make_loss(settings.loss, images=images, classes=classes)
-
-    def initial_head(
-        self,
-        features: NDArray[np.float32],
-        targets: NDArray[Any],
-        rows: NDArray[np.int64],
-        classes: int,
-        engine: Engine,
-    ) -> InitialHead:
-        """Fits a linear discriminant."""
-        generator = engine.generator(Purpose.HEAD_FOLDS)
-        return InitialHead(
-            *fit_linear(features, targets, rows=rows, classes=classes, generator=generator, progress=engine.progress)
-        )
-
-    def answers(self, logits: Tensor) -> Tensor:
-        """Returns the most likely class, (B,)."""
-        return logits.argmax(dim=1)
-
-    def score(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Returns the accuracy."""
-        return accuracy(answers, targets)
-
-    def measure(
-        self, answers: NDArray[Any], targets: NDArray[Any], class_names: Sequence[str], threshold: float | None
-    ) -> dict[str, Any]:
-        """Returns accuracies."""
         return measure(answers, targets, class_names)
+
+    def threshold(self, answers: NDArray[Any], targets: NDArray[Any]) -> float | None:
+        """Returns the probability threshold with the highest micro F1 on these images; None for one label."""
+        return None
 
 
 class MultiLabel(TargetKind):
@@ -320,7 +263,7 @@ class MultiLabel(TargetKind):
 
 def kind_of(images: AnyImages) -> TargetKind:
     """Returns the kind of classification of images."""
-    return MultiLabel() if isinstance(images, TaggedImages) else SingleLabel()
+    return MultiLabel() if isinstance(images, TaggedImages) else TargetKind()
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -601,6 +601,8 @@ def test_a_share_of_each_class_is_held_out() -> None:
     assert held.tolist() == sorted({*held.tolist()}) and set(held) < set(rows)
     assert not np.array_equal(held, draw_validation_rows(selection, 0.3, engine=make_engine(device="cpu", seed=2)))
     assert len(draw_validation_rows(selection, 0.0, engine=make_engine(device="cpu"))) == 0
+    hundred = Selection(rows=np.arange(100), labels=np.zeros(100, int), weights=np.ones(100, np.float32), counts={})
+    assert len(draw_validation_rows(hundred, 0.29, engine=make_engine(device="cpu"))) == 29, "0.29 * 100 is below 29"
     with pytest.raises(SettingsError, match=r"validation 0\.05 would hold out no image, .* fewer than 20"):
         draw_validation_rows(selection, 0.05, engine=make_engine(device="cpu"))
 

@@ -383,7 +383,7 @@ def test_what_a_standard_model_has_no_place_for_is_not_saved(
     with pytest.raises(SettingsError, match=said) as caught:
         result.save(tmp_path / "m")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr("labelsieve.finetune.target_kinds.SingleLabel.check", None)  # nothing comes before
+    monkeypatch.setattr("labelsieve.finetune.target_kinds.TargetKind.check", None)  # nothing comes before
     with pytest.raises(SettingsError, match=said):
         adapted(images, verdicts, model("vit"), tune=tune, out=tmp_path / "m")
     assert not (tmp_path / "m").exists()
