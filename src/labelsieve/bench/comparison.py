@@ -9,7 +9,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from labelsieve.bench.config import Against
-from labelsieve.bench.experiment import Cell, Experiment
+from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.table_values import Column, Records, columns, values
 from labelsieve.metrics import METRICS
 
@@ -34,13 +34,6 @@ class MetricComparison(NamedTuple):
     worst: Difference | None
 
 
-class FlaggedRate(NamedTuple):
-    """Mean and maximum share of flagged labels over the cells without wrong ones."""
-
-    mean: float
-    maximum: float
-
-
 class Summary(NamedTuple):
     """Results for one text regime, or for all.
 
@@ -51,7 +44,7 @@ class Summary(NamedTuple):
         comparisons: For each metric, in the order of the experiment.
         close_rates: Number of cells whose estimated noise rate is close enough to the true one.
         estimated_rates: Number of cells with an estimate.
-        flagged: None without cells of right labels only.
+        flagged: Share of flagged labels in each cell without wrong ones.
     """
 
     text: str
@@ -60,7 +53,7 @@ class Summary(NamedTuple):
     comparisons: tuple[MetricComparison, ...]
     close_rates: int
     estimated_rates: int
-    flagged: FlaggedRate | None
+    flagged: tuple[float, ...]
 
 
 def summary(experiment: Experiment, records: Records, against: Against) -> list[Summary]:
@@ -76,22 +69,10 @@ def summary(experiment: Experiment, records: Records, against: Against) -> list[
     Returns:
         One row for each text regime and, if there are several, one for all.
     """
-    columns_of_texts = {text: columns(experiment, text) for text in experiment.texts}
-    rows = [
-        _row(experiment, records, against, text_columns, text or "all")
-        for text, text_columns in columns_of_texts.items()
-    ]
+    rows = [(text or "all", columns(experiment, text)) for text in experiment.texts]
     if len(rows) > 1:
-        rows.append(
-            _row(
-                experiment,
-                records,
-                against,
-                [each for text_columns in columns_of_texts.values() for each in text_columns],
-                "all",
-            )
-        )
-    return rows
+        rows.append(("all", [column for _, text_columns in rows for column in text_columns]))
+    return [_row(experiment, records, against, text_columns, text) for text, text_columns in rows]
 
 
 def _row(
@@ -101,7 +82,6 @@ def _row(
     clean_cells = [cell for cell in cells if cell.mean("noise_rate") == 0]
     noisy_cells = [cell for cell in cells if cell.seeds and cell not in clean_cells]
     errors = [error for cell in noisy_cells if (error := cell.mean("noise_rate_error")) is not None]
-    flagged = [share for cell in clean_cells if (share := cell.mean("flagged_rate")) is not None]
     return Summary(
         text=text,
         cells=len(noisy_cells),
@@ -109,7 +89,7 @@ def _row(
         comparisons=tuple(_compare_metric(noisy_cells, metric, margin) for metric, margin in against.within.items()),
         close_rates=sum(round(error, _DIGITS) <= against.rate_within for error in errors),
         estimated_rates=len(errors),
-        flagged=FlaggedRate(mean(flagged), max(flagged)) if flagged else None,
+        flagged=tuple(share for cell in clean_cells if (share := cell.mean("flagged_rate")) is not None),
     )
 
 
@@ -140,8 +120,7 @@ class _ColumnComparison:
         return [seed for seed in self.experiment.seeds if all(self._has(name, seed) for name in self.methods)]
 
     def _has(self, method: str, seed: int) -> bool:
-        cell = Cell(self.column.model, self.column.data, self.column.noise, method, seed, self.column.text)
-        return self.experiment.key(cell) in self.records
+        return self.experiment.key(self.column.cell(method, seed)) in self.records
 
     def mean(self, metric: str, method: str | None = None) -> float | None:
         """Returns the mean over the seeds, of the compared method if no other is given."""

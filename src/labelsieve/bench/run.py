@@ -43,8 +43,8 @@ from labelsieve.vlm.features import image_features
 from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.names import without_folders
 
-# Minimum interval between writing the tables, as a multiple of the time that it takes.
-_MIN_INTERVAL = 20
+# Seconds between writing the tables: with a thousand cells it takes longer than a fast detector.
+_TABLES_EVERY = 30.0
 AnyImages = LabelledImages | TaggedImages
 _Drawn = dict[tuple[str, int, int], AnyImages]  # by source, count and seed
 RowsT = TypeVar("RowsT", LabelledImages, LabelledFeatures, TaggedImages, LabelledImages | TaggedImages)
@@ -77,7 +77,7 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
     records = without_changed_defaults(experiment, store.read())  # again, since another process may have just finished
     groups = groupby(experiment.cells(), key=lambda cell: (cell.model, cell.data, cell.noise, cell.seed))
     total, number, synthetic_images = len(list(experiment.cells())), 0, _Drawn()
-    tables = _Tables(experiment, records, store.folder)
+    written = time.monotonic()
     try:
         for _, cells in groups:
             shared = None
@@ -89,32 +89,13 @@ def _measure_missing(experiment: Experiment, store: Store, progress: Progress) -
                 shared = shared or SharedInputs(experiment, cell, store, progress, synthetic_images)
                 progress.say(f"cell {number} of {total}: {_describe(cell)}")
                 records[key] = store.add(_measure(shared, cell, key, records))
-                tables.write_if_due()
+                if time.monotonic() - written >= _TABLES_EVERY:
+                    write_tables(experiment, records, store.folder)
+                    written = time.monotonic()
     finally:
-        tables.write()
+        write_tables(experiment, records, store.folder)
     write_plots(experiment, records, store.folder)
     return store.folder
-
-
-class _Tables:
-    """The tables of a run, written after each cell unless this would take too large a share of the time.
-
-    With more than a thousand cells, writing them takes longer than a fast detector.
-    """
-
-    def __init__(self, experiment: Experiment, records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-        self.experiment, self.records, self.folder = experiment, records, folder
-        self.seconds, self.ended = 0.0, time.perf_counter()
-
-    def write_if_due(self) -> None:
-        if time.perf_counter() - self.ended >= _MIN_INTERVAL * self.seconds:
-            self.write()
-
-    def write(self) -> None:
-        started = time.perf_counter()
-        write_tables(self.experiment, self.records, self.folder)
-        self.ended = time.perf_counter()
-        self.seconds = self.ended - started
 
 
 def _check_inputs(experiment: Experiment, cells: Sequence[Cell]) -> None:
@@ -203,21 +184,19 @@ def check_test(experiment: Experiment, cells: Iterable[Cell]) -> None:
 
 def _without_folders(experiment: Experiment) -> Experiment:
     """Returns the experiment without local folders of data and models, which are private."""
-    data = {
-        name: dataclasses.replace(
-            each,
-            source=without_folders(each.source),
-            test=None if each.test is None else without_folders(each.test),
-            class_names=None if each.class_names is None else without_folders(each.class_names),
+
+    def stripped(part: Any, *names: str) -> Any:
+        paths = {name: getattr(part, name) for name in names}
+        return dataclasses.replace(
+            part, **{name: without_folders(path) for name, path in paths.items() if path is not None}
         )
-        for name, each in experiment.data.items()
-    }
-    noise = {
-        name: dataclasses.replace(each, file=None if each.file is None else without_folders(each.file))
-        for name, each in experiment.noise.items()
-    }
-    models = {name: without_folders(each) for name, each in experiment.model.items()}
-    return dataclasses.replace(experiment, data=data, noise=noise, model=models)
+
+    return dataclasses.replace(
+        experiment,
+        data={name: stripped(each, "source", "test", "class_names") for name, each in experiment.data.items()},
+        noise={name: stripped(each, "file") for name, each in experiment.noise.items()},
+        model={name: without_folders(each) for name, each in experiment.model.items()},
+    )
 
 
 def _describe(cell: Cell) -> str:

@@ -20,6 +20,10 @@ class Column(NamedTuple):
     noise: str
     text: str = ""
 
+    def cell(self, method: str, seed: int) -> Cell:
+        """Returns the cell of a method and a seed."""
+        return Cell(self.model, self.data, self.noise, method, seed, self.text)
+
 
 class Spread(NamedTuple):
     """Mean and sample standard deviation of some seeds; the latter is None for one seed."""
@@ -67,8 +71,8 @@ def values(
         metric: See :func:`series`.
         seeds: The seeds, whose order the values have.
     """
-    cells = (Cell(column.model, column.data, column.noise, method, seed, column.text) for seed in seeds)
-    results = [records[key].get(metric) for key in map(experiment.key, cells) if key in records]
+    keys = (experiment.key(column.cell(method, seed)) for seed in seeds)
+    results = [records[key].get(metric) for key in keys if key in records]
     return [float(value) for value in results if value is not None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from labelsieve.bench.comparison import MetricComparison, summary
@@ -119,22 +120,20 @@ def published_table(experiment: Experiment, published: PaperNumbers, records: Re
     titles = (f"{METRICS[metric].title}: ours | paper | difference" for metric in published.metrics)
     yield f"| data | noise | method | {' | '.join(titles)} |"
     yield "|---|---|---|" + "---:|---:|---:|" * len(published.metrics)
+    (model,), (text,) = experiment.model, experiment.texts
     for (data, noise, method), numbers in published.cells():
+        column, is_measured = Column(model, data, noise, text), method not in published.only_published
         means = [
-            _measured_mean(experiment, published, records, data, noise, method, metric) for metric in published.metrics
+            _measured_mean(experiment, records, column, method, metric) if is_measured else None
+            for metric in published.metrics
         ]
-        parts = [_comparison_cells(mean, number) for mean, number in zip(means, numbers, strict=True)]
+        parts = [_comparison_cells(measured, number) for measured, number in zip(means, numbers, strict=True)]
         yield f"| {' | '.join([*map(_cell_text, (data, noise, method)), *parts])} |"
 
 
-def _measured_mean(
-    experiment: Experiment, published: PaperNumbers, records: Records, data: str, noise: str, method: str, metric: str
-) -> float | None:
+def _measured_mean(experiment: Experiment, records: Records, column: Column, method: str, metric: str) -> float | None:
     """Returns the mean over the seeds in %; None if nothing was measured."""
-    if method in published.only_published:
-        return None
-    (model,), (text,) = experiment.model, experiment.texts
-    result = spread(values(experiment, records, Column(model, data, noise, text), method, metric, experiment.seeds))
+    result = spread(values(experiment, records, column, method, metric, experiment.seeds))
     return None if result is None else 100 * result.mean
 
 
@@ -165,7 +164,7 @@ def _rival_table(experiment: Experiment, against: Against, records: Records) -> 
     yield "|---|---:|" + "---:|---|" * len(titles) + "---:|---:|"
     for row in summary(experiment, records, against):
         parts = [part for each in row.comparisons for part in (_count_of(each.wins, each.cells), _worst(each))]
-        right = _MISSING if row.flagged is None else f"{100 * row.flagged.mean:.1f} / {100 * row.flagged.maximum:.1f}"
+        right = f"{100 * mean(row.flagged):.1f} / {100 * max(row.flagged):.1f}" if row.flagged else _MISSING
         parts += [_count_of(row.close_rates, row.estimated_rates), right]
         yield f"| {row.text} | {row.cells} of {row.all_cells} | {' | '.join(parts)} |"
 

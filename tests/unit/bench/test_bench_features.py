@@ -6,7 +6,9 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -192,22 +194,25 @@ def test_nothing_is_measured_twice(measured: Path, monkeypatch: pytest.MonkeyPat
     assert main(["bench", str(file), "--out", str(measured), "--source", str(measured.parent)]) == 0
 
 
-def test_tables_that_take_long_are_not_written_after_each_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_written_now_and_then_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from labelsieve.bench import run as module
 
-    now, written = [0.0], list[float]()
+    cells, written = list[str](), list[int]()
+    experiment = read_experiment(write(tmp_path)).with_locations(
+        folder=str(tmp_path), sources={}, tests={}, models={}, noises={}
+    )
 
-    def write_tables(*_: Any) -> None:
-        written.append(now[0])
-        now[0] += 1
+    def measure(_shared: Any, _cell: Any, key: str, _records: Any) -> dict[str, Any]:
+        cells.append(key)
+        return {"key": key}
 
-    monkeypatch.setattr(module, "write_tables", write_tables)
-    monkeypatch.setattr("labelsieve.bench.run.time.perf_counter", lambda: now[0])
-    tables = module._Tables(read_experiment("strong"), {}, tmp_path)
-    for _ in range(5):
-        tables.write_if_due()  # after a cell of eleven seconds
-        now[0] += 11
-    assert written == [0, 23, 46]
+    # eleven seconds a cell
+    clock = SimpleNamespace(monotonic=lambda: 11.0 * len(cells))
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "_measure", measure)
+    monkeypatch.setattr(module, "write_tables", lambda *_: written.append(len(cells)))
+    module.run_experiment(replace(experiment, seeds=(0,)), tmp_path / "out")
+    assert written == [*range(3, len(cells) + 1, 3), len(cells)] and len(cells) > 9
 
 
 @pytest.mark.slow
@@ -434,9 +439,9 @@ def test_the_summary_against_numbers_by_hand(tmp_path: Path) -> None:
     assert (auroc.wins, auroc.cells) == (2, 2), "level to the margin, and ahead"
     assert auroc.worst is not None
     assert tuple(auroc.worst) == (pytest.approx(-0.002), "one", "sym", "label-match")
-    assert (text_row.close_rates, text_row.estimated_rates) == (1, 2) and text_row.flagged is not None
-    assert list(text_row.flagged) == pytest.approx([0.025, 0.04])
-    assert (none_row.cells, none_row.all_cells, none_row.close_rates, none_row.flagged) == (1, 5, 1, None)
+    assert (text_row.close_rates, text_row.estimated_rates) == (1, 2)
+    assert text_row.flagged == pytest.approx((0.01, 0.04))
+    assert (none_row.cells, none_row.all_cells, none_row.close_rates, none_row.flagged) == (1, 5, 1, ())
     assert [each.wins for each in none_row.comparisons] == [1, 0]
     assert (all_row.text, all_row.cells, all_row.all_cells) == ("all", 3, 8)
     assert [(each.wins, each.cells) for each in all_row.comparisons] == [(2, 3), (2, 3)]
