@@ -19,13 +19,10 @@ from labelsieve.core.errors import DataError, setting
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.review.row_reviews import (
     MARKS,
+    Reviewed,
     RowReviews,
-    after_reviews,
     clean_part,
-    corrected,
-    dropped_by_reviewers,
     kept_although_flagged,
-    marks_of_rows,
 )
 from labelsieve.verdicts import Verdicts
 
@@ -75,10 +72,9 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
     Raises:
         DataError: No image is selected, or a review names an unknown class.
     """
-    marks = marks_of_rows(verdicts, reviews or {})
-    is_corrected = verdicts.is_readable & (corrected(verdicts, reviews or {}) != verdicts.given)
-    is_usable = verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
-    verdicts = after_reviews(verdicts, reviews)
+    reviewed = Reviewed(verdicts=verdicts, reviews=reviews)
+    marks, is_corrected = reviewed.marks, verdicts.is_readable & reviewed.is_corrected
+    is_usable, verdicts = verdicts.is_readable & ~reviewed.is_dropped, reviewed.after
     kept = kept_although_flagged(verdicts, drop_at=settings.drop_at)
     wrong = marks == "wrong" if settings.labels == "all" else ~clean_part(verdicts, drop_at=settings.drop_at)
     can_relabel = wrong & (verdicts.predicted != verdicts.given) & verdicts.is_readable

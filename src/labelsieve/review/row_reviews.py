@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +58,76 @@ def marks_of_rows(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.str_]:
     return marks
 
 
-def corrected(verdicts: Verdicts, reviews: RowReviews) -> NDArray[np.int64]:
-    """Returns the label of each of N images, as an index: the one named by a reviewer, else the given label.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reviewed:
+    """The verdicts of a run, with the reviews of its images.
 
-    Raises:
-        DataError: A review names a class that the run does not have.
+    Attributes:
+        verdicts: Of N images, before the reviews.
+        reviews: From :func:`read_reviews`; None without reviews.
     """
-    labels = verdicts.given.copy()
-    check_classes(
-        {name for resolved in reviews.values() for name in resolved.labels}, verdicts.class_names, where="reviews"
-    )
-    index = {normalise(name): number for number, name in enumerate(verdicts.class_names)}
-    for row, resolved in reviews.items():
-        if (name := resolved_label(resolved, verdicts.given_label(row))) is not None:
-            labels[row] = index[normalise(name)]
-    return labels
+
+    verdicts: Verdicts
+    reviews: RowReviews | None
+
+    @cached_property
+    def marks(self) -> NDArray[np.str_]:
+        """Shape (N,): see :func:`marks_of_rows`."""
+        return marks_of_rows(self.verdicts, self.reviews or {})
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Shape (N,): the label that a reviewer named, as an index, else the given one.
+
+        Raises:
+            DataError: A review names a class that the run does not have.
+        """
+        verdicts, reviews = self.verdicts, self.reviews or {}
+        labels = verdicts.given.copy()
+        named = {name for resolved in reviews.values() for name in resolved.labels}
+        check_classes(named, verdicts.class_names, where="reviews")
+        index = {normalise(name): number for number, name in enumerate(verdicts.class_names)}
+        for row, resolved in reviews.items():
+            if (name := resolved_label(resolved, verdicts.given_label(row))) is not None:
+                labels[row] = index[normalise(name)]
+        return labels
+
+    @cached_property
+    def is_corrected(self) -> NDArray[np.bool_]:
+        """Shape (N,): a reviewer named another label than the given one."""
+        return np.asarray(self.labels != self.verdicts.given)
+
+    @cached_property
+    def is_dropped(self) -> NDArray[np.bool_]:
+        """Shape (N,): reviewers left the image out as a copy, a leak or a defect."""
+        reviews, is_dropped = self.reviews or {}, np.zeros(len(self.verdicts), dtype=np.bool_)
+        if any(each.leaves_out for each in reviews.values()):
+            is_dropped[[*dropped_rows(reviews, self.verdicts.table["id"].to_pylist())]] = True
+        return is_dropped
+
+    @cached_property
+    def after(self) -> Verdicts:
+        """The verdicts after the reviews, see :func:`after_reviews`."""
+        verdicts = self.verdicts
+        if not self.reviews:
+            return verdicts
+        right, wrong = (verdicts.is_readable & (self.marks == mark) for mark in ("right", "wrong"))
+        named = verdicts.is_readable & self.is_corrected
+        issue = wrong | (verdicts.is_issue & ~right)
+        quality = np.where(right, 1.0, np.where(wrong, 0.0, verdicts.label_quality)).astype(np.float32)
+        confidence = verdicts.table["predicted_confidence"].to_numpy().astype(np.float32)
+        names = pa.array(verdicts.class_names, pa.string())
+        predicted = np.where(named, self.labels, verdicts.predicted)
+        changed: dict[str, Any] = {
+            "label_quality": quality,
+            "is_label_issue": issue,
+            "rank": ranks(quality, issue),
+            "predicted_confidence": np.where(named, np.float32(1), confidence),
+        }
+        unreadable = ~verdicts.is_readable
+        columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
+        columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
+        return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
 
 
 def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
@@ -84,34 +141,7 @@ def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
         verdicts: Of N images.
         reviews: From :func:`read_reviews`.
     """
-    if not reviews:
-        return verdicts
-    marks, labels = marks_of_rows(verdicts, reviews), corrected(verdicts, reviews)
-    right, wrong = (verdicts.is_readable & (marks == mark) for mark in ("right", "wrong"))
-    named = verdicts.is_readable & (labels != verdicts.given)
-    issue = wrong | (verdicts.is_issue & ~right)
-    quality = np.where(right, 1.0, np.where(wrong, 0.0, verdicts.label_quality)).astype(np.float32)
-    confidence = verdicts.table["predicted_confidence"].to_numpy().astype(np.float32)
-    names = pa.array(verdicts.class_names, pa.string())
-    predicted = np.where(named, labels, verdicts.predicted)
-    changed: dict[str, Any] = {
-        "label_quality": quality,
-        "is_label_issue": issue,
-        "rank": ranks(quality, issue),
-        "predicted_confidence": np.where(named, np.float32(1), confidence),
-    }
-    unreadable = ~verdicts.is_readable
-    columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
-    columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
-    return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
-
-
-def dropped_by_reviewers(verdicts: Verdicts, reviews: RowReviews | None) -> NDArray[np.bool_]:
-    """Returns which of N images reviewers left out as copies, leaks or defects, (N,)."""
-    is_dropped = np.zeros(len(verdicts), dtype=np.bool_)
-    if any(each.leaves_out for each in (reviews or {}).values()):
-        is_dropped[[*dropped_rows(reviews or {}, verdicts.table["id"].to_pylist())]] = True
-    return is_dropped
+    return Reviewed(verdicts=verdicts, reviews=reviews).after
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:

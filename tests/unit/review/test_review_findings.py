@@ -25,7 +25,7 @@ from labelsieve.review import Answer, AnswerLog, key_of, load
 from labelsieve.review.answers import KINDS
 from labelsieve.review.changes import changes_of
 from labelsieve.review.finding_queues import FindingQueues
-from labelsieve.review.row_reviews import dropped_by_reviewers, read_reviews
+from labelsieve.review.row_reviews import Reviewed, read_reviews
 from labelsieve.verdicts import Verdicts
 from small_log import heard
 from small_reviews import SmallRun, small_run
@@ -148,7 +148,7 @@ def test_what_is_left_out_is_no_wrong_label(made: SmallRun) -> None:
         ("img-04", "", "a copy, a leak or a defect")
     ]
     of_rows = read_reviews(made.folder, made.verdicts, images=made.images)
-    assert dropped_by_reviewers(made.verdicts, of_rows).nonzero()[0].tolist() == [4]
+    assert Reviewed(verdicts=made.verdicts, reviews=of_rows).is_dropped.nonzero()[0].tolist() == [4]
 
 
 def test_neither_adapt_nor_an_export_has_what_is_left_out(made: SmallRun, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_the_copy_that_stays_has_the_label_that_was_answered(made: SmallRun) -> 
         ("img-07", right, key, "reviewed"),
     ]
     of_rows = read_reviews(made.folder, made.verdicts, images=images)
-    assert dropped_by_reviewers(made.verdicts, of_rows).nonzero()[0].tolist() == [6]
+    assert Reviewed(verdicts=made.verdicts, reviews=of_rows).is_dropped.nonzero()[0].tolist() == [6]
 
 
 @pytest.mark.slow

@@ -21,8 +21,7 @@ from labelsieve.core.progress import clean
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.report.exports.folder import export_folder, write_images, write_marker
 from labelsieve.report.exports.registry import ExportRequest
-from labelsieve.review.row_reviews import RowReviews, after_reviews, corrected, dropped_by_reviewers, marks_of_rows
-from labelsieve.verdicts import Verdicts
+from labelsieve.review.row_reviews import Reviewed
 
 Card = dict[str, Any]
 """The data of one image in an export, see :func:`_cards`."""
@@ -47,32 +46,29 @@ def _exported_images(
         RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is missing.
     """
-    verdicts, reviews, images = request.verdicts, request.reviews, request.images
+    reviewed, images = request.reviewed, request.images
     if images.boxes is not None:
         raise SettingsError(
             f"format {request.format.name} holds labels of whole images, no boxes; use --format annotations"
         )
     with export_folder(request) as part:
-        ranked = after_reviews(verdicts, reviews)
-        rows = np.flatnonzero(verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews))
-        order = rows[np.argsort(np.asarray(ranked.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
+        rows = np.flatnonzero(reviewed.verdicts.is_readable & ~reviewed.is_dropped)
+        order = rows[np.argsort(np.asarray(reviewed.after.table["rank"].to_pylist())[rows].astype(np.int64))].tolist()
         paths = write_images(request, part, dict.fromkeys(order, image_folder), by_stem=True)
-        cards = _cards(verdicts, ranked, images, reviews or {}, paths)
+        cards = _cards(reviewed, images, paths)
         if has_sizes:
             for row, card in zip(paths, cards, strict=True):
                 card["size"] = _size(images, row)
         yield cards, part
-        write_marker(verdicts, part, count=len(paths), class_of_folder={})
+        write_marker(reviewed.verdicts, part, count=len(paths), class_of_folder={})
 
 
-def _cards(
-    verdicts: Verdicts, ranked: Verdicts, images: LabelledImages, reviews: RowReviews, paths: Mapping[int, str]
-) -> list[Card]:
+def _cards(reviewed: Reviewed, images: LabelledImages, paths: Mapping[int, str]) -> list[Card]:
     """Returns for each image its path, id, given, suggested and final label (None: not known), p_clean and flag."""
-    labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
+    verdicts, ranked, labels, marks = reviewed.verdicts, reviewed.after, reviewed.labels, reviewed.marks
     names, cards = verdicts.class_names, []
     for row, path in paths.items():
-        is_open = marks[row] == "wrong" and labels[row] == verdicts.given[row]
+        is_open = marks[row] == "wrong" and not reviewed.is_corrected[row]
         cards.append(
             {
                 "path": path,

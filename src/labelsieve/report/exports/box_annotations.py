@@ -18,7 +18,6 @@ from labelsieve.data.sources.edits import RowVerdicts
 from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.apply import apply
 from labelsieve.review.changes import LEFT_OUT
-from labelsieve.review.row_reviews import after_reviews, corrected, dropped_by_reviewers
 from labelsieve.verdicts import Verdicts, require_same_images
 
 
@@ -33,10 +32,8 @@ def write_annotations(request: ExportRequest) -> None:
         RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
         DataError: The format of the annotations has no place for a label quality.
     """
-    images, out, progress = request.images, request.out, request.progress
-    verdicts = after_reviews(request.verdicts, request.reviews)
-    labels = corrected(request.verdicts, request.reviews or {})
-    dropped = dropped_by_reviewers(request.verdicts, request.reviews)
+    images, out, progress, reviewed = request.images, request.out, request.progress, request.reviewed
+    verdicts, labels = reviewed.after, reviewed.labels
     if images.boxes is None:
         raise SettingsError("format annotations is for boxes, and this run scanned whole images; use csv or parquet")
     require_same_images(verdicts.table, images)
@@ -46,8 +43,8 @@ def write_annotations(request: ExportRequest) -> None:
     row_of = {name: row for row, name in enumerate(full_source.ids)}
     rows = np.array([row_of[name] for name in images.ids], dtype=np.int64)
     new_labels = full_source.labels.copy()
-    new_labels[rows] = np.where(dropped, LEFT_OUT, labels)
-    row_verdicts = _row_verdicts(verdicts, rows, len(full_source), corrected=labels != verdicts.given, labels=labels)
+    new_labels[rows] = np.where(reviewed.is_dropped, LEFT_OUT, labels)
+    row_verdicts = _row_verdicts(verdicts, rows, len(full_source), corrected=reviewed.is_corrected, labels=labels)
     target = _target(str(images.origin["source"]), out, overwrite=request.overwrite)
     applied = apply(
         full_source,

@@ -9,10 +9,10 @@ import numpy as np
 import yaml
 
 from labelsieve.core.files import write_text
+from labelsieve.core.progress import escape_markdown
 from labelsieve.core.quantities import counted, percent, plain
-from labelsieve.report.common import escape_markdown
 from labelsieve.report.exports.registry import ExportRequest
-from labelsieve.review.row_reviews import RowReviews, corrected, dropped_by_reviewers, marks_of_rows
+from labelsieve.review.row_reviews import Reviewed
 from labelsieve.verdicts import Verdicts
 from labelsieve.vlm.names import without_folders
 
@@ -35,9 +35,8 @@ def write_card(request: ExportRequest) -> None:
     Raises:
         RunError: The file cannot be written.
     """
-    verdicts, reviews = request.verdicts, request.reviews or {}
-    head = yaml.safe_dump(_metadata(verdicts), sort_keys=False, allow_unicode=True)
-    write_text(request.out, "\n".join(["---", f"{head}---", "", *_body(verdicts, reviews)]) + "\n")
+    head = yaml.safe_dump(_metadata(request.verdicts), sort_keys=False, allow_unicode=True)
+    write_text(request.out, "\n".join(["---", f"{head}---", "", *_body(request.reviewed)]) + "\n")
 
 
 def _metadata(verdicts: Verdicts) -> dict[str, Any]:
@@ -61,23 +60,21 @@ def size_category(images: int) -> str:
     return next((name for limit, name in _SIZES.items() if images < limit), "100M<n<1B")
 
 
-def _body(verdicts: Verdicts, reviews: RowReviews) -> list[str]:
-    labels, marks = corrected(verdicts, reviews), marks_of_rows(verdicts, reviews)
-    dropped = dropped_by_reviewers(verdicts, reviews)
-    is_changed = labels != verdicts.given
-    changed = np.flatnonzero(is_changed & ~dropped)
-    unknown = (marks == "wrong") & ~is_changed & ~dropped
+def _body(reviewed: Reviewed) -> list[str]:
+    verdicts, labels, marks, dropped = reviewed.verdicts, reviewed.labels, reviewed.marks, reviewed.is_dropped
+    changed = np.flatnonzero(reviewed.is_corrected & ~dropped)
+    unknown = (marks == "wrong") & ~reviewed.is_corrected & ~dropped
     names = (verdicts.run.detector.name, without_folders(verdicts.run.model.name or ""))
     by = " with ".join(escape_markdown(name) for name in names if name)
     images = counted(len(verdicts), "image", "images")
-    reviewed = counted(len(reviews), "image", "images")
+    people = f"People reviewed {counted(len(reviewed.reviews or {}), 'image', 'images')}."
     lines = [
         "# Labels that were corrected",
         "",
         f"{images} in {counted(len(verdicts.class_names), 'class', 'classes')}. "
         f"The labels were scanned by labelsieve {escape_markdown(verdicts.run.labelsieve or '')}".rstrip()
         + (f" ({by})" if by else "")
-        + f", which flagged {int(verdicts.is_issue.sum()):,} of them. People reviewed {reviewed}.",
+        + f", which flagged {int(verdicts.is_issue.sum()):,} of them. {people}",
         "",
         "| | images | share |",
         "|---|---:|---:|",

@@ -19,12 +19,10 @@ from labelsieve.data.images import LabelledImages
 from labelsieve.report.exports.registry import FORMATS, ExportRequest, FormatKind, formats_with
 from labelsieve.review.row_reviews import (
     FLAGGED_ARE_DROPPED,
+    Reviewed,
     ReviewFiles,
     RowReviews,
     after_reviews,
-    corrected,
-    dropped_by_reviewers,
-    marks_of_rows,
     read_reviews,
 )
 from labelsieve.verdicts import Verdicts
@@ -115,9 +113,8 @@ def export(
             raise SettingsError(f"{setting(option)} goes with {fitting} only, got format {format}; leave it out")
     request = ExportRequest(
         format=chosen,
-        verdicts=verdicts,
+        reviewed=Reviewed(verdicts=verdicts, reviews=reviews),
         images_or_none=images,
-        reviews=reviews,
         out=out,
         drop_at=drop_at,
         copy=copy,
@@ -170,18 +167,17 @@ def write_in_format(format: str, out: Path, table: pa.Table) -> None:
 
 def write_table(request: ExportRequest) -> None:
     """Writes the table of verdicts, see :func:`write_in_format`."""
-    write_in_format(request.format.name, request.out, _with_reviews(request.verdicts, request.reviews))
+    write_in_format(request.format.name, request.out, _with_reviews(request.reviewed))
 
 
-def _with_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> pa.Table:
-    if reviews is None:
-        return verdicts.table
-    mark, labels = marks_of_rows(verdicts, reviews), corrected(verdicts, reviews)
-    names = pa.array(verdicts.class_names, pa.string())
-    table = after_reviews(verdicts, reviews).table
-    table = table.append_column("mark", pa.array(mark.tolist(), pa.string(), mask=mark == ""))
-    table = table.append_column("new_label", names.take(pa.array(labels, mask=labels == verdicts.given)))
-    return table.append_column("left_out", pa.array(dropped_by_reviewers(verdicts, reviews)))
+def _with_reviews(reviewed: Reviewed) -> pa.Table:
+    if reviewed.reviews is None:
+        return reviewed.verdicts.table
+    names = pa.array(reviewed.verdicts.class_names, pa.string())
+    marks = pa.array(reviewed.marks.tolist(), pa.string(), mask=reviewed.marks == "")
+    table = reviewed.after.table.append_column("mark", marks)
+    new_labels = names.take(pa.array(reviewed.labels, mask=~reviewed.is_corrected))
+    return table.append_column("new_label", new_labels).append_column("left_out", pa.array(reviewed.is_dropped))
 
 
 def write_cleanlab_table(request: ExportRequest) -> None:
@@ -193,4 +189,4 @@ def write_cleanlab_table(request: ExportRequest) -> None:
     format = request.out.suffix.lower().removeprefix(".")
     if format not in TABLE_WRITERS:
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {request.out.name}")
-    TABLE_WRITERS[format](request.out, cleanlab_table(request.verdicts, request.reviews))
+    TABLE_WRITERS[format](request.out, cleanlab_table(request.reviewed.after))

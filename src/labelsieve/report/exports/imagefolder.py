@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 from labelsieve.core.output_folders import UniqueNames, safe_name
 from labelsieve.report.exports.folder import export_folder, write_images, write_marker
 from labelsieve.report.exports.registry import ExportRequest
-from labelsieve.review.row_reviews import (
-    FLAGGED_ARE_DROPPED,
-    after_reviews,
-    clean_part,
-    corrected,
-    dropped_by_reviewers,
-    kept_although_flagged,
-    marks_of_rows,
-)
+from labelsieve.review.row_reviews import FLAGGED_ARE_DROPPED, Reviewed, clean_part, kept_although_flagged
 
 
 def write_image_folder(request: ExportRequest) -> None:
@@ -31,27 +23,24 @@ def write_image_folder(request: ExportRequest) -> None:
         RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
         DataError: An image file is missing.
     """
-    verdicts, reviews = request.verdicts, request.reviews
-    labels = corrected(verdicts, reviews or {})
-    is_exported = _clean_part(request) | (labels != verdicts.given)
-    is_exported &= verdicts.is_readable & ~dropped_by_reviewers(verdicts, reviews)
+    verdicts, reviewed = request.verdicts, request.reviewed
+    is_exported = _clean_part(request) | reviewed.is_corrected
+    is_exported &= verdicts.is_readable & ~reviewed.is_dropped
     if request.progress is not None:
-        request.progress.say_notes(_reasons(request, ~is_exported))
+        request.progress.say_notes(_reasons(reviewed, ~is_exported))
     rows = np.flatnonzero(is_exported).tolist()
     unique = UniqueNames()
     folders = [unique.take("", safe_name(name)) for name in verdicts.class_names]
     with export_folder(request) as part:
-        write_images(request, part, {row: folders[labels[row]] for row in rows})
+        write_images(request, part, {row: folders[reviewed.labels[row]] for row in rows})
         write_marker(
             verdicts, part, count=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
         )
 
 
-def _reasons(request: ExportRequest, is_left_out: NDArray[np.bool_]) -> Iterator[str]:
+def _reasons(reviewed: Reviewed, is_left_out: NDArray[np.bool_]) -> Iterator[str]:
     """Yields a note on why images are left out, if any are."""
-    verdicts, reviews = request.verdicts, request.reviews or {}
-    dropped, wrong = dropped_by_reviewers(verdicts, reviews), marks_of_rows(verdicts, reviews) == "wrong"
-    readable = verdicts.is_readable
+    dropped, wrong, readable = reviewed.is_dropped, reviewed.marks == "wrong", reviewed.verdicts.is_readable
     counts = {
         "flagged": is_left_out & readable & ~dropped & ~wrong,
         "wrong by a review that names no class": is_left_out & readable & ~dropped & wrong,
@@ -63,7 +52,7 @@ def _reasons(request: ExportRequest, is_left_out: NDArray[np.bool_]) -> Iterator
 
 
 def _clean_part(request: ExportRequest) -> NDArray[np.bool_]:
-    verdicts, drop_at = after_reviews(request.verdicts, request.reviews), request.drop_at
+    verdicts, drop_at = request.reviewed.after, request.drop_at
     clean = clean_part(verdicts, drop_at=drop_at)
     if request.progress is not None and drop_at != FLAGGED_ARE_DROPPED:
         kept_count = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())

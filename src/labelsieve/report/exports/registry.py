@@ -16,7 +16,7 @@ from labelsieve.core.registry import Entry, Registry
 if TYPE_CHECKING:
     from labelsieve.core.progress import Progress
     from labelsieve.data.images import LabelledImages
-    from labelsieve.review.row_reviews import RowReviews
+    from labelsieve.review.row_reviews import Reviewed
     from labelsieve.verdicts import Verdicts
 
 _HERE = "labelsieve.report.exports."
@@ -43,9 +43,8 @@ class ExportRequest:
 
     Attributes:
         format: The format.
-        verdicts: The verdicts, before the reviews.
+        reviewed: The verdicts, and the reviews if there are any.
         images_or_none: Their images, if they were passed.
-        reviews: The reviews, from :func:`labelsieve.review.row_reviews.read_reviews`; None without reviews.
         out: The file or folder to write; it is written completely or not at all.
         drop_at: For the clean part: label quality up to which flagged images are left out.
         copy: Copy image files instead of linking to them. Images held as bytes are always written.
@@ -54,14 +53,18 @@ class ExportRequest:
     """
 
     format: Format
-    verdicts: Verdicts
+    reviewed: Reviewed
     images_or_none: LabelledImages | None
-    reviews: RowReviews | None
     out: Path
     drop_at: float
     copy: bool
     overwrite: bool
     progress: Progress | None
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """The verdicts, before the reviews."""
+        return self.reviewed.verdicts
 
     @property
     def images(self) -> LabelledImages:
