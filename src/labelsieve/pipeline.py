@@ -11,18 +11,15 @@ from labelsieve.core.checkpoints import seconds_before
 from labelsieve.core.engine import Engine, Precision
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint
 from labelsieve.curation.defects import check_defects
 from labelsieve.curation.search import Search, comparison_inputs, find_in_images
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.labelled import Labelled
-from labelsieve.data.tags.records import TaggedImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES, DeFT
 from labelsieve.detect.inputs import detector_inputs
-from labelsieve.detect.registry import check_input, detector_name
+from labelsieve.detect.registry import DETECTORS, check_input
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
@@ -30,7 +27,7 @@ from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import CLASSIFICATION, measure
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
 from labelsieve.review.earlier_review import EarlierReview, earlier_review_of, read_earlier_review
-from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint
+from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint, run_record
 from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.names import absolute_name
@@ -243,7 +240,7 @@ def _record(
     seconds: float,
 ) -> dict[str, Any]:
     recipe = next((name for name, settings in RECIPES.items() if settings == detector), None)
-    record = run_record(images, engine, detector, name=detector_name(detector), recipe=recipe, seconds=seconds)
+    record = run_record(images, engine, detector, name=DETECTORS.label_of(detector), recipe=recipe, seconds=seconds)
     record["detector"]["resolved"] = dict(scores.resolved)
     return {
         **record,
@@ -254,35 +251,6 @@ def _record(
         "estimate": _estimate_record(scores),
         "history": list(scores.history),
         "notes": [*images.notes, *scores.notes],
-    }
-
-
-def run_record(
-    images: Labelled | TaggedImages,
-    engine: Engine,
-    detector: object,
-    *,
-    name: str,
-    recipe: str | None = None,
-    seconds: float,
-) -> dict[str, Any]:
-    """Returns the entries of `run.json` that all runs have: data, detector, settings, machine and versions.
-
-    Args:
-        images: The scanned images.
-        engine: The engine of the run.
-        detector: Its settings.
-        name: Name of the detector.
-        recipe: Name of the settings, if they have one.
-        seconds: Duration of the run.
-    """
-    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[arg-type]
-    return {
-        **engine.circumstances(seconds=seconds),
-        "source": str(images.origin.get("source", "data in memory")),
-        "origin": dict(images.origin),
-        "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
-        "detector": {"name": name, "recipe": recipe, "settings": settings, "fingerprint": fingerprint(settings)},
     }
 
 

@@ -1,13 +1,14 @@
-"""The folder of a run: checks before a run, exclusive access during it, and files that unfinished runs leave."""
+"""The folder of a run: checks before a run, exclusive access during it, what unfinished runs leave, and the record."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from labelsieve.core.checkpoints import CHECKPOINT
 from labelsieve.core.engine import Engine, Precision, make_engine
@@ -15,6 +16,9 @@ from labelsieve.core.errors import RunError, setting, shown
 from labelsieve.core.files import remove_leftovers, target_of, temporaries_of
 from labelsieve.core.output_folders import check_report, exclusive_folder, make_folder, unknown_files
 from labelsieve.core.progress import Progress
+from labelsieve.core.provenance import fingerprint
+from labelsieve.data.labelled import Labelled
+from labelsieve.data.tags.records import TaggedImages
 from labelsieve.verdicts import CHECKPOINT_FOLDER, RECORD, REPORT, RUN_FILES
 from labelsieve.vlm.features import TEMPORARY_PREFIX
 
@@ -166,3 +170,32 @@ def finished_scan(
         raise
     remove_checkpoint(folder)
     return verdicts
+
+
+def run_record(
+    images: Labelled | TaggedImages,
+    engine: Engine,
+    detector: object,
+    *,
+    name: str,
+    recipe: str | None = None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Returns the entries of `run.json` that all runs have: data, detector, settings, machine and versions.
+
+    Args:
+        images: The scanned images.
+        engine: The engine of the run.
+        detector: Its settings.
+        name: Name of the detector.
+        recipe: Name of the settings, if they have one.
+        seconds: Duration of the run.
+    """
+    settings: dict[str, Any] = dataclasses.asdict(detector) if dataclasses.is_dataclass(detector) else {}  # type: ignore[arg-type]
+    return {
+        **engine.circumstances(seconds=seconds),
+        "source": str(images.origin.get("source", "data in memory")),
+        "origin": dict(images.origin),
+        "data": {"images": len(images), "classes": len(images.class_names), "fingerprint": images.fingerprint},
+        "detector": {"name": name, "recipe": recipe, "settings": settings, "fingerprint": fingerprint(settings)},
+    }

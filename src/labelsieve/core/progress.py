@@ -42,6 +42,11 @@ def clean(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\u00a0" else "\ufffd" for character in text)
 
 
+def escape_markdown(text: object) -> str:
+    """Escapes a text for one line of Markdown: its signs, HTML and control characters."""
+    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in clean(str(text)))
+
+
 class Progress:
     """Shows tasks on a console; without one it shows nothing.
 

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from labelsieve.core.errors import RunError
 from labelsieve.core.files import write_json, write_text
 from labelsieve.core.output_folders import new_folder
+from labelsieve.core.progress import escape_markdown
 from labelsieve.core.quantities import percent, points, thousands
 from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS
 from labelsieve.records import is_tag_record
-from labelsieve.report.common import escape_markdown
 from labelsieve.verdicts import METRICS_JSON
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
 from labelsieve.vlm.pretrained import quiet_loading

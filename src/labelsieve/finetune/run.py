@@ -33,7 +33,6 @@ from labelsieve.finetune.rgb_conversion import converted_rows
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
 from labelsieve.finetune.target_kinds import AnyImages, AnyVerdicts, kind_of
-from labelsieve.report.common import findings
 from labelsieve.review.row_reviews import ReviewFiles
 from labelsieve.run_folder import check_run_folder, open_run
 from labelsieve.verdicts import CHECKPOINT_FOLDER
@@ -217,10 +216,9 @@ def _job(
 def _problems(verdicts: AnyVerdicts, images: AnyImages, selection: Selection) -> tuple[str, ...]:
     """Returns the problems of the scan that make its selection doubtful, without those that the selection solved."""
     return tuple(
-        f"the scan warned: {finding['figure']}. {finding['message']}"
-        for finding in findings(verdicts.run)
-        if finding["level"] == "problem"
-        and not (finding["code"] == CONFLICTING_COPIES and _copies_agree(images, selection))
+        f"the scan warned: {finding.figure or ''}. {finding.message or ''}"
+        for finding in verdicts.run.findings
+        if finding.level == "problem" and not (finding.code == CONFLICTING_COPIES and _copies_agree(images, selection))
     )
 
 

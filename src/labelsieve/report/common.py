@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelsieve.core.progress import clean
 from labelsieve.core.quantities import NBSP, UNKNOWN, counted, percent, points, thousands
 from labelsieve.curation.findings import KINDS, FindingKind, rows_of
 from labelsieve.data.published.base import named_source
@@ -173,11 +172,6 @@ def score(value: float | None) -> str:
     if value is None or value != value:
         return UNKNOWN
     return f"<{NBSP}0.001" if 0 < value < 0.001 else f"{value:.3f}"
-
-
-def escape_markdown(text: object) -> str:
-    """Escapes a text for one line of Markdown: its signs, HTML and control characters."""
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in clean(str(text)))
 
 
 def moment(text: str | None) -> str:

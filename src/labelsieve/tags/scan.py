@@ -10,23 +10,15 @@ from typing import Any
 
 from labelsieve.core.checkpoints import seconds_before
 from labelsieve.core.engine import Engine, Precision
-from labelsieve.core.errors import SettingsError
 from labelsieve.core.progress import Progress
 from labelsieve.data.tags.records import TaggedImages
-from labelsieve.detect.inputs import NO_MODEL, inputs_of_images
+from labelsieve.detect.inputs import inputs_of_images
 from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.inputs import TagInputs
-from labelsieve.detect.tags.registry import (
-    DEFAULT,
-    check_tag_detector,
-    check_tag_model,
-    tag_detector_class,
-    tag_detector_name,
-)
+from labelsieve.detect.tags.registry import DEFAULT, TAG_DETECTORS, check_tag_input, tag_detector_class
 from labelsieve.detect.tags.scores import TagScores
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
-from labelsieve.pipeline import run_record
-from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint
+from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint, run_record
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts, decide_tags
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.names import absolute_name
@@ -77,14 +69,7 @@ def scan_tags(
         ('missing', '0000003')
     """
     detector = tag_detector_class(DEFAULT)() if detector is None else detector
-    if not isinstance(images, TaggedImages):
-        raise SettingsError(
-            f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
-        )
-    check_tag_detector(detector)
-    if vlm is None:
-        raise SettingsError(NO_MODEL)
-    check_tag_model(detector, images.class_names, vlm)
+    vlm = check_tag_input(detector, images, vlm)
     with open_run(
         out,
         check=partial(check_run_folder, files=TAG_FILES),
@@ -129,7 +114,7 @@ def _record(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    run = run_record(images, engine, detector, name=tag_detector_name(detector), seconds=seconds)
+    run = run_record(images, engine, detector, name=TAG_DETECTORS.label_of(detector), seconds=seconds)
     run["data"]["tags"], run["detector"]["resolved"] = int(images.tags.sum()), dict(scores.resolved)
     return {
         **run,
