@@ -88,6 +88,7 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
         (_FIT + "INSTANCE_GAIN_OVER_SYMMETRIC", math.inf),
     ),
     "symmetric where no confusion shows": ((_FIT + "INSTANCE_GAIN_OVER_SYMMETRIC", math.inf),),
+    "few images show symmetric noise": ((_RATE + "_unsure_of_symmetric", lambda _joined: 0.0),),
     "flagged at one half": ((_POSTERIOR + "best_threshold", lambda _clean: 0.5),),
 }
 NOISES = ("sym2", "sym4", "pair3", "inst4")
