@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,14 +73,14 @@ class Vote(NamedTuple):
     """What the neighbours of n rows vote for, arrays of shape (n,).
 
     Attributes:
-        agreement: Share of the neighbours that have the given label, between 0 and 1.
-        predicted: The label that most of them have: the given one among equals, else that of the nearest neighbour.
-        share: Share of the neighbours that have it.
+        agreement: How far they agree with the given label, between 0 and 1: the share of them that have it.
+        predicted: The label with the largest share: the given one among equals, else that of the nearest neighbour.
+        share: That share.
     """
 
-    agreement: NDArray[np.float32]
+    agreement: NDArray[np.floating[Any]]
     predicted: NDArray[np.int64]
-    share: NDArray[np.float32]
+    share: NDArray[np.floating[Any]]
 
 
 def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
@@ -100,12 +100,16 @@ def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
 
 def _vote(theirs: Tensor, given: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     k = theirs.shape[1]
-    # how often each label comes up among the neighbours of a row: its run in their sorted order
-    ordered = theirs.sort(dim=1).values
-    counts = torch.searchsorted(ordered, theirs, right=True) - torch.searchsorted(ordered, theirs)
+    starts, ends = runs(theirs.sort(dim=1).values, theirs)
+    counts = ends - starts  # how often each label comes up among the neighbours of a row
     agreeing = (theirs == given[:, None]).sum(dim=1)
     # the first of the largest counts, that is the nearest
     winning = counts.amax(dim=1)
     first = (counts == winning[:, None]).int().argmax(dim=1)
     predicted = torch.where(agreeing == winning, given, theirs.gather(1, first[:, None])[:, 0])
     return (agreeing / k).numpy(), predicted.numpy(), (winning / k).numpy()
+
+
+def runs(ordered: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where the run of each label starts and ends, (n, k), in the sorted labels of its row, (n, k)."""
+    return torch.searchsorted(ordered, labels), torch.searchsorted(ordered, labels, right=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from labelsieve.core.seeds import Purpose
 from labelsieve.core.validation import Range
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from labelsieve.detect.inputs import DetectorInputs
-    from labelsieve.detect.neighbours import Neighbours
+    from labelsieve.detect.neighbours import Neighbours, Vote
     from labelsieve.detect.scores import Scores
 
 
@@ -88,21 +88,7 @@ class SimiFeat(Detector):
         return right, (note + "each class was set against the rest",) if many > MOST_CLASSES else ()
 
 
-class SoftLabels(NamedTuple):
-    """What the soft labels of n rows say, arrays of shape (n,).
-
-    Attributes:
-        agreement: Cosine of the soft label with the given one, between 0 and 1.
-        predicted: The class with the largest part: the given one among equals, else that of the nearest.
-        share: Its part of the sum, between 0 and 1.
-    """
-
-    agreement: NDArray[np.float64]
-    predicted: NDArray[np.int64]
-    share: NDArray[np.float64]
-
-
-def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
+def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> Vote:
     """Adds up the labels of the nearest images by their cosines, without an array of N times K.
 
     The image itself counts as a neighbour whose cosine is as much above the first one's as that is above the second
@@ -112,21 +98,26 @@ def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> SoftLabels:
         neighbours: The nearest other rows of all n, nearest first, (n, at least min(k, n) - 1).
         given: Labels, (n,).
         k: How many count, the image itself among them.
+
+    Returns:
+        Its `agreement` is the cosine of the soft label with the given one.
     """
     import numpy as np
 
-    from labelsieve.detect.neighbours import QUERIES
+    from labelsieve.detect.neighbours import QUERIES, Vote
 
     near = neighbours.similarity[:, : k - 1].split(QUERIES), neighbours.rows[:, : k - 1].split(QUERIES)
     parts = [
         _soft_labels(similarity.double(), given[rows], given_labels)
         for similarity, rows, given_labels in zip(*near, given.split(QUERIES), strict=True)
     ]
-    return SoftLabels(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Vote(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _soft_labels(similarity: Tensor, neighbour_labels: Tensor, given_labels: Tensor) -> SoftLabels:
+def _soft_labels(similarity: Tensor, neighbour_labels: Tensor, given_labels: Tensor) -> Vote:
     import torch
+
+    from labelsieve.detect.neighbours import Vote, runs
 
     count = similarity.shape[1]
     first = similarity[:, :1] if count else torch.ones(len(given_labels), 1, dtype=torch.float64)
@@ -135,20 +126,19 @@ def _soft_labels(similarity: Tensor, neighbour_labels: Tensor, given_labels: Ten
     labels = torch.cat([given_labels[:, None], neighbour_labels], dim=1)
     # the sum of each label is that of its run in their sorted order
     order = labels.argsort(dim=1, stable=True)
-    ordered = labels.gather(1, order)
     sums = torch.nn.functional.pad(weights.gather(1, order).cumsum(dim=1), (1, 0))
-    ends, starts = torch.searchsorted(ordered, labels, right=True), torch.searchsorted(ordered, labels)
+    starts, ends = runs(labels.gather(1, order), labels)
     part = sums.gather(1, ends) - sums.gather(1, starts)
     length = (weights * part).sum(dim=1).sqrt()  # Σ over classes of the squares of their parts
     largest = part.amax(dim=1)
     # rounding must not decide between equals; the image itself is the first
     chosen = (part >= largest[:, None] * (1 - 1e-9)).int().argmax(dim=1)
     predicted = labels.gather(1, chosen[:, None])[:, 0]
-    return SoftLabels((part[:, 0] / length).numpy(), predicted.numpy(), (largest / sums[:, -1]).numpy())
+    return Vote((part[:, 0] / length).numpy(), predicted.numpy(), (largest / sums[:, -1]).numpy())
 
 
 def lowest_of_each_class(
-    quality: NDArray[np.float64], given: NDArray[np.int64], *, wrong: NDArray[np.float64]
+    quality: NDArray[np.floating[Any]], given: NDArray[np.int64], *, wrong: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Returns where the quality is among the lowest of its class, (n,).
 
