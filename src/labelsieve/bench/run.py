@@ -317,7 +317,7 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     if noise.kind == "none":
         return clean.with_labels(clean.labels, truth=clean.labels)
     if noise.kind == "file":
-        if not isinstance(clean, LabelledImages):
+        if isinstance(clean, LabelledFeatures):
             raise SettingsError("noise of kind file goes with images; use kind column for features")
         return apply_noise(clean, str(noise.file))
     return inject(clean, kind=noise.kind, seed=seed, exact=noise.exact, progress=progress, **noise.shares)

@@ -77,6 +77,10 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
         place = f"{thing.__module__}:{thing.__qualname__}"
         return next((name for name, entry in self.entries.items() if entry.place == place), None)
 
+    def label_of(self, instance: object) -> str:
+        """Returns the name under which the class of an object is registered, or the name of the class."""
+        return self.name_of(type(instance)) or type(instance).__qualname__
+
 
 def loaded(place: str) -> Any:
     """Imports an object given as `module:attribute`.

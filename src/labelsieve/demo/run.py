@@ -159,11 +159,11 @@ def _scan(
     out: Path | None,
 ) -> dict[str, Any]:
     """Scans with one detector; with `out`, its run folder and report are written."""
-    from labelsieve.detect.registry import detector_name
+    from labelsieve.detect.registry import DETECTORS
     from labelsieve.pipeline import scan
     from labelsieve.report.html import write_report
 
-    name = detector_name(detector)
+    name = DETECTORS.label_of(detector)
     progress.say(f"scanning with {name}")
     start = time.perf_counter()
     verdicts = scan(images, vlm, detector=detector, seed=seed, progress=progress, out=out, overwrite=True)

@@ -44,11 +44,6 @@ def detector_class(name: str) -> type[Any]:
     return look_up(DETECTORS, name, what=DETECTORS.title)
 
 
-def detector_name(detector: Detector) -> str:
-    """Returns the name of a detector in the table, or its class name if it is not in it."""
-    return DETECTORS.name_of(type(detector)) or type(detector).__qualname__
-
-
 def feature_detectors(*, text: bool) -> list[str]:
     """Returns the names of the detectors that work on features alone, with or without class text features."""
     present = {"text"} if text else set()
@@ -96,6 +91,7 @@ def check_input(
         raise SettingsError(
             f"expected a detector, found {shown(detector)}; derive its class from labelsieve.detect.base.Detector"
         )
+    name = DETECTORS.label_of(detector)
     if len(data.class_names) < 2:
         raise DataError(
             f"expected at least two classes to scan, found {listed(data.class_names, quoted=True)}; one class has no "
@@ -103,22 +99,22 @@ def check_input(
         )
     if data.annotations is not None and not detector.weighs_annotators:
         raise SettingsError(
-            f"{setting('detector')} {detector_name(detector)} with these settings reads one label an image, and there "
+            f"{setting('detector')} {name} with these settings reads one label an image, and there "
             f"are {len(data.annotations.names)} label columns; use joint, or deft with {setting('evidence')} joint, or "
             "name one column"
         )
     if test is not None:
         if isinstance(data, LabelledFeatures):
             raise SettingsError("test images need a model to look at them, and features come without; leave them out")
-        check_predicts_test(type(detector), detector_name(detector))
+        check_predicts_test(type(detector), name)
     if not isinstance(data, LabelledFeatures):
         if vlm is None:
             raise SettingsError(NO_MODEL)
         if "text" in detector.requires:
-            check_texts(detector_name(detector), data.class_names, vlm, others=feature_detectors(text=False))
+            check_texts(name, data.class_names, vlm, others=feature_detectors(text=False))
         detector.check_model(vlm)
         return
-    name, known = detector_name(detector), ", ".join(feature_detectors(text=data.text is not None))
+    known = ", ".join(feature_detectors(text=data.text is not None))
     if "images" in detector.requires:
         raise SettingsError(
             f"{setting('detector')} {name} needs the images and a model; with features alone use one of {known}"

@@ -17,7 +17,7 @@ from labelsieve.demo.run import default_detectors, mislabel, run_demo
 from labelsieve.demo.sketches import CLASS_NAMES, SIMILAR, sketches
 from labelsieve.detect.deft.detector import DeFT
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.registry import DETECTORS, detector_name
+from labelsieve.detect.registry import DETECTORS
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
 
@@ -86,7 +86,7 @@ def test_same_seed_same_result(tmp_path: Path) -> None:
 
 
 def test_it_compares_deft_with_the_detectors_of_the_paper() -> None:
-    names = [detector_name(detector) for detector in default_detectors()]
+    names = [DETECTORS.label_of(detector) for detector in default_detectors()]
     assert names == ["deft", "label-match", "small-loss", "gmm"] and {*names} <= {*DETECTORS}
 
 

@@ -37,7 +37,7 @@ from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.label_match import LabelMatch
 from labelsieve.detect.losses import dual_prompt_loss
 from labelsieve.detect.mixture import small_mean_posterior
-from labelsieve.detect.registry import DETECTORS, detector_class, detector_name
+from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.small_loss import SmallLoss
 from labelsieve.detect.training.cross_entropy import SmallestLosses
@@ -146,7 +146,7 @@ def check_contract(scores: Scores, images: LabelledImages, *, unreadable: list[i
 @every_detector
 def test_the_table_names_it(name: str) -> None:
     detector = detector_class(name)()
-    assert detector_name(detector) == name
+    assert DETECTORS.label_of(detector) == name
     with pytest.raises(dataclasses.FrozenInstanceError):
         detector.anything = 1
     with pytest.raises(TypeError):
@@ -331,7 +331,7 @@ def test_there_is_a_page_on_it(name: str) -> None:
     assert "**When it fails.**" in page
     (command,) = re.findall(r"\| command \| `labelsieve scan (.+?)` \|", page)
     parsed: Any = Scan.parse(shlex.split(command), prog="labelsieve scan")
-    assert detector_name(parsed.settings) == name
+    assert DETECTORS.label_of(parsed.settings) == name
     for flag in re.findall(r"`--([a-z-]+)", page):
         options = {field.name for field in (*dataclasses.fields(parsed.settings), *dataclasses.fields(parsed))}
         assert flag.replace("-", "_") in options, f"no option --{flag}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from labelsieve.core.engine import Engine
 from labelsieve.core.errors import DataError, SettingsError
 from labelsieve.core.progress import Progress
+from labelsieve.data.tags.loading import load_tags
 from labelsieve.data.tags.noise import inject_tags
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.registry import DETECTORS
@@ -28,7 +29,7 @@ from labelsieve.detect.tags.joint import TagJoint
 from labelsieve.detect.tags.knn import TagKNN
 from labelsieve.detect.tags.noise_model import TagNoise
 from labelsieve.detect.tags.probe import fit_one_against_rest, out_of_fold_pair_probabilities
-from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_detector, tag_detector_class
+from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_input, tag_detector_class
 from labelsieve.detect.tags.scores import MOST_RIGHT, TagScores
 from labelsieve.flagging import best_threshold
 from labelsieve.metrics import TAG_DETECTION
@@ -201,8 +202,9 @@ def test_what_does_not_go_with_pairs_is_refused() -> None:
             tag_detector_class(name)
     with pytest.raises(SettingsError, match="joint"):
         tag_detector_class("jiont")
+    images = load_tags(np.zeros((2, 8, 8, 3), dtype=np.uint8), tags=[["cat"], []], class_names=["cat", "dog"])
     with pytest.raises(SettingsError, match="expected a detector of tags"):
-        check_tag_detector(DETECTORS["knn"]())
+        check_tag_input(DETECTORS["knn"](), images, None)
     assert all(issubclass(TAG_DETECTORS[name], TagDetector) for name in TAG_DETECTORS)
 
 

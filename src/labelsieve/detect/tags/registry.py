@@ -44,28 +44,30 @@ def tag_detector_class(name: str) -> type[Any]:
     return look_up(TAG_DETECTORS, name, what=TAG_DETECTORS.title)
 
 
-def tag_detector_name(detector: object) -> str:
-    """Returns the name in the table, or the class where a detector is not in it."""
-    return TAG_DETECTORS.name_of(type(detector)) or type(detector).__qualname__
-
-
-def check_tag_detector(detector: object) -> None:
-    """Raises a `SettingsError` if something is no detector of tags."""
-    if not isinstance(detector, TagDetector):
-        raise SettingsError(f"expected a detector of tags, found {shown(detector)}; use {', '.join(TAG_DETECTORS)}")
-
-
-def check_tag_model(detector: TagDetector, class_names: tuple[str, ...], vlm: VisionLanguageModel) -> None:
-    """Checks that a detector can do with a model, before all images are read.
+def check_tag_input(detector: object, images: object, vlm: VisionLanguageModel | None) -> VisionLanguageModel:
+    """Checks that a detector can do with what there is, before all images are read, and returns the model.
 
     Args:
         detector: The detector with its settings.
-        class_names: The K names.
+        images: The images with their tags.
         vlm: The model.
 
     Raises:
-        SettingsError: It goes by the class names, and they are one text to the model.
+        SettingsError: There are no images with tags, no detector of tags or no model; or the detector goes by the class
+            names, and they are one text to the model.
     """
+    from labelsieve.data.tags.records import TaggedImages
+    from labelsieve.detect.inputs import NO_MODEL
+
+    if not isinstance(images, TaggedImages):
+        raise SettingsError(
+            f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
+        )
+    if not isinstance(detector, TagDetector):
+        raise SettingsError(f"expected a detector of tags, found {shown(detector)}; use {', '.join(TAG_DETECTORS)}")
+    if vlm is None:
+        raise SettingsError(NO_MODEL)
     if "text" in detector.requires:
         others = [name for name in TAG_DETECTORS if "text" not in tag_detector_class(name).requires]
-        check_texts(tag_detector_name(detector), class_names, vlm, others=others)
+        check_texts(TAG_DETECTORS.label_of(detector), images.class_names, vlm, others=others)
+    return vlm
