@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +18,11 @@ from labelsieve.core.validation import LogitScale, range_of
 from labelsieve.data.class_notes import class_size_notes
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import read_labels
-from labelsieve.data.loading import check_limit, subset, with_origin
+from labelsieve.data.origin import check_limit, subset, with_origin
 from labelsieve.data.sources.columns import Columns, Table, label_columns
+from labelsieve.data.sources.contents import digest_of
 from labelsieve.data.sources.feature_files import Stored, read_features_file, read_text_file
-from labelsieve.data.sources.table_labels import read_ids, read_table_labels
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-_ROWS = 65_536
+from labelsieve.data.sources.table_labels import labels_in_memory, read_ids, read_table_labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,19 +71,6 @@ class LabelledFeatures(Labelled):
         """
         texts = None if text is None else _texts(text, len(self.class_names), self.features.shape[1])
         return replace(self, text=texts, logit_scale=_scale(logit_scale, needed=texts is not None))
-
-    def take(self, rows: NDArray[np.int64]) -> LabelledFeatures:
-        """Returns the features of the given rows, in that order, with all classes kept."""
-        return replace(
-            self,
-            features=self.features[rows],
-            ids=tuple(self.ids[row] for row in rows),
-            labels=self.labels[rows],
-            contents=self.contents[rows],
-            truth=None if self.truth is None else self.truth[rows],
-            annotations=None if self.annotations is None else self.annotations.take(rows),
-            origin={},  # loading would give all rows again
-        )
 
 
 def load_features(
@@ -166,6 +148,9 @@ def load_features(
 
 
 def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
+    import pyarrow as pa
+    from datasets import Dataset
+
     if isinstance(source, str | Path):
         if labels is not None:
             raise DataError(
@@ -184,15 +169,8 @@ def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
     except (ValueError, TypeError, RuntimeError) as error:
         reason = "rows of different lengths" if "inhomogeneous" in str(error) else first_line(error)
         raise DataError(f"expected features as numbers of shape (N, D) in {where}, found {reason}") from None
-    table = Table(rows=_numbered(len(values) if values.ndim else 0), columns=Columns(), where=where)
-    return Stored(features=values, table=table)
-
-
-def _numbered(count: int) -> Dataset:
-    import pyarrow as pa
-    from datasets import Dataset
-
-    return Dataset(pa.table({"row": np.arange(count)}))
+    rows = Dataset(pa.table({"row": np.arange(len(values) if values.ndim else 0)}))
+    return Stored(features=values, table=Table(rows=rows, columns=Columns(), where=where))
 
 
 def _assemble(
@@ -207,34 +185,31 @@ def _assemble(
     one_class: bool,
 ) -> LabelledFeatures:
     table, values, notes = stored.table, stored.features, list(stored.table.notes)
-    rows = subset(len(values), limit, seed)
-    if labels is not None and len(labels) != len(values):
-        raise DataError(f"expected {len(values)} labels, one for each row of {table.where}, got {len(labels)}")
-    ids = read_ids(table, None, notes)
+    rows, ids = subset(len(values), limit, seed), read_ids(table, None, notes)
     _check_finite(values, ids, where=table.where)
+    labels = None if labels is None else labels_in_memory(labels, table)
     if text is not None and class_names is None:
         class_names = _names_by_number(stored, labels, count=len(np.atleast_1d(text)))
     table_labels = read_table_labels(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, annotations = table_labels
     notes.append(note)
     texts = None if text is None else _texts(text, len(names), values.shape[1])
-    if rows is not None:
-        notes.append(f"a random subset of {len(rows)} of {len(ids)} rows")
-        values, ids, indices = values[rows], [ids[row] for row in rows], indices[rows]
-        truth = None if truth is None else truth[rows]
-        annotations = annotations and annotations.take(rows)
-    return LabelledFeatures(
+    features = LabelledFeatures(
         features=values,
         ids=tuple(ids),
         labels=indices,
         class_names=names,
-        contents=_hashes(values),
+        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, of the subset only
         text=texts,
         logit_scale=_scale(logit_scale, needed=texts is not None),
         truth=truth,
         annotations=annotations,
-        notes=(*notes, *class_size_notes(indices, names)),
     )
+    if rows is not None:
+        notes.append(f"a random subset of {len(rows)} of {len(ids)} rows")
+        features = features.take(rows)
+    notes += class_size_notes(features.labels, names)
+    return replace(features, contents=_hashes(features.features), notes=tuple(notes))
 
 
 def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
@@ -255,9 +230,8 @@ def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
 
 
 def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str) -> None:
-    starts = range(0, len(values), _ROWS)
-    wrong = [start + np.flatnonzero(~np.isfinite(values[start : start + _ROWS]).all(axis=1)) for start in starts]
-    rows = np.concatenate(wrong)
+    # of a row with NaN both are NaN; unlike isfinite() of all values, these need no memory for each
+    rows = np.flatnonzero(~(np.isfinite(values.min(axis=1)) & np.isfinite(values.max(axis=1))))
     if len(rows):
         raise DataError(
             f"expected finite features, but {len(rows)} of {len(values)} rows in {where} hold NaN or infinity "
@@ -319,5 +293,5 @@ def _scale(value: Any, *, needed: bool) -> float | None:
 def _hashes(values: NDArray[np.float32]) -> NDArray[np.uint64]:
     hashes = np.empty(len(values), dtype=np.uint64)
     for row, value in enumerate(values):
-        hashes[row] = int.from_bytes(hashlib.blake2b(value.tobytes(), digest_size=8).digest(), "little")
+        hashes[row] = int.from_bytes(digest_of(value.tobytes()), "little")
     return hashes

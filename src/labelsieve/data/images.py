@@ -23,7 +23,7 @@ from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.boxes import Boxes, LastImage
 from labelsieve.data.input.rgb import Ranges, to_rgb, value_kind
-from labelsieve.data.labelled import Labelled
+from labelsieve.data.labelled import Labelled, take_rows
 from labelsieve.data.sources.file_kinds import is_pointer
 
 if TYPE_CHECKING:
@@ -210,15 +210,8 @@ class Images:
         return replace(self, ranges={**self.ranges, **other.ranges}, boxes=boxes)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Returns the given rows, in that order."""
-        return replace(
-            self,
-            dataset=self.dataset.select(rows),
-            ids=tuple(self.ids[row] for row in rows),
-            contents=self.contents[rows],
-            boxes=None if self.boxes is None else self.boxes.take(rows),
-            origin={},  # loading would give all rows again
-        )
+        """Returns the given rows, in that order, with all classes kept."""
+        return take_rows(self, rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -239,15 +232,6 @@ class LabelledImages(Images, Labelled):
         >>> len(images), images.class_names, images.open(0).size
         (4, ('cat', 'dog'), (32, 32))
     """
-
-    def take(self, rows: NDArray[np.int64]) -> LabelledImages:
-        """Returns the images of the given rows, in that order, with all classes kept."""
-        return replace(
-            super().take(rows),
-            labels=self.labels[rows],
-            truth=None if self.truth is None else self.truth[rows],
-            annotations=None if self.annotations is None else self.annotations.take(rows),
-        )
 
 
 def read_file(path: str | Path) -> bytes:

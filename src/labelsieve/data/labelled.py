@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.annotators import Annotations
 from labelsieve.data.labels import checked_indices
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# The fields of a record that have a value for each row.
+_BY_ROW = ("dataset", "ids", "contents", "labels", "truth", "annotations", "boxes", "tags", "features")
+_RecordT = TypeVar("_RecordT", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,3 +68,22 @@ class Labelled:
         truth = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
         given_labels = checked_indices(labels, what="labels", **shape)
         return replace(self, labels=given_labels, truth=truth, annotations=None, origin={})
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Returns the given rows, in that order, with all classes kept."""
+        return take_rows(self, rows)
+
+
+def take_rows(record: _RecordT, rows: NDArray[np.int64]) -> _RecordT:
+    """Returns some rows of images or features, in that order, without `origin`, which would load all rows again."""
+    values = {name: getattr(record, name, None) for name in _BY_ROW}
+    taken = {name: _taken(value, rows) for name, value in values.items() if value is not None}
+    return replace(record, **taken, origin={})
+
+
+def _taken(values: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[rows]
+    if isinstance(values, tuple):
+        return tuple(values[row] for row in rows)
+    return values.select(rows) if hasattr(values, "select") else values.take(rows)  # a data set, or a record

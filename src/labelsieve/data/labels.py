@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
+from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, setting, shown
 from labelsieve.core.files import expand_home, is_utf8
 
 # Compatibility forms that look like their canonical form, unlike superscripts and circled digits.
@@ -109,7 +109,9 @@ def read_labels(
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         raw, codes = array.dictionary.to_pylist(), np.asarray(array.indices.fill_null(-1)).astype(np.int64)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"expected one name or integer a row in {where}, found something else: {error}") from None
+        raise DataError(
+            f"expected one name or integer a row in {where}, found something else: {first_line(error)}"
+        ) from None
     values = [_parsed_value(value, where=where) for value in raw]
     if names_of_integers is not None:
         values = [_named(value, names_of_integers, where=where) for value in values]
@@ -159,7 +161,7 @@ def resolve_class_names(
         DataError: The file cannot be read, a name is empty, two names are the same class, or there are too few.
     """
     if class_names is not None:
-        names, origin = _given_names(class_names)
+        names, origin = given_names(class_names)
     elif label.class_names is not None:
         names, origin = label.class_names, f"from {label.names_from}"
     else:
@@ -199,7 +201,12 @@ def _names_of_values(label: LabelColumn) -> tuple[tuple[str, ...], str]:
     return tuple(names), origin
 
 
-def _given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ...], str]:
+def given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ...], str]:
+    """Returns class names that were passed, or those in a file, and a note on their source.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     if not isinstance(class_names, str | Path):
         return tuple(class_names), "as given"
     path = expand_home(class_names)

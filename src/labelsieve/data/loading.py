@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,20 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, SettingsError, setting
 from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.progress import Progress
-from labelsieve.core.validation import Limit, Seed, check_value
 from labelsieve.data.box_formats.columns import boxes_of
 from labelsieve.data.box_formats.rows import box_notes
+from labelsieve.data.boxes import Boxes
 from labelsieve.data.class_notes import class_name_notes, class_size_notes
-from labelsieve.data.images import Images, LabelledImages
+from labelsieve.data.images import LabelledImages
 from labelsieve.data.input.ranges import with_ranges
-from labelsieve.data.labelled import Labelled
-from labelsieve.data.published.base import named_source
+from labelsieve.data.origin import absolute_source, check_limit, subset, with_origin
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.contents import hash_images
 from labelsieve.data.sources.image_paths import image_paths
 from labelsieve.data.sources.in_memory import read_memory
 from labelsieve.data.sources.readers import read_dataset, read_path
-from labelsieve.data.sources.shards import has_pattern
 from labelsieve.data.sources.table_labels import read_ids, read_table_labels
 from labelsieve.data.sources.undecoded import undecoded_images
-
-RowsT = TypeVar("RowsT", bound=Images | Labelled)
 
 
 def load_images(
@@ -116,8 +112,15 @@ def load_images(
     )
     table = open_source(source, requested=requested, split=split, labels=labels)
     rows = subset(len(table.rows), limit, seed)
-    images = _assemble(table, labels=labels, class_names=class_names, one_class=one_class, rows=rows, progress=progress)
-    images = _with_margin(images, box_margin)
+    images = _assemble(
+        table,
+        labels=labels,
+        class_names=class_names,
+        one_class=one_class,
+        rows=rows,
+        box_margin=box_margin,
+        progress=progress or Progress(),
+    )
     if noise is not None:
         from labelsieve.data.noise_files import apply_noise
 
@@ -145,28 +148,6 @@ def without_subset(origin: Mapping[str, Any]) -> dict[str, Any]:
         origin: Those of some images, which may be a subset (`limit`).
     """
     return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
-
-
-def with_origin(images: RowsT, source: Any, arguments: Mapping[str, Any]) -> RowsT:
-    """Returns images or features with the arguments to load them again as `origin`; unchanged if they were in memory.
-
-    Args:
-        images: The loaded images or features.
-        source: Their source.
-        arguments: The other arguments; None if omitted.
-    """
-    if not isinstance(source, str | Path):
-        return images
-    arguments_set = {name: value for name, value in arguments.items() if value is not None}
-    return replace(images, origin={"source": absolute_source(source), **arguments_set})
-
-
-def absolute_source(source: str | Path) -> str:
-    """Returns a source that does not depend on the current folder."""
-    if (named := named_source(source)) is not None:
-        return str(named)
-    path = os.path.abspath(expand_home(source))
-    return path if os.path.exists(path) or has_pattern(str(source)) else str(source)  # a Hub id stays as it is
 
 
 def image_folder_of(image_folder: str | Path | None) -> Path | None:
@@ -200,6 +181,13 @@ def open_source(source: Any, *, requested: Columns, split: str | None, labels: A
     Raises:
         DataError: The source cannot be read, or the other arguments do not apply to it.
     """
+    table = _opened(source, requested=requested, split=split, labels=labels, what=what)
+    if not len(table.rows):
+        raise DataError(f"expected images in {table.where}, found no rows; check the source")
+    return table
+
+
+def _opened(source: Any, *, requested: Columns, split: str | None, labels: Any, what: str) -> Table:
     if isinstance(source, str | Path):
         if labels is not None:
             raise DataError(f"{what}s go with images in memory only; name the column of a file with {what}_column")
@@ -216,25 +204,6 @@ def open_source(source: Any, *, requested: Columns, split: str | None, labels: A
     return Table(rows=read_memory(source), columns=Columns(image="image"), where="the images in memory")
 
 
-def check_limit(limit: int | None, seed: int) -> None:
-    """Raises a `SettingsError` if the size or the seed of a subset is out of range."""
-    check_value("seed", seed, Seed)
-    check_value("limit", limit, Limit)
-
-
-def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
-    """Draws rows without replacement, and returns them in ascending order, or None if all rows are used.
-
-    Args:
-        rows: Number of all rows.
-        limit: Number of rows to draw; None: all.
-        seed: Seed of the draw.
-    """
-    if limit is None or limit >= rows:
-        return None
-    return np.sort(np.random.default_rng(seed).choice(rows, size=limit, replace=False)).astype(np.int64)
-
-
 def _assemble(
     table: Table,
     *,
@@ -242,14 +211,13 @@ def _assemble(
     class_names: Sequence[str] | str | Path | None,
     one_class: bool,
     rows: NDArray[np.int64] | None,
-    progress: Progress | None,
+    box_margin: float | None,
+    progress: Progress,
 ) -> LabelledImages:
     """Creates the images from the rows of a source; checks all labels before `rows` are chosen."""
-    if not len(table.rows):
-        raise DataError(f"expected images in {table.where}, found no rows; check the source")
     notes = list(table.notes)
     paths = image_paths(table, notes)
-    boxes = table.boxes or boxes_of(table, paths)
+    boxes = _with_margin(table.boxes or boxes_of(table, paths), box_margin)
     if boxes is not None:
         if np.isnan(boxes.sides).any(axis=1).all():
             raise DataError(
@@ -261,33 +229,29 @@ def _assemble(
     table_labels = read_table_labels(table, ids, labels=labels, class_names=class_names, one_class=one_class)
     names, indices, truth, note, annotations = table_labels
     notes.append(note)
-    images = undecoded_images(table, paths, boxes)
-    if rows is not None:
-        notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
-        images, ids, indices = images.select(rows), [ids[row] for row in rows], indices[rows]
-        truth = None if truth is None else truth[rows]
-        annotations = annotations and annotations.take(rows)
-        boxes = boxes and boxes.take(rows)
-    notes += [*class_name_notes(names), *class_size_notes(indices, names)]
-    contents = hash_images(images, ids, notes, table=table, boxes=boxes, progress=progress or Progress())
-    return LabelledImages(
-        dataset=images,
+    images = LabelledImages(
+        dataset=undecoded_images(table, paths, boxes),
         ids=tuple(ids),
         labels=indices,
         class_names=names,
-        contents=contents,
+        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, of the subset only
         truth=truth,
         annotations=annotations,
         boxes=boxes,
-        notes=tuple(notes),
     )
+    if rows is not None:
+        notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
+        images = images.take(rows)
+    notes += [*class_name_notes(names), *class_size_notes(images.labels, names)]
+    contents = hash_images(images.dataset, images.ids, notes, table=table, boxes=images.boxes, progress=progress)
+    return replace(images, contents=contents, notes=tuple(notes))
 
 
-def _with_margin(images: LabelledImages, margin: float | None) -> LabelledImages:
+def _with_margin(boxes: Boxes | None, margin: float | None) -> Boxes | None:
     if margin is None:
-        return images
-    if images.boxes is None:
+        return boxes
+    if boxes is None:
         raise SettingsError(
             f"{setting('box_margin')} goes with boxes only, and here each row is an image; leave it out"
         )
-    return replace(images, boxes=images.boxes.with_margin(margin))
+    return boxes.with_margin(margin)

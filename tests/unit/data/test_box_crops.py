@@ -185,6 +185,12 @@ def test_a_margin_needs_boxes_and_has_a_range(tmp_path: Path) -> None:
         ls.load_images(pixels, labels=["cat", "dog"], box_margin=0.2)
 
 
+def test_a_margin_without_boxes_is_refused_before_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelsieve.data.loading.hash_images", lambda *_args, **_options: pytest.fail("read"))
+    with pytest.raises(SettingsError, match="box_margin goes with boxes only"):
+        ls.load_images(np.zeros((2, 8, 8), dtype=np.uint8), labels=["cat", "dog"], box_margin=0.2)
+
+
 def test_boxes_of_equal_images_have_equal_contents_and_those_at_one_place_do_not(tmp_path: Path) -> None:
     boxes = [([0.0, 0, 10, 10], 7), ([0.0, 0, 10, 10], 3), ([1.0, 0, 10, 10], 7)]
     path = write_coco(tmp_path, [(image, *each) for image in (0, 1) for each in boxes])

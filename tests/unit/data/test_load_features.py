@@ -88,6 +88,17 @@ def test_npz_is_read_whole(stored: Path) -> None:
         found.labels = found.labels  # type: ignore[misc]
 
 
+def test_labels_of_features_are_any_series_and_nothing_else() -> None:
+    features, labels = np.eye(4), ["1", "0", "1", "0"]
+    for given in (labels, (name for name in labels), np.array(labels), tuple(labels)):
+        assert load_features(features, labels=given).labels.tolist() == [1, 0, 1, 0]
+    text = load_features(features, labels=(int(name) for name in labels), text=np.eye(4)[:2], logit_scale=100)
+    assert text.labels.tolist() == [1, 0, 1, 0]
+    one_line(lambda: load_features(features, labels=5), "expected 4 labels, one for each row, got 5; pass a list")
+    one_line(lambda: load_features(features, labels=["a"]), "expected 4 labels, one for each row, got 1")
+    one_line(lambda: load_features(features, labels=np.array(5)), "expected 4 labels, one for each row")
+
+
 def test_least_of_an_npz(tmp_path: Path) -> None:
     path = save(tmp_path / "x.npz", features=np.eye(4), labels=[0, 1, 1, 2])
     found = load_features(path)

@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from PIL import Image
 
@@ -642,6 +643,8 @@ def test_pictures_in_memory(photo_folder: MakeFolder) -> None:
         ([np.zeros((4, 4), np.uint8), np.zeros((4, 4, 5), np.uint8)], ["a", "b"], "for image 1, got"),
         ([np.zeros((0, 4), np.uint8)], ["a"], "for image 0"),
         (np.zeros((2, 4, 4, 3), np.uint8), ["a"], "expected 2 labels, one for each image, got 1"),
+        (np.zeros((2, 4, 4, 3), np.uint8), 5, "expected 2 labels, one for each image, got 5; pass a list"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "ab", "expected 2 labels, one for each image, got 'ab'; pass a list"),
         (np.zeros((2, 4, 4, 3), np.uint8), ["a", None], "1 of 2 labels are missing"),
         (np.zeros((2, 4, 4, 3), np.uint8), ["a", 1], "one name or integer"),
         (np.zeros((2, 4, 4, 3), np.uint8), [2**70, 1], "one name or integer"),
@@ -654,6 +657,17 @@ def test_bad_pictures_in_memory(pictures: Any, labels: Any, message: str) -> Non
     with pytest.raises(DataError, match=message) as error:
         load_images(pictures, labels=labels)
     one_line(error)
+
+
+def test_labels_that_arrow_cannot_read_are_refused_in_one_short_line() -> None:
+    labels = [np.zeros((2, 40), dtype=np.float32)] * 2
+    with pytest.raises(DataError, match="one name or integer a row in labels, found something else") as error:
+        load_images(np.zeros((2, 4, 4), np.uint8), labels=labels)
+    one_line(error)
+    with pytest.raises(DataError, match="one name or integer a row in labels") as error:
+        load_images(np.zeros((2, 4, 4), np.uint8), labels=list(torch.zeros(2, 40, 40)))
+    one_line(error)
+    assert len(str(error.value)) < 300
 
 
 def test_labels_are_replaced_by_indices_alone() -> None:

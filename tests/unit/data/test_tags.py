@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ import labelsieve as ls
 from labelsieve.core.errors import DataError, LabelsieveError, RunError, SettingsError
 from labelsieve.data.noise_files import METADATA, apply_noise, read_noise, write_noise
 from labelsieve.data.noise_kinds import kinds_for
+from labelsieve.data.sources import contents
 from labelsieve.data.tags.columns import split_texts
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.sketches import CLASS_NAMES, sketches
@@ -314,6 +316,43 @@ def test_missing_lists_and_one_label_with_types_are_refused(photos: Path) -> Non
 def test_tags_in_memory_are_lists(tags: Any, found: str) -> None:
     with pytest.raises(DataError, match=f"expected 4 lists of tags, one for each image, got {found}"):
         ls.load_tags(np.zeros((4, 8, 8), dtype=np.uint8), tags=tags)
+
+
+def test_lists_of_0_and_1_take_their_class_names_from_a_file(tmp_path: Path) -> None:
+    names, bits = tmp_path / "names.txt", [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    names.write_text("cat\ndog\nfox\n")
+    pixels = np.zeros((4, 8, 8), dtype=np.uint8)
+    images = ls.load_tags(pixels, tags=bits, class_names=names)
+    assert images.class_names == ("cat", "dog", "fox") and images.tags.astype(int).tolist() == bits
+
+
+def test_an_array_of_tags_keeps_the_true_tags_of_a_data_set() -> None:
+    pixels = [Image.fromarray(np.full((8, 8, 3), 40 * value, dtype=np.uint8)) for value in range(4)]
+    rows = datasets.Dataset.from_dict({"image": pixels, "true": [["cat"], ["dog"], [], ["cat", "dog"]]})
+    images = ls.load_tags(rows, tags=np.array(BITS), class_names=["cat", "dog"], truth_column="true")
+    assert images.tags.tolist() == BITS and images.truth is not None
+    assert images.truth.astype(int).tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("column", [5, [1, 2], [None]])
+def test_names_of_tag_columns_are_texts(column: Any, photos: Path) -> None:
+    with pytest.raises(SettingsError, match=r"expected the names of tag columns, got .*; name one or several"):
+        ls.load_tags(parquet(photos, tags=TAGS), tag_column=column)
+
+
+def test_class_folders_are_hashed_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    shutil.copy(photos / "0.png", tmp_path / "cat" / "0.png")
+    shutil.copy(photos / "1.png", tmp_path / "cat" / "1.png")
+    os.link(tmp_path / "cat" / "0.png", tmp_path / "dog" / "0.png")
+    expected = ls.load_tags(tmp_path)
+    hashed: list[str] = []
+    hash_file = contents._hash_file
+    monkeypatch.setattr(contents, "_hash_file", lambda path: (hashed.append(path), hash_file(path))[1])
+    images = ls.load_tags(tmp_path)
+    assert len(hashed) == len(images) == 2 and images.ids == ("cat/0.png", "cat/1.png")
+    assert images.fingerprint == expected.fingerprint == ls.load_tags(tmp_path, limit=2).fingerprint
 
 
 def test_texts_are_split_by_the_one_mark_that_they_have() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,17 +186,24 @@ def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
     return ()
 
 
-def label_columns(names_or_name: str | Sequence[str] | None) -> Columns:
-    """Returns the request for one label column or those of annotators; a `SettingsError` for no name or duplicates."""
-    if names_or_name is None or isinstance(names_or_name, str):
-        return Columns(label=names_or_name)
-    names = tuple(names_or_name)
+def label_columns(columns: str | Sequence[str] | None, *, what: str = "label", of: str = "annotator") -> Columns:
+    """Returns the request for one column of labels or for several.
+
+    Args:
+        columns: The name, or several names; None to guess it.
+        what: What the columns hold, for messages.
+        of: What each of several columns belongs to, for messages.
+
+    Raises:
+        SettingsError: There are no names, or one is named twice.
+    """
+    if columns is None or isinstance(columns, str):
+        return Columns(label=columns)
+    names = tuple(columns) if isinstance(columns, Iterable) else ()
     if not names or not all(isinstance(name, str) for name in names):
-        raise SettingsError(
-            f"expected the names of label columns, got {shown(repr(names_or_name))}; name one or several"
-        )
+        raise SettingsError(f"expected the names of {what} columns, got {shown(repr(columns))}; name one or several")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise SettingsError(f'the label column "{shown(twice[0])}" is named twice; name each annotator once')
+        raise SettingsError(f'the {what} column "{shown(twice[0])}" is named twice; name each {of} once')
     return Columns(label=names[0], annotators=names if len(names) > 1 else ())
 
 

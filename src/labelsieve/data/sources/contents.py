@@ -64,7 +64,7 @@ def hash_images(
             where = sides.tobytes()
             nth = occurrences[image, where]
             occurrences[image, where] += 1
-            joined.append(_digest(content.to_bytes(8, "little"), where, b"%d" % nth if nth else b""))
+            joined.append(digest_of(content.to_bytes(8, "little"), where, b"%d" % nth if nth else b""))
         return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64)
     hashes = np.empty(len(ids), dtype=np.uint64)
     missing: list[tuple[str, str]] = []
@@ -74,7 +74,7 @@ def hash_images(
         for digest, pointer, path in _hashes(images, advance):
             if digest is None:
                 missing.append((ids[row], path))
-                digest, pointer = _digest(b"missing\0" + ids[row].encode()), False
+                digest, pointer = digest_of(b"missing\0" + ids[row].encode()), False
             if pointer:
                 pointers.append(ids[row])
             hashes[row] = int.from_bytes(digest, "little")
@@ -104,7 +104,7 @@ def _hashes_of(chunk: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | N
             yield *next(files), path
         elif image.is_valid and data.is_valid:
             buffer = data.as_buffer()
-            yield _digest(buffer), is_pointer(buffer[:POINTER_SIZE].to_pybytes()), ""
+            yield digest_of(buffer), is_pointer(buffer[:POINTER_SIZE].to_pybytes()), ""
         else:
             yield None, False, ""
 
@@ -156,7 +156,8 @@ def _where_to_look(table: Table, first: str) -> str:
     )
 
 
-def _digest(*parts: Any) -> bytes:
+def digest_of(*parts: Any) -> bytes:
+    """Returns the hash of a content, 8 bytes of BLAKE2b."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(part)

@@ -70,6 +70,21 @@ def read_table_labels(
     return TableLabels(names, indices, truth, note, annotations)
 
 
+def labels_in_memory(labels: Any, table: Table) -> Any:
+    """Returns labels that were passed as an array or a list.
+
+    Raises:
+        DataError: They are not one for each row of the table.
+    """
+    expected = f"expected {len(table.rows)} labels, one for each {'row' if table.columns.image is None else 'image'}"
+    if isinstance(labels, str | bytes) or not np.iterable(labels):
+        raise DataError(f"{expected}, got {shown(repr(labels))}; pass a list or an array of them")
+    values = np.asarray(labels) if hasattr(labels, "__array__") else list(labels)
+    if len(values) != len(table.rows):
+        raise DataError(f"{expected}, got {len(values)}")
+    return values
+
+
 def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[str]:
     """Returns the ids: the column `id`, else the relative paths, else row numbers, whichever is unique.
 
@@ -156,10 +171,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
 
 def _label_column(table: Table, name: str | None, *, labels: Any) -> LabelColumn:
     if name is None:
-        values = np.asarray(labels) if hasattr(labels, "__array__") else list(labels)
-        if len(values) != len(table.rows):
-            raise DataError(f"expected {len(table.rows)} labels, one for each image, got {len(values)}")
-        return read_labels(values, where="labels")
+        return read_labels(labels_in_memory(labels, table), where="labels")
     feature, where = table.rows.features[name], f'the column "{name}" of {table.where}'
     values = _plain_values(arrow_column(table.rows, name), feature, where)
     if table.class_names is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,64 +14,44 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.sources.columns import Table
 from labelsieve.data.sources.contents import hash_images
 from labelsieve.data.tags.columns import ONE_LABEL
+from labelsieve.data.tags.records import TaggedImages
 
 
-def merge_duplicate_files(
-    images: Any,
-    ids: Sequence[str],
-    tags_of_files: NDArray[np.bool_],
-    notes: list[str],
-    *,
-    table: Table,
-    progress: Progress,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def merge_duplicate_files(images: TaggedImages, notes: list[str], *, table: Table, progress: Progress) -> TaggedImages:
     """Merges the files of a folder that are one image: links to the same file, or copies with the same bytes.
 
     Args:
-        images: N undecoded images, in the column `image`.
-        ids: The N ids.
-        tags_of_files: Shape (N, K): the class folder of each file.
-        notes: Receives a note on images in several class folders.
+        images: N files, each with the tag of its class folder, not hashed yet.
+        notes: Receives notes on missing files, and on images in several class folders.
         table: The folder, for messages.
         progress: Receives progress.
 
     Returns:
-        The row of the first file of each of M images, (M,), and the classes of all its files, (M, K).
+        The first file of each image, with its hash and the classes of all its files.
 
     Raises:
         DataError: No image is in two class folders.
     """
-    first_rows, image_of = grouped(_file_of(path) for path in images.with_format("arrow")[:]["image"].to_pylist())
-    unused_notes: list[str] = []  # missing files are noted later, for the merged images
-    contents = hash_images(
-        images.select(first_rows),
-        [ids[row] for row in first_rows.tolist()],
-        unused_notes,
-        table=table,
-        progress=progress,
-    )
-    unique, merged_image = grouped(contents.tolist())
-    first_rows, image_of = first_rows[unique], merged_image[image_of]
-    tags = union_of_rows(tags_of_files, image_of)
+    files = [_file_of(image["path"]) for image in images.dataset.with_format("arrow")[:]["image"].to_pylist()]
+    first_rows, file_of = grouped(files)
+    merged = images.take(first_rows)
+    contents = hash_images(merged.dataset, merged.ids, notes, table=table, progress=progress)
+    first_files, image_of = grouped(contents)
+    tags = union_of_rows(images.tags, image_of[file_of])
     several = int((tags.sum(axis=1) > 1).sum())
     if not several:
         raise DataError(f"no image of {table.where} lies in two class folders, so each has one label; {ONE_LABEL}")
-    note = f"{several} of {len(first_rows)} images {'lies' if several == 1 else 'lie'} in several class folders"
-    notes.append(f"{note}, as links or copies ({len(ids)} files in all)")
-    return first_rows, tags
+    note = f"{several} of {len(tags)} images {'lies' if several == 1 else 'lie'} in several class folders"
+    notes.append(f"{note}, as links or copies ({len(images)} files in all)")
+    return replace(merged, contents=contents).take(first_files).with_tags(tags)
 
 
-def grouped(keys: Iterable[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def grouped(keys: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the position of the first of each distinct key, and the group number of each key."""
-    first: dict[Hashable, int] = {}
-    positions: list[int] = []
-    group = []
-    for position, key in enumerate(keys):
-        if key not in first:
-            first[key] = len(positions)
-            positions.append(position)
-        group.append(first[key])
-    return np.array(positions, dtype=np.int64), np.array(group, dtype=np.int64)
+    import pyarrow as pa
+
+    group = pa.chunked_array([pa.array(keys)]).dictionary_encode().combine_chunks().indices.to_numpy()
+    return np.unique(group, return_index=True)[1], group.astype(np.int64)
 
 
 def union_of_rows(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -92,10 +72,10 @@ def union_of_rows(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArr
     return result
 
 
-def _file_of(image: dict[str, Any]) -> Hashable:
+def _file_of(path: str) -> str:
     """Returns a key that is equal for all links to a file; its path if there is no file."""
     try:
-        status = os.stat(image["path"])
+        status = os.stat(path)
     except OSError:
-        return str(image["path"])
-    return (status.st_dev, status.st_ino) if status.st_ino else str(image["path"])
+        return path
+    return f"{status.st_dev}:{status.st_ino}" if status.st_ino else path

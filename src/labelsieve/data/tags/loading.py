@@ -15,16 +15,10 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 from labelsieve.data.class_notes import class_name_notes
 from labelsieve.data.input.ranges import with_ranges
-from labelsieve.data.labels import read_labels, renamed, resolve_class_names, to_indices
-from labelsieve.data.loading import (
-    absolute_source,
-    check_limit,
-    image_folder_of,
-    open_source,
-    subset,
-    with_origin,
-)
-from labelsieve.data.sources.columns import Columns, Table
+from labelsieve.data.labels import given_names, read_labels, renamed, resolve_class_names, to_indices
+from labelsieve.data.loading import image_folder_of, open_source
+from labelsieve.data.origin import absolute_source, check_limit, subset, with_origin
+from labelsieve.data.sources.columns import Table, label_columns
 from labelsieve.data.sources.contents import hash_images
 from labelsieve.data.sources.image_paths import image_paths
 from labelsieve.data.sources.table_labels import read_ids
@@ -108,22 +102,20 @@ def load_tags(
         )
     if separator == "":
         raise SettingsError('expected a mark such as ";" for separator, got an empty text; leave it out to guess it')
-    columns = _columns(tag_column)
-    requested = Columns(
+    requested = replace(
+        label_columns(tag_column or None, what="tag", of="class"),
         image=image_column,
-        label=columns[0] if columns else None,
-        annotators=columns if len(columns) > 1 else (),
         truth=truth_column,
         folder=image_folder_of(image_folder),
         guess=guess_tag_columns,
         option="tag_column",
     )
+    columns = requested.annotators or ((requested.label,) if requested.label is not None else ())
     table = open_source(source, requested=requested, split=split, labels=tags, what="tag")
     if table.boxes is not None:
         table = tags_of_boxes(table)
-    images = _assemble(
-        table, tags, columns, separator=separator, class_names=class_names, limit=limit, seed=seed, progress=progress
-    )
+    passed = _Passed(tags, guessed=not columns, separator=separator, class_names=class_names)
+    images = _assemble(table, passed, limit=limit, seed=seed, progress=progress or Progress())
     if noise is not None:
         from labelsieve.data.noise_files import apply_noise
 
@@ -143,60 +135,18 @@ def load_tags(
     return with_origin(with_ranges(images), source, arguments)
 
 
-def _columns(names_of_columns: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = (names_of_columns,) if isinstance(names_of_columns, str) else tuple(names_of_columns or ())
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise SettingsError(f'the tag column "{shown(twice[0])}" is named twice; name each class once')
-    return names
+class _Passed(NamedTuple):
+    """What a user passed to read tags with, see :func:`load_tags`, and whether columns of tags were guessed."""
 
+    tags: Any
+    guessed: bool
+    separator: str | None
+    class_names: Sequence[str] | str | Path | None
 
-def _assemble(
-    table: Table,
-    tags: Any,
-    columns: Sequence[str],
-    *,
-    separator: str | None,
-    class_names: Sequence[str] | str | Path | None,
-    limit: int | None,
-    seed: int,
-    progress: Progress | None,
-) -> TaggedImages:
-    """Turns the rows of a source into the record; all tags are checked before a subset is chosen."""
-    if not len(table.rows):
-        raise DataError(f"expected images in {table.where}, found no rows; check the source")
-    notes, progress = list(table.notes), progress or Progress()
-    paths = image_paths(table, notes)
-    table_tags = _read(table, paths, tags, columns, notes, separator=separator, class_names=class_names)
-    if table.class_names is None and paths is not None:
-        table, paths, table_tags = _one_row_per_image(table, paths, table_tags, notes)
-    names, tag_matrix, truth = table_tags.class_names, table_tags.given, table_tags.truth
-    ids, images = read_ids(table, paths, notes), undecoded_images(table, paths)
-    if table.class_names is not None:
-        first_rows, tag_matrix = merge_duplicate_files(images, ids, tag_matrix, notes, table=table, progress=progress)
-        images, ids = images.select(first_rows), [ids[row] for row in first_rows.tolist()]
-    elif not table_tags.is_table and all(
-        (bits.sum(axis=1) == 1).all() for bits in (tag_matrix, truth) if bits is not None
-    ):
-        raise DataError(
-            f"each of the {len(tag_matrix)} images has one label in {table.where}; {ONE_LABEL}, or say with "
-            f"{setting('separator')} what stands between several"
-        )
-    _check_tags(tag_matrix, names, table.where)
-    rows = subset(len(ids), limit, seed)
-    if rows is not None:
-        notes.append(f"a random subset of {len(rows)} of {len(ids)} images")
-        images, ids, tag_matrix = images.select(rows), [ids[row] for row in rows], tag_matrix[rows]
-        truth = None if truth is None else truth[rows]
-    notes += [*class_name_notes(names), *_tag_notes(tag_matrix)]
-    return TaggedImages(
-        dataset=images,
-        ids=tuple(ids),
-        contents=hash_images(images, ids, notes, table=table, progress=progress),
-        tags=tag_matrix,
-        truth=truth,
-        class_names=names,
-        notes=tuple(notes),
-    )
+    @property
+    def classes(self) -> int | None:
+        """The number of class names, None if none were passed."""
+        return None if self.class_names is None else len(given_names(self.class_names)[0])
 
 
 class _TableTags(NamedTuple):
@@ -208,40 +158,69 @@ class _TableTags(NamedTuple):
     is_table: bool
 
 
-def _read(
-    table: Table,
-    paths: Sequence[str] | None,
-    tags: Any,
-    columns: Sequence[str],
-    notes: list[str],
-    *,
-    separator: str | None,
-    class_names: Sequence[str] | str | Path | None,
-) -> _TableTags:
+def _assemble(table: Table, passed: _Passed, *, limit: int | None, seed: int, progress: Progress) -> TaggedImages:
+    """Turns the rows of a source into the record; all tags are checked before a subset is chosen."""
+    notes = list(table.notes)
+    paths = image_paths(table, notes)
+    table_tags = _read(table, paths, passed, notes)
+    if table.class_names is None and paths is not None:
+        table, paths, table_tags = _one_row_per_image(table, paths, table_tags, notes)
+    names, ids = table_tags.class_names, read_ids(table, paths, notes)
+    images = TaggedImages(
+        dataset=undecoded_images(table, paths),
+        ids=tuple(ids),
+        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, of the subset only
+        tags=table_tags.given,
+        truth=table_tags.truth,
+        class_names=names,
+    )
+    if table.class_names is not None:
+        images = merge_duplicate_files(images, notes, table=table, progress=progress)
+    elif not table_tags.is_table and all(
+        (bits.sum(axis=1) == 1).all() for bits in (images.tags, images.truth) if bits is not None
+    ):
+        raise DataError(
+            f"each of the {len(images)} images has one label in {table.where}; {ONE_LABEL}, or say with "
+            f"{setting('separator')} what stands between several"
+        )
+    _check_tags(images.tags, names, table.where)
+    rows = subset(len(images), limit, seed)
+    if rows is not None:
+        notes.append(f"a random subset of {len(rows)} of {len(images)} images")
+        images = images.take(rows)
+    notes += [*class_name_notes(names), *_tag_notes(images.tags)]
+    if table.class_names is None:  # files of class folders are hashed already
+        contents = hash_images(images.dataset, images.ids, notes, table=table, progress=progress)
+        images = replace(images, contents=contents)
+    return replace(images, notes=tuple(notes))
+
+
+def _read(table: Table, paths: Sequence[str] | None, passed: _Passed, notes: list[str]) -> _TableTags:
     """Reads the tags of each row, and the true ones if there is a column of them."""
     ids = [f"row {row + 1}" for row in range(len(table.rows))] if paths is None else paths  # for messages
-    if hasattr(tags, "__array__") and np.ndim(tags) == 2:
-        return _of_array(tags, len(ids), notes, class_names)
-    stated = len(class_names) if class_names is not None and not isinstance(class_names, str | Path) else None
-    tag_lists_given = _given_tags(table, tags, columns, separator=separator, classes=stated, count=len(ids))
-    true_tags = table.columns.truth and read_tag_column(table, table.columns.truth, separator=separator, classes=stated)
-    notes += [*tag_lists_given.notes, *(true_tags.notes if true_tags else ())]
-    if not len(tag_lists_given.rows):
+    is_array = hasattr(passed.tags, "__array__") and np.ndim(passed.tags) == 2
+    if is_array and passed.class_names is None:
         raise DataError(
-            f"expected images with tags in {tag_lists_given.labels.where}, found none at all; name another column"
+            f"expected {setting('class_names')} with an array of tags, the names of its columns, got none; pass them"
         )
-    values = dict.fromkeys((*tag_lists_given.labels.values, *(true_tags.labels.values if true_tags else ())))
-    all_labels = replace(tag_lists_given.labels, values=tuple(values))  # a class that only true tags have is one, too
-    names, note = resolve_class_names(all_labels, class_names)
+    given = tag_lists([], where="tags") if is_array else _given_tags(table, passed)
+    truth = table.columns.truth and read_tag_column(
+        table, table.columns.truth, separator=passed.separator, classes=passed.classes
+    )
+    notes += [*given.notes, *(truth.notes if truth else ())]
+    if not is_array and not len(given.rows):
+        raise DataError(f"expected images with tags in {given.labels.where}, found none at all; name another column")
+    values = dict.fromkeys((*given.labels.values, *(truth.labels.values if truth else ())))
+    all_labels = replace(given.labels, values=tuple(values))  # a class that only true tags have is one, too
+    names, note = resolve_class_names(all_labels, passed.class_names)
     notes.append(note)
-    by_number = class_names is not None or tag_lists_given.labels.class_names is not None
+    by_number = passed.class_names is not None or given.labels.class_names is not None
 
-    def matrix(tag_lists_of_rows: TagLists) -> NDArray[np.bool_]:
-        of_rows = [ids[row] for row in tag_lists_of_rows.rows.tolist()]
-        former = renamed(tag_lists_of_rows.labels, names)
-        codes = to_indices(tag_lists_of_rows.labels, class_names=names, ids=of_rows, by_number=by_number, former=former)
+    def matrix(tags: TagLists) -> NDArray[np.bool_]:
+        of_rows, former = [ids[row] for row in tags.rows.tolist()], renamed(tags.labels, names)
+        codes = to_indices(tags.labels, class_names=names, ids=of_rows, by_number=by_number, former=former)
         bits = np.zeros((len(ids), len(names)), dtype=bool)
-        bits[tag_lists_of_rows.rows, codes] = True
+        bits[tags.rows, codes] = True
         if more := len(codes) - int(bits.sum()):
             twice = counted(more, "tag is", "tags are")
             notes.append(
@@ -249,9 +228,8 @@ def _read(
             )
         return bits
 
-    return _TableTags(
-        names, matrix(tag_lists_given), matrix(true_tags) if true_tags else None, tag_lists_given.is_table
-    )
+    tags = checked_tags(passed.tags, shape=(len(ids), len(names))) if is_array else matrix(given)
+    return _TableTags(names, tags, matrix(truth) if truth else None, is_array or given.is_table)
 
 
 def _one_row_per_image(
@@ -270,34 +248,20 @@ def _one_row_per_image(
     )
 
 
-def _of_array(tags: Any, count: int, notes: list[str], class_names: Sequence[str] | str | Path | None) -> _TableTags:
-    """Takes tags that are an array of bool already."""
-    if class_names is None:
-        raise DataError(
-            f"expected {setting('class_names')} with an array of tags, the names of its columns, got none; pass them"
-        )
-    labels = tag_lists([], where="tags").labels
-    names, note = resolve_class_names(labels, class_names)
-    notes.append(note)
-    return _TableTags(names, checked_tags(tags, shape=(count, len(names))), None, True)
-
-
-def _given_tags(
-    table: Table, tags: Any, columns: Sequence[str], *, separator: str | None, classes: int | None, count: int
-) -> TagLists:
+def _given_tags(table: Table, passed: _Passed) -> TagLists:
     """Reads the given tags from the argument or the columns of the table."""
-    if tags is not None:
-        return tag_lists(_as_lists(tags, count), where="tags", classes=classes)
+    if passed.tags is not None:
+        return tag_lists(_as_lists(passed.tags, len(table.rows)), where="tags", classes=passed.classes)
     if table.columns.annotators:
-        return read_class_columns(table, table.columns.annotators, guessed=not columns)
+        return read_class_columns(table, table.columns.annotators, guessed=passed.guessed)
     name = str(table.columns.label)
     if table.class_names is None:
-        return read_tag_column(table, name, separator=separator, classes=classes)
+        return read_tag_column(table, name, separator=passed.separator, classes=passed.classes)
     # a folder of class folders: one tag for each file
     labels = read_labels(
         table.rows[name], where=table.where, names_of_integers=table.class_names, names_from="the class folders"
     )
-    return TagLists(rows=np.arange(count), labels=labels)
+    return TagLists(rows=np.arange(len(table.rows)), labels=labels)
 
 
 def _as_lists(tags: Any, count: int) -> list[list[Any]]:

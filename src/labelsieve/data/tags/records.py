@@ -56,10 +56,6 @@ class TaggedImages(Images):
         truth = self.truth if truth is None else checked_tags(truth, shape=shape, what="true tags")
         return replace(self, tags=checked_tags(tags, shape=shape), truth=truth, origin={})
 
-    def take(self, rows: NDArray[np.int64]) -> TaggedImages:
-        """Returns the images of the given rows, in that order, with all classes kept."""
-        return replace(super().take(rows), tags=self.tags[rows], truth=None if self.truth is None else self.truth[rows])
-
     def names_of(self, row: int) -> tuple[str, ...]:
         """Returns the names of the given tags of one image."""
         return tuple(self.class_names[index] for index in np.flatnonzero(self.tags[row]))
