@@ -78,8 +78,7 @@ class Session:
             "other_split": other_split,
             "progress": progress,
         }
-        against = verdicts.run.against.fingerprint if verdicts.run.against else None
-        # another run may have been compared with other images, or with none
+        against = verdicts.run.against and verdicts.run.against.fingerprint  # of a next run perhaps another one
         self.other_split = other_split if other_split and other_split.images.fingerprint == against else None
         self._say = (progress or Progress()).say
         self.log = AnswerLog(run_folder, progress=progress)
@@ -179,11 +178,9 @@ class Session:
         return [card for cards in cards_of_batches for card in cards]
 
     def _card_batches(self, viewer: Viewer, spec: Spec, count: int, after: int | None) -> list[CardBatch]:
-        if spec.filters.state != "open":
-            return [CardBatch(self._take(viewer, spec, count, after), spec.queue)]
         # no audits among findings: reviewers who are looking for copies would be biased
-        if spec.queue == "audit" or spec.is_of_findings:
-            return [CardBatch(self._take(viewer, spec, count), spec.queue)]
+        if spec.filters.state != "open" or spec.queue == "audit" or spec.is_of_findings:
+            return [CardBatch(self._take(viewer, spec, count, after), spec.queue)]
         if spec.queue == "group":
             return self._group(viewer, spec)
         return self._mixed(viewer, spec, count)
