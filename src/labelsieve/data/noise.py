@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.images import LabelledImages, UnreadableImageError
-from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for, kinds_for_features, kinds_with_pairs
+from labelsieve.data.noise_kinds import NOISE, NoiseKind, kinds_for, kinds_for_features
 
 if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
@@ -24,29 +24,6 @@ _RowsT = TypeVar("_RowsT", LabelledImages, "LabelledFeatures")
 # Side of the squares that images are resized to for instance-dependent noise, as in CIFAR.
 FEATURE_SIDE = 32
 _FLIP_STD, _CHUNK = 0.1, 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseRequest:
-    """The parameters of noise.
-
-    Attributes:
-        seed: Seed of all draws.
-        progress: Receives progress.
-        rate: Share of wrong labels, from 0 to below 1.
-        exact: Whether the share is exact, if the kind supports it; else each image is drawn independently.
-        pairs: Class name to the class name it is mistaken for, if the kind supports pairs; None for its default.
-        omit: Share of the right tags that are removed, from 0 to below 1.
-        add: Share of the tags of the result that are wrong, from 0 to below 1.
-    """
-
-    seed: int
-    progress: Progress
-    rate: float = 0.0
-    exact: bool = True
-    pairs: Mapping[str, str] | None = None
-    omit: float = 0.0
-    add: float = 0.0
 
 
 def inject(
@@ -99,8 +76,8 @@ def inject(
     look_up(dict.fromkeys(kinds_for(tags=False)), kind, what="kind of noise")
     check_value("rate", rate, Rate)
     check_value("seed", seed, Seed)
-    if pairs is not None and not NOISE.entries[kind].takes_pairs:
-        kinds = " or ".join(kinds_with_pairs())
+    if pairs is not None and "pairs" not in NOISE.entries[kind].takes:
+        kinds = " or ".join(name for name, each in NOISE.entries.items() if "pairs" in each.takes)
         raise SettingsError(f"pairs go with {kinds} noise, not with {kind} noise; leave them out")
     if NOISE.entries[kind].needs_images and not isinstance(images, LabelledImages):
         raise SettingsError(
@@ -108,10 +85,11 @@ def inject(
         )
     if classes < 2:
         raise DataError(f"expected at least two classes to make noise, got {classes}")
-    request = NoiseRequest(rate=rate, seed=seed, exact=exact, pairs=pairs, progress=progress or Progress())
+    values = {"rate": rate, "exact": exact, "pairs": pairs}
+    taken = {name: values[name] for name in NOISE.entries[kind].takes}
     noisy: NDArray[np.int64]
     notes: tuple[str, ...]
-    noisy, notes = NOISE[kind](images, request)
+    noisy, notes = NOISE[kind](images, seed=seed, progress=progress or Progress(), **taken)
     changed = int((noisy != images.labels).sum())
     summary = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"
     result = images.with_labels(noisy, truth=images.labels)
@@ -119,32 +97,39 @@ def inject(
 
 
 def symmetric_noise(
-    images: LabelledImages | LabelledFeatures, request: NoiseRequest
+    images: LabelledImages | LabelledFeatures, *, seed: int, progress: Progress, rate: float, exact: bool
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with symmetric noise, (N,), and notes for the user."""
-    classes = len(images.class_names)
-    labels = symmetric(images.labels, classes=classes, rate=request.rate, seed=request.seed, exact=request.exact)
-    return labels, ()
+    """Returns labels with symmetric noise, (N,), and notes for the user; for the arguments see :func:`inject`."""
+    del progress
+    return symmetric(images.labels, classes=len(images.class_names), rate=rate, seed=seed, exact=exact), ()
 
 
 def pair_noise(
-    images: LabelledImages | LabelledFeatures, request: NoiseRequest
+    images: LabelledImages | LabelledFeatures,
+    *,
+    seed: int,
+    progress: Progress,
+    rate: float,
+    exact: bool,
+    pairs: Mapping[str, str] | None,
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with pair noise, (N,), and remarks for the user."""
-    target = _targets(images.class_names, request.pairs)
-    return paired(images.labels, target=target, rate=request.rate, seed=request.seed, exact=request.exact), ()
+    """Returns labels with pair noise, (N,), and notes for the user; for the arguments see :func:`inject`."""
+    del progress
+    return paired(images.labels, target=_targets(images.class_names, pairs), rate=rate, seed=seed, exact=exact), ()
 
 
-def instance_noise(images: LabelledImages, request: NoiseRequest) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with instance-dependent noise, (N,), and remarks for the user.
+def instance_noise(
+    images: LabelledImages, *, seed: int, progress: Progress, rate: float
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Returns labels with instance-dependent noise, (N,), and notes for the user; for the arguments see :func:`inject`.
 
     Draws class by class and a few images at a time: memory does not grow with the number of images.
     """
-    classes, noisy, seed = len(images.class_names), images.labels.copy(), request.seed
-    rates = flip_rates(len(images), rate=request.rate, seed=seed)
+    classes, noisy = len(images.class_names), images.labels.copy()
+    rates = flip_rates(len(images), rate=rate, seed=seed)
     dice = np.random.default_rng([seed, 2]).random(len(images))
     unreadable: list[str] = []
-    with request.progress.task("reading images", total=len(images), unit="images", brief=True) as advance:
+    with progress.task("reading images", total=len(images), unit="images", brief=True) as advance:
         for label in np.unique(images.labels).tolist():
             weights = class_weights(label, features=3 * FEATURE_SIDE**2, classes=classes, seed=seed)
             for rows, features in _features(images, np.flatnonzero(images.labels == label), unreadable, advance):

@@ -14,31 +14,31 @@ from labelsieve.core.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class NoiseEntry(Entry):
-    """A kind of noise; its `place` is a function of images and :class:`labelsieve.data.noise.NoiseRequest`.
+    """A kind of noise; its `place` is a function of images, `seed`, `progress` and what it takes, all keywords.
 
     Attributes:
         needs_images: Whether it depends on pixels, which features lack.
-        takes_pairs: Whether a user may set which class is mistaken for which.
         for_tags: Whether it is for images that have several labels each; the others are for one label.
-        takes: The fields of a request that it uses, besides the seed: shares, and whether they are `exact`.
+        takes: Its parameters: shares, whether they are `exact`, and in `pairs` which class is mistaken for which.
     """
 
     needs_images: bool = False
-    takes_pairs: bool = False
     for_tags: bool = False
     takes: tuple[str, ...] = ("rate", "exact")
 
     @property
     def shares(self) -> tuple[str, ...]:
-        """What it takes besides whether it is exact."""
-        return tuple(name for name in self.takes if name != "exact")
+        """The shares that it takes."""
+        return tuple(name for name in self.takes if name not in ("exact", "pairs"))
 
 
 _HERE = "labelsieve.data.noise:"
 NOISE: Registry[Callable[..., Any], NoiseEntry] = Registry(
     "--kind",
     NoiseEntry("symmetric", _HERE + "symmetric_noise", "to any other class, all equally likely"),
-    NoiseEntry("pair", _HERE + "pair_noise", "to the next class, the last to the first", takes_pairs=True),
+    NoiseEntry(
+        *("pair", _HERE + "pair_noise", "to the next class, the last to the first"), takes=("rate", "exact", "pairs")
+    ),
     NoiseEntry(
         *("instance", _HERE + "instance_noise", "to a class that depends on the pixels"),
         needs_images=True,
@@ -64,11 +64,6 @@ if TYPE_CHECKING:
     NoiseKind = str
 else:
     NoiseKind = Literal[tuple(kinds_for(tags=False))]
-
-
-def kinds_with_pairs() -> list[str]:
-    """Returns the kinds for which a user may set which class is mistaken for which."""
-    return [name for name, kind in NOISE.entries.items() if kind.takes_pairs]
 
 
 def kinds_for_features() -> list[str]:

@@ -349,7 +349,12 @@ def test_class_folders_are_hashed_once(photos: Path, tmp_path: Path, monkeypatch
     expected = ls.load_tags(tmp_path)
     hashed: list[str] = []
     hash_file = contents._hash_file
-    monkeypatch.setattr(contents, "_hash_file", lambda path: (hashed.append(path), hash_file(path))[1])
+
+    def watched(path: str) -> tuple[bytes | None, bool]:
+        hashed.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(contents, "_hash_file", watched)
     images = ls.load_tags(tmp_path)
     assert len(hashed) == len(images) == 2 and images.ids == ("cat/0.png", "cat/1.png")
     assert images.fingerprint == expected.fingerprint == ls.load_tags(tmp_path, limit=2).fingerprint

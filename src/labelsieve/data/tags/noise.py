@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed, check_value
-from labelsieve.data.noise import NoiseRequest
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.tags.records import TaggedImages, checked_tags
 
@@ -58,9 +57,12 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
     return noisy
 
 
-def tag_noise(images: TaggedImages, request: NoiseRequest) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Returns tags of :func:`inject_tags`, (N, K), and remarks for the user."""
-    return inject_tags(images.tags, omit=request.omit, add=request.add, seed=request.seed), ()
+def tag_noise(
+    images: TaggedImages, *, seed: int, progress: Progress, omit: float, add: float
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Returns tags of :func:`inject_tags`, (N, K), and notes for the user."""
+    del progress
+    return inject_tags(images.tags, omit=omit, add=add, seed=seed), ()
 
 
 def with_tag_noise(
@@ -73,10 +75,10 @@ def with_tag_noise(
         kind: A kind of `NOISE` for tags.
         seed: Seed of all draws.
         progress: Receives progress.
-        **shares: Parameters of the kind.
+        **shares: Parameters of the kind; those left out are 0.
     """
-    request = NoiseRequest(seed=seed, progress=progress or Progress(), **shares)  # type: ignore[arg-type]
-    noisy, notes = NOISE[kind](images, request)
+    taken = dict.fromkeys(NOISE.entries[kind].takes, 0.0) | shares
+    noisy, notes = NOISE[kind](images, seed=seed, progress=progress or Progress(), **taken)
     omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
     note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
     return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, *notes, note))
