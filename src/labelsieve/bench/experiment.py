@@ -81,6 +81,14 @@ class Experiment:
     published: PaperNumbers | None = None
     against: Against | None = None
 
+    def __post_init__(self) -> None:
+        for name, data in self.data.items():
+            if data.test in SYNTHETIC_SOURCES and TEST_SEED in self.seeds:  # training images would be the test images
+                raise SettingsError(
+                    f"expected seeds other than {TEST_SEED}, that of the test images of [data.{name}], got "
+                    f"{listed(self.seeds)}; choose another"
+                )
+
     @property
     def texts(self) -> tuple[str, ...]:
         """The text regimes, or one empty name."""
@@ -254,7 +262,6 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         for name in noise.data or []:
             look_up(parts["data"], name, what=f"[noise.{each}]: a name in data")
     _check_tags(experiment)
-    _check_test_seed(experiment)
     optional: dict[str, Any] = {}
     if "published" in table:
         optional["published"] = _published(table["published"], experiment)
@@ -282,18 +289,6 @@ def _check_tags(experiment: Experiment) -> None:
                 raise SettingsError(
                     f"[data.{name}]: {source} does not go with task {task}; use {', '.join(alternatives)}"
                 )
-
-
-def _check_test_seed(experiment: Experiment) -> None:
-    """Checks that no training images have the seed of synthetic test images, and thus are the same."""
-    if TEST_SEED not in experiment.seeds:
-        return
-    for name, data in experiment.data.items():
-        if data.test in SYNTHETIC_SOURCES:
-            raise SettingsError(
-                f"expected seeds other than {TEST_SEED}, that of the test images of [data.{name}], got "
-                f"{listed(experiment.seeds)}; choose another"
-            )
 
 
 def _texts(value: Any, task: str, methods: Mapping[str, Method]) -> tuple[str, ...]:
