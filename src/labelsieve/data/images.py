@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.boxes import Boxes, LastImage
-from labelsieve.data.input.rgb import Ranges, to_rgb, value_kind
+from labelsieve.data.input.rgb import Ranges, to_rgb, upright, value_kind
 from labelsieve.data.labelled import Labelled, take_rows
 from labelsieve.data.sources.file_kinds import is_pointer
 
@@ -36,16 +36,6 @@ _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Chunks of a PNG file: pixels, palette, transparency, orientation.
 _NEEDED_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
-# By the EXIF orientation.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 ReadT = TypeVar("ReadT")
 
 # Log messages of Pillow go to the logging of the application, not to the terminal.
@@ -128,7 +118,9 @@ class Images:
     def _decode(self, index: int) -> Image.Image:
         data = self.encoded(index)
         try:
-            return decode_as_pipeline(data) if self.as_pipeline else decode(data, self.ranges)
+            if self.as_pipeline:
+                return reading(data, lambda image: ImageOps.exif_transpose(image).convert("RGB"), mended=False)
+            return decode(data, self.ranges)
         except DataError as error:
             raise UnreadableImageError(f"{self._named(index)}: {error}") from None
 
@@ -154,7 +146,8 @@ class Images:
         if path is None:
             raise UnreadableImageError(f"{self.ids[index]}: no image in this row")
         try:
-            return read_file(path)
+            with open_file(path) as file:
+                return file.read()
         except OSError as error:
             raise UnreadableImageError(f"{self._named(index)}: {error.strerror or error}") from None
 
@@ -234,21 +227,11 @@ class LabelledImages(Images, Labelled):
     """
 
 
-def read_file(path: str | Path) -> bytes:
-    """Reads the file of an image.
-
-    Raises:
-        OSError: It cannot be read, or is a pipe or a device, which may block or never end.
-    """
-    with open_file(path) as file:
-        return file.read()
-
-
 def open_file(path: str | Path) -> BinaryIO:
     """Opens an ordinary file to read it.
 
     Raises:
-        OSError: See :func:`read_file`.
+        OSError: It cannot be read, or is a pipe or a device, which may block or never end.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not an ordinary file", str(path))
@@ -276,15 +259,6 @@ def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
         return to_rgb(upright(image), kind, ranges or {})  # type: ignore[no-any-return]
 
     return reading(data, converted)
-
-
-def decode_as_pipeline(data: bytes) -> Image.Image:
-    """Decodes an image as `pipeline("image-classification")` of `transformers` does: Pillow's own conversion to RGB.
-
-    Raises:
-        DataError: The pipeline cannot read it.
-    """
-    return reading(data, lambda image: ImageOps.exif_transpose(image).convert("RGB"), mended=False)
 
 
 def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool = True) -> ReadT:
@@ -331,15 +305,6 @@ def without_texts(data: bytes) -> bytes:
             parts.append(data[at:end])
         at = end
     return b"".join(parts)
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Turns a loaded image upright by its EXIF orientation, if that can be read."""
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the pixels may be fine if the EXIF block is broken
-        return image
-    return image if turn is None else image.transpose(turn)
 
 
 class _QuietPillow:

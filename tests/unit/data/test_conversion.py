@@ -313,6 +313,16 @@ def test_the_lines_of_the_model_card_convert_as_training_does(tmp_path: Path) ->
         assert there["as_trained"](tmp_path / name).tobytes() == images.open(row).tobytes()
 
 
+def test_the_lines_of_the_model_card_pass_over_a_broken_exif_block(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    broken = PngImagePlugin.PngInfo()
+    broken.add_text("Raw profile type exif", "\nexif\n 4\nno numbers")
+    Image.new("RGB", (9, 5), "red").save(tmp_path / "a" / "1.png", pnginfo=broken)
+    images, there = load_images(tmp_path, one_class=True), dict[str, Any]()
+    exec(source_code(images.ranges), there)
+    assert there["as_trained"](tmp_path / images.ids[0]).tobytes() == images.open(0).tobytes()
+
+
 def test_the_accuracy_is_that_of_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dark shapes on transparency: black in black for the pipeline, which drops it."""
     monkeypatch.setenv("LABELSIEVE_CACHE", str(tmp_path / "cache"))

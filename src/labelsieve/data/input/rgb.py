@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 _NOISE = 2
 
@@ -26,6 +26,24 @@ def value_kind(image: Any) -> str:
     if image.mode.startswith("I;"):
         return "16-bit"
     return {"I": "32-bit", "F": "float"}.get(image.mode, "8-bit")
+
+
+def upright(image: Any) -> Any:
+    """Turns a loaded image upright by its EXIF orientation, if that can be read."""
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    try:
+        turn = turns.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels may be fine if the EXIF block is broken
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def value_range(values: Any) -> tuple[float, float]:
@@ -90,20 +108,22 @@ def is_flat(image: Image.Image) -> bool:
 
 def source_code(ranges: Ranges) -> str:
     """Returns Python code that opens an image file like :meth:`labelsieve.data.images.LabelledImages.open`."""
-    functions = "\n\n".join(inspect.getsource(function) for function in (value_kind, value_range, on_ground, to_rgb))
+    functions = (value_kind, upright, value_range, on_ground, to_rgb)
+    code = "\n\n".join(inspect.getsource(function) for function in functions)
     listed = {kind: tuple(ends) for kind, ends in sorted(ranges.items())}
     return f"""from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 RANGES = {listed!r}  # what became black and white
 
 
-{functions}
+{code}
 
 def as_trained(file):
     image = Image.open(file)
     kind = value_kind(image)
-    return to_rgb(ImageOps.exif_transpose(image), kind, RANGES)
+    image.load()
+    return to_rgb(upright(image), kind, RANGES)
 """

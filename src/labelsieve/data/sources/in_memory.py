@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from labelsieve.core.errors import DataError, first_line, shown
-from labelsieve.data.images import upright
-from labelsieve.data.input.rgb import value_kind
+from labelsieve.data.input.rgb import upright, value_kind
 
 if TYPE_CHECKING:
     from datasets import Dataset
