@@ -322,7 +322,7 @@ def test_what_has_no_boxes_or_no_whole_images_is_refused(
 
 def test_lines_with_a_confidence_have_no_place_for_a_label_quality() -> None:
     with pytest.raises(DataError, match="a line of 6 numbers"):
-        edit_yolo(b"0 .1 .1 .1 .1 .9", BoxEdits(column="class", verdicts={0: BoxVerdict(0.5, "1", False)}))
+        edit_yolo(b"0 .1 .1 .1 .1 .9", BoxEdits(column="class", verdicts={0: BoxVerdict("0.5", "1", "false")}))
 
 
 # -------------------------------------------------------------------------------------------------------- properties
@@ -364,7 +364,7 @@ def written(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
 def edits_of(changes: list[str], column: str, code: str) -> BoxEdits:
     labels: dict[int, str | None] = {row: code for row, what in enumerate(changes) if what in ("label", "both")}
     labels |= {row: None for row, what in enumerate(changes) if what == "gone"}
-    said = {row: BoxVerdict(0.25, code, True) for row, what in enumerate(changes) if what in ("verdict", "both")}
+    said = {row: BoxVerdict("0.25", code, "true") for row, what in enumerate(changes) if what in ("verdict", "both")}
     return BoxEdits(column=column, labels=labels, verdicts=said)
 
 

@@ -319,8 +319,6 @@ def edit_coco(data: bytes, edits: BoxEdits) -> bytes:
     """Returns a COCO file with other labels, without some annotations, and with verdicts in them.
 
     Example:
-        >>> from labelsieve.data.box_formats.coco import edit_coco
-        >>> from labelsieve.data.box_formats.edits import BoxEdits
         >>> edit_coco(b'{"annotations": [{"category_id":1}]}', BoxEdits(column="category_id", labels={0: "2"}))
         b'{"annotations": [{"category_id":2}]}'
     """
@@ -361,9 +359,9 @@ def _within(text: str, start: int, edits: BoxEdits, row: int) -> Iterator[Splice
     if row in edits.verdicts:
         verdict, predicted = edits.verdicts[row], f"predicted_{edits.column}"
         new_values |= {
-            QUALITY: verdict.quality_text,
+            QUALITY: verdict.quality,
             predicted: verdict.predicted,
-            ISSUE: str(verdict.is_issue).lower(),
+            ISSUE: verdict.is_issue,
         }
     for each in pairs:
         if each is names[each.key] and each.key in new_values:

@@ -7,30 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from labelsieve.data.sources.edits import quality_text
-
 LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 """A line with its end."""
-_LAST_END = re.compile(r"[\r\n]+\Z")
 
 
 class BoxVerdict(NamedTuple):
-    """The verdict on one box.
+    """The verdict on one box, as texts.
 
     Attributes:
         quality: Its label quality.
         predicted: The code of the predicted class in the file.
-        is_issue: Whether its label is flagged.
+        is_issue: Whether its label is flagged: `true` or `false`.
     """
 
-    quality: float
+    quality: str
     predicted: str
-    is_issue: bool
-
-    @property
-    def quality_text(self) -> str:
-        """Returns the formatted label quality."""
-        return quality_text(self.quality)
+    is_issue: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +54,3 @@ class Written(NamedTuple):
 
     label: str | None
     remainder: Any
-
-
-def with_same_end(text: str, before: str) -> str:
-    """Removes the end of the last line if the original text had none."""
-    return text if _LAST_END.search(before) else _LAST_END.sub("", text)

@@ -219,8 +219,6 @@ def edit_voc(data: bytes, edits: BoxEdits) -> bytes:
         DataError: The file is in UTF-16.
 
     Example:
-        >>> from labelsieve.data.box_formats.edits import BoxEdits
-        >>> from labelsieve.data.box_formats.voc import edit_voc
         >>> edit_voc(
         ...     b"<annotation><object><name>cat</name></object></annotation>",
         ...     BoxEdits(column="name", labels={0: "dog"}),
@@ -245,7 +243,7 @@ def _splices(data: bytes, voc_file: VocFile, edits: BoxEdits) -> Iterator[Splice
         if new := edits.labels.get(row):
             splices.append(_content(data, voc_object.children[edits.column], _escaped(new, voc_file.encoding)))
         if row in edits.verdicts:
-            splices.append(_quality(data, voc_object, edits.verdicts[row].quality_text))
+            splices.append(_quality(data, voc_object, edits.verdicts[row].quality))
         yield from sorted(splices)
 
 

@@ -20,12 +20,12 @@ import numpy as np
 
 from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import LINES, BoxEdits, Written, with_same_end
+from labelsieve.data.box_formats.edits import LINES, BoxEdits, Written
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.yolo_config import YoloConfig, images_in, labels_of
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.edits import Splice, spliced
+from labelsieve.data.sources.edits import Splice, spliced, with_same_end
 from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.splits import choose_split
 
@@ -260,8 +260,6 @@ def edit_yolo(data: bytes, edits: BoxEdits) -> bytes:
         DataError: A line has a sixth number already.
 
     Example:
-        >>> from labelsieve.data.box_formats.edits import BoxEdits
-        >>> from labelsieve.data.box_formats.yolo import edit_yolo
         >>> edit_yolo(b"0 .5 .5 .1 .1\n1 .2 .2 .1 .1", BoxEdits(column="class", labels={0: None, 1: "7"}))
         b'7 .2 .2 .1 .1'
     """
@@ -285,7 +283,7 @@ def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
                     f"{count} numbers ({shown(text[line.start : line.end].strip())}); remove the confidence"
                 )
             last = line.spans[-1][1]
-            yield Splice(last, last, f" {edits.verdicts[row].quality_text}")
+            yield Splice(last, last, f" {edits.verdicts[row].quality}")
 
 
 def written_yolo(path: Path, *, column: str) -> Iterator[Written]:

@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 from labelsieve.core.errors import DataError
 from labelsieve.data.sources.csv_files import find_header
-from labelsieve.data.sources.edits import Splice, spliced
+from labelsieve.data.sources.edits import Splice, spliced, with_same_end
 
 _BOM = "\ufeff"
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
-_LAST_LINE_END = re.compile(r"(?:\r\n|\r|\n)\Z")
 
 
 class _Record(NamedTuple):
@@ -65,9 +64,7 @@ def edited(
         raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
     index = names.index(column)
     splices = _splices(text, separator, header, records, index, values, _further(added or {}, separator))
-    result = spliced(text, splices)
-    has_end = text.endswith(("\r", "\n"))
-    return (result if has_end else _LAST_LINE_END.sub("", result)).encode(encoding)
+    return with_same_end(spliced(text, splices), text).encode(encoding)
 
 
 def _encoding(data: bytes) -> str:

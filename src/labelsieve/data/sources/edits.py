@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labels import normalise
 
+_LAST_LINE_END = re.compile(r"(?:\r\n|\r|\n)\Z")
 QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
 """Names of the parts of a verdict, in a table and in an annotation file of boxes."""
 
@@ -137,7 +139,6 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
         splices: The replacements, from left to right.
 
     Example:
-        >>> from labelsieve.data.sources.edits import Splice, spliced
         >>> spliced("a cat and a dog", [Splice(2, 5, "fox"), Splice(9, 15, "")])
         'a fox and'
     """
@@ -146,3 +147,8 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
         parts += [text[at:start], new]
         at = end
     return "".join([*parts, text[at:]])
+
+
+def with_same_end(text: str, before: str) -> str:
+    """Removes the end of the last line if the original text had none."""
+    return text if before.endswith(("\r", "\n")) else _LAST_LINE_END.sub("", text)

@@ -20,7 +20,7 @@ from labelsieve.data.box_formats.registry import BOX_FORMATS, BoxFormat
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.labels import normalise
 from labelsieve.data.sources.columns import Table
-from labelsieve.data.sources.edits import Edits
+from labelsieve.data.sources.edits import Edits, quality_text
 from labelsieve.review.writers.file_transfer import Transfer, copy_file
 from labelsieve.review.writers.label_files import LabelFiles, is_below
 
@@ -165,7 +165,9 @@ def _edits_of_file(part: Edits, codes: Sequence[str], column: str) -> BoxEdits:
     rows = [] if row_verdicts is None else np.flatnonzero(row_verdicts.known & part.is_kept).tolist()
     verdicts = {
         row: BoxVerdict(
-            float(row_verdicts.quality[row]), codes[row_verdicts.predicted[row]], bool(row_verdicts.is_issue[row])
+            quality_text(row_verdicts.quality[row]),
+            codes[row_verdicts.predicted[row]],
+            str(row_verdicts.is_issue[row]).lower(),
         )
         for row in rows
         if row_verdicts is not None
