@@ -138,7 +138,6 @@ def vote(annotations: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
         classes: K.
 
     Example:
-        >>> import numpy as np
         >>> vote(np.array([[0, 0, 1], [1, 1, -1], [0, 0, 1], [-1, 0, 1]]), classes=2).tolist()
         [0, 1, 0, 0]
     """

@@ -23,7 +23,7 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
         DataError: A class of the test set has no counterpart.
     """
     table = _class_positions(test.class_names, class_names)
-    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None, origin=test.origin)
+    return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None)
 
 
 def with_tag_names(test: TaggedImages, class_names: tuple[str, ...]) -> TaggedImages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,6 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.boxes import Boxes
 from labelsieve.data.sources.columns import Table
-
-OPEN_IMAGES = ("ImageID", "XMin", "XMax", "YMin", "YMax")
-"""The columns of Open Images, by which its files are known: the image, and the sides of a box."""
-
-
-def are_open_images(columns: Iterable[str]) -> bool:
-    """Returns whether columns are those of Open Images."""
-    return {*OPEN_IMAGES} <= {*columns}
 
 
 def boxes_of(table: Table, paths: Sequence[str] | None) -> Boxes | None:

@@ -61,7 +61,6 @@ def json_parts(text: str, *, where: object) -> Iterator[Part]:
         DataError: It is not a JSON object, or is truncated.
 
     Example:
-        >>> from labelsieve.data.box_formats.json_parts import json_parts
         >>> [(part.key, part.value) for part in json_parts('{"a": 1, "b": [2, 3]}', where="a text")]
         [('a', 1), ('b', 2), ('b', 3)]
     """
@@ -124,7 +123,6 @@ def members(text: str, at: int) -> list[Member]:
     """Returns the members of the object that starts at a position of a valid JSON text.
 
     Example:
-        >>> from labelsieve.data.box_formats.json_parts import members
         >>> members('{"a": {"b": 1}, "c": 2}', 0)[1]
         Member(key='c', start=16, value=21, end=22)
     """

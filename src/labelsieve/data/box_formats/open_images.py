@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
-from labelsieve.data.box_formats.columns import OPEN_IMAGES, are_open_images, numbers
+from labelsieve.data.box_formats.columns import numbers
 from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.rows import BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.csv_edits import edited
-from labelsieve.data.sources.csv_files import find_header, read_texts
+from labelsieve.data.sources.csv_files import OPEN_IMAGES, are_open_images, find_header, read_texts
 from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY
 from labelsieve.data.sources.splits import refuse_split
 
@@ -147,17 +147,15 @@ def edit_open_images(data: bytes, edits: BoxEdits) -> bytes:
         DataError: One of these columns exists already.
 
     Example:
-        >>> from labelsieve.data.box_formats.edits import BoxEdits
-        >>> from labelsieve.data.box_formats.open_images import edit_open_images
         >>> edit_open_images(b"ImageID,LabelName\n1,/m/1\n", BoxEdits(column="LabelName", labels={0: "/m/2"}))
         b'ImageID,LabelName\n1,/m/2\n'
     """
     added: dict[str, dict[int, str]] = {}
     if edits.verdicts:
         added = {
-            QUALITY: {row: each.quality_text for row, each in edits.verdicts.items()},
+            QUALITY: {row: each.quality for row, each in edits.verdicts.items()},
             PREDICTED: {row: each.predicted for row, each in edits.verdicts.items()},
-            ISSUE: {row: str(each.is_issue).lower() for row, each in edits.verdicts.items()},
+            ISSUE: {row: each.is_issue for row, each in edits.verdicts.items()},
         }
     return edited(data, column=edits.column, values=edits.labels, added=added)
 

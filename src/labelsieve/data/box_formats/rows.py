@@ -91,7 +91,6 @@ def box_notes(boxes: Boxes, image_files: Sequence[str]) -> Iterable[str]:
     """Yields notes on the number of boxes, and of images without boxes.
 
     Example:
-        >>> import numpy as np
         >>> boxes = Boxes(sides=np.ones((3, 4)), image_of=np.array([0, 0, 1]))
         >>> [*box_notes(boxes, ["a.jpg", "b.jpg", "c.jpg"])]
         ['1 image has no boxes and is not read', 'each row is a box: 3 boxes in 2 images']

@@ -50,7 +50,6 @@ def read_objects(data: bytes, *, where: object) -> VocFile:
         DataError: It is broken, has a document type, or is something else.
 
     Example:
-        >>> from labelsieve.data.box_formats.voc_xml import read_objects
         >>> found = read_objects(b"<annotation><object><name>cat</name></object></annotation>", where="a text")
         >>> found.objects[0].texts
         {'name': 'cat'}

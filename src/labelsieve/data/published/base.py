@@ -19,13 +19,6 @@ from labelsieve.data.sources.splits import choose_split
 _LIKE_A_NAME = re.compile(r"([\w.-]{2,}):(?!//)")
 
 
-# Columns of data sets on the Hub that cannot be guessed: CIFAR-100 has two columns of classes.
-HUB = {
-    "uoft-cs/cifar10": Columns(image="img", label="label"),
-    "uoft-cs/cifar100": Columns(image="img", label="fine_label"),
-}
-
-
 class NamedSource(NamedTuple):
     """A source `NAME:PATH` in its parts; the path is absolute."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, shown
-from labelsieve.data.sources.columns import Columns, Table, choose_columns, holds_images, kind_of
+from labelsieve.data.sources.column_kinds import holds_images, kind_of
+from labelsieve.data.sources.columns import Columns, Table, choose_columns
 from labelsieve.data.sources.file_kinds import damage
 from labelsieve.data.sources.image_paths import about_names, folder_of
 from labelsieve.data.sources.quiet import quiet, reading

@@ -10,6 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, SettingsError, did_you_mean, listed, setting, shown
+from labelsieve.data.sources.column_kinds import (
+    ID_TYPES,
+    element_of,
+    holds_images,
+    holds_names,
+    holds_paths,
+    holds_pixels,
+    holds_text,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,7 +44,6 @@ _NAME_COLUMNS = (
 BOX_NAMES = ("x", "y", "width", "height")
 # Names of columns of corners, without separators.
 _CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"left", "top", "right", "bottom"})
-_ID_TYPES = ("string", "large_string", "int", "uint")
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
 _Features = Mapping[str, Any]
@@ -142,9 +151,12 @@ def choose_columns(
             )
     image = None
     if image_needed:
-        guess = _guess_image if requested.folder is None else _guess_names
         free = {name: feature for name, feature in features.items() if name not in requested.labels_and_ids}
-        image = requested.image or guess(free, columns=features, where=where, about_names=about_names or (lambda _: ""))
+        image = requested.image or (
+            _guess_image(free, columns=features, where=where, about_names=about_names or (lambda _: ""))
+            if requested.folder is None
+            else _guess_names(free, columns=features, where=where)
+        )
         _check_image(features[image], image, named=requested.folder is not None, where=where)
     if requested.truth in requested.annotators:
         raise DataError(
@@ -156,7 +168,7 @@ def choose_columns(
         guessed = (_guess_label(other_features, where=where, columns=features),) if requested.guess is None else ()
         label, *further = guessed or requested.guess(other_features, where)  # type: ignore[misc]  # one of the two is there
         several = (label, *further) if further else several
-    named = "id" in other_features and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(_ID_TYPES)
+    named = "id" in other_features and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(ID_TYPES)
     folder = requested.folder if image_needed else None
     unused = [name for name in other_features if name not in (label, *several)]
     return Columns(
@@ -207,65 +219,6 @@ def label_columns(columns: str | Sequence[str] | None, *, what: str = "label", o
     return Columns(label=names[0], annotators=names if len(names) > 1 else ())
 
 
-def holds_images(feature: Any) -> bool:
-    """Returns whether a column has encoded images: an image, bytes, or a struct of `bytes` and `path`."""
-    if isinstance(feature, Mapping):
-        return "bytes" in feature
-    return type(feature).__name__ == "Image" or getattr(feature, "dtype", "") in ("binary", "large_binary")
-
-
-def holds_pixels(feature: Any) -> bool:
-    """Returns whether a column has nested lists of integers, (H, W) or (H, W, C), per row."""
-    if type(feature).__name__ in ("Array2D", "Array3D"):
-        return str(feature.dtype).startswith(("int", "uint"))
-    depth = 0
-    while (inner := element_of(feature)) is not None:
-        feature, depth = inner, depth + 1
-    return depth in (2, 3) and str(getattr(feature, "dtype", "")).startswith(("int", "uint"))
-
-
-def holds_numbers(feature: Any) -> bool:
-    """Returns whether a column has a list of numbers per row, like features."""
-    inner = element_of(feature)
-    return inner is not None and str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float"))
-
-
-def element_of(feature: Any) -> Any:
-    """Returns the element type of the lists of a column, or None if it has no lists."""
-    return getattr(feature, "feature", None)
-
-
-def holds_text(feature: Any) -> bool:
-    """Returns whether a column holds texts, such as paths."""
-    return getattr(feature, "dtype", "") in ("string", "large_string")
-
-
-def _holds_names(feature: Any) -> bool:
-    return str(getattr(feature, "dtype", "")).startswith(_ID_TYPES) and type(feature).__name__ == "Value"
-
-
-def _holds_paths(feature: Any) -> bool:
-    """Returns whether a column has images that may only have a path."""
-    return holds_images(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
-
-
-def kind_of(feature: Any) -> str:
-    """Returns a description of the content of a column."""
-    if (inner := element_of(feature)) is not None:
-        return f"lists of {kind_of(inner)}"
-    if isinstance(feature, Mapping):
-        return f"records of {listed(feature)}"
-    name, kind = type(feature).__name__, str(getattr(feature, "dtype", ""))
-    if name == "ClassLabel":
-        return f"classes ({listed(feature.names)})"
-    if name != "Value":
-        return "images" if name == "Image" else f"values of the kind {name}"
-    words = {"string": "texts", "large_string": "texts", "binary": "bytes", "large_binary": "bytes"}
-    if kind.startswith(("int", "uint")):
-        return "integers"
-    return "numbers" if kind.startswith(("float", "double")) else words.get(kind, kind)
-
-
 def may_hold_images(features: Mapping[str, Any]) -> bool:
     """Returns whether a table has a column that may contain images or their paths."""
     return any(
@@ -278,7 +231,7 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
     """Checks that a column can be read as images."""
     column = f'the column "{shown(name)}" of {where}'
     if named:
-        if not (_holds_names(feature) or _holds_paths(feature)):
+        if not (holds_names(feature) or holds_paths(feature)):
             raise DataError(
                 f"expected paths or names of images in {column}, found {kind_of(feature)}; leave out "
                 f"{setting('image_folder')}, or name another with {setting('image_column')}"
@@ -288,13 +241,13 @@ def _check_image(feature: Any, name: str, *, named: bool, where: str) -> None:
             f"if they name images, add {setting('image_folder')} FOLDER",
             f"name another with {setting('image_column')}",
         )
-        advice = folder if _holds_names(feature) else other
+        advice = folder if holds_names(feature) else other
         raise DataError(f"expected images or paths in {column}, found {kind_of(feature)}; {advice}")
 
 
 def _guess_image(features: _Features, *, columns: _Features, where: str, about_names: Callable[[str], str]) -> str:
     images = [name for name, feature in features.items() if holds_images(feature)]
-    likely = [name for name in images if _holds_paths(features[name]) or _BYTES.search(name)]
+    likely = [name for name in images if holds_paths(features[name]) or _BYTES.search(name)]
     paths = [name for name, feature in features.items() if holds_text(feature) and is_usual(name, IMAGE_NAMES)]
     pixels = [name for name, feature in features.items() if holds_pixels(feature) and is_usual(name, IMAGE_NAMES)]
     usual = [name for name in images if is_usual(name, IMAGE_NAMES)]
@@ -306,12 +259,11 @@ def _guess_image(features: _Features, *, columns: _Features, where: str, about_n
     raise DataError(no_guess("an image column", candidates, IMAGE_NAMES, "image_column", where=where, columns=columns))
 
 
-def _guess_names(features: _Features, *, columns: _Features, where: str, about_names: Callable[[str], str]) -> str:
+def _guess_names(features: _Features, *, columns: _Features, where: str) -> str:
     """Returns the column of paths or names in a folder of images; a column `id` is the last choice."""
-    del about_names
-    fitting = [name for name, feature in features.items() if _holds_names(feature)]
+    fitting = [name for name, feature in features.items() if holds_names(feature)]
     paths = [name for name in fitting if is_usual(name, IMAGE_NAMES)]
-    paths = paths or [name for name, feature in features.items() if _holds_paths(feature)]
+    paths = paths or [name for name, feature in features.items() if holds_paths(feature)]
     names = [name for name in fitting if _plain_name(name) in _NAME_COLUMNS]
     candidates = paths or [name for name in names if _plain_name(name) != "id"] or names
     if len(candidates) == 1:
@@ -362,7 +314,7 @@ def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Calla
             'from one file, with a column "features" of flat lists'
         )
     for name, feature in features.items():
-        if _holds_names(feature) and (simplified := _plain_name(name)) in _NAME_COLUMNS:
+        if holds_names(feature) and (simplified := _plain_name(name)) in _NAME_COLUMNS:
             hint = about_names(name)
             if not hint and simplified not in ("id", "name", "key"):
                 hint = f'; if "{shown(name)}" names images, add {setting("image_folder")} FOLDER'

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.progress import Progress
-from labelsieve.data.sources.columns import Table, kind_of
+from labelsieve.data.sources.column_kinds import kind_of
+from labelsieve.data.sources.columns import Table
 from labelsieve.data.sources.file_kinds import POINTER_SIZE, is_pointer
 from labelsieve.data.sources.image_paths import advice_on_folder, relative_path
 

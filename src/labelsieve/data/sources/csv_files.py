@@ -16,8 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from labelsieve.core.errors import DataError, listed, shown
-from labelsieve.data.box_formats.columns import are_open_images
-from labelsieve.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Columns, Table, choose_columns, is_usual
+from labelsieve.data.sources.columns import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    Columns,
+    Table,
+    choose_columns,
+    is_usual,
+)
 from labelsieve.data.sources.file_kinds import is_image, other_kind
 from labelsieve.data.sources.image_paths import about_names, folder_of, held
 
@@ -33,6 +39,8 @@ _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 _ROWS = 65_536
 # Number of values of a column that are tried as names of images.
 _SAMPLE_SIZE = 256
+OPEN_IMAGES = ("ImageID", "XMin", "XMax", "YMin", "YMax")
+"""The columns of Open Images, by which its files are known: the image, and the sides of a box."""
 
 
 class CsvTable(NamedTuple):
@@ -52,6 +60,11 @@ class _Row(NamedTuple):
 
     line: int
     values: list[str]
+
+
+def are_open_images(columns: Iterable[str]) -> bool:
+    """Returns whether columns are those of Open Images."""
+    return {*OPEN_IMAGES} <= {*columns}
 
 
 def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:

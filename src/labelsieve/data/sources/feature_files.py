@@ -23,13 +23,13 @@ from labelsieve.data.sources.arrow_files import (
     read_schema,
     refuse_duplicates,
 )
+from labelsieve.data.sources.column_kinds import holds_numbers
 from labelsieve.data.sources.columns import (
     LABEL_NAMES,
     OTHER_LABEL_NAMES,
     Columns,
     Table,
     choose_columns,
-    holds_numbers,
     may_hold_images,
 )
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer

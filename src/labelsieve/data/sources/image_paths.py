@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import DataError, listed, setting, shown
-from labelsieve.data.sources.columns import Table, holds_images, holds_text
+from labelsieve.data.sources.column_kinds import holds_images, holds_text
+from labelsieve.data.sources.columns import Table
 from labelsieve.data.sources.file_kinds import SUFFIXES
 
 if TYPE_CHECKING:
@@ -30,23 +31,15 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
     Raises:
         DataError: A name matches images in several folders.
     """
-    column, paths = str(table.columns.image), text_paths(table)
-    if table.columns.folder is None:
-        return None if paths is None else [_normalised_path(path, str(table.folder or ".")) for path in paths]
-    if paths is None and holds_images(table.rows.features[column]):
-        return None
-    if paths is None:  # integers
-        values = table.rows.select_columns([column])[:][column]
-        paths = ["" if value is None else str(value) for value in values]
-    return _named(paths, table.columns.folder, notes)
-
-
-def text_paths(table: Table) -> list[str] | None:
-    """Returns the raw paths in the image column, or None if it contains images."""
     column = str(table.columns.image)
-    if not holds_text(table.rows.features[column]):
+    feature = table.rows.features[column]
+    if not holds_text(feature) and (table.columns.folder is None or holds_images(feature)):
         return None
-    return [path or "" for path in table.rows.select_columns([column])[:][column]]
+    values = table.rows.select_columns([column])[:][column]
+    paths = ["" if value is None else str(value) for value in values]  # integers name images, too
+    if table.columns.folder is None:
+        return [_normalised_path(path, str(table.folder or ".")) for path in paths]
+    return _named(paths, table.columns.folder, notes)
 
 
 def absolute_paths(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +18,25 @@ from labelsieve.core.files import check_reachable, expand_home, is_utf8
 from labelsieve.data.box_formats.open_images import is_open_images
 from labelsieve.data.box_formats.registry import BOX_FILES, BOX_FORMATS
 from labelsieve.data.box_formats.voc import is_voc
-from labelsieve.data.published.base import HUB, named_source, read_published, refuse_unknown_name
-from labelsieve.data.sources.columns import (
-    Columns,
-    Table,
-    choose_columns,
-    holds_images,
-)
+from labelsieve.data.published.base import named_source, read_published, refuse_unknown_name
+from labelsieve.data.sources.column_kinds import holds_images
+from labelsieve.data.sources.columns import Columns, Table, choose_columns
 from labelsieve.data.sources.file_kinds import SUFFIXES, conversion, is_table, refuse_pointer
 from labelsieve.data.sources.folders import read_folder
-from labelsieve.data.sources.image_paths import folder_of
+from labelsieve.data.sources.location import SourceLocation
 from labelsieve.data.sources.quiet import quiet, reading
-from labelsieve.data.sources.shards import Shards, has_pattern, shards_of_folder, shards_of_pattern
+from labelsieve.data.sources.shards import has_pattern, shards_of_folder, shards_of_pattern
 from labelsieve.data.sources.splits import choose_split, refuse_split
 from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _HUB_TIMEOUT = 5.0
+# Columns of data sets on the Hub that cannot be guessed: CIFAR-100 has two columns of classes.
+_HUB_COLUMNS = {
+    "uoft-cs/cifar10": Columns(image="img", label="label"),
+    "uoft-cs/cifar100": Columns(image="img", label="fine_label"),
+}
 _YOLO = ("data.yaml", "data.yml", "dataset.yaml")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceLocation:
-    """The kind and the location of a source.
-
-    Attributes:
-        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
-            `BOX_FORMATS`, boxes, whose reader knows their files; `saved` by `Dataset.save_to_disk`; `published` in its
-            official layout; `hub`.
-        path: The folder or file; for YOLO the YAML file; for a pattern of files their common folder.
-        files: The files of a table, in order.
-        where: Name of a table, for messages.
-        notes: Remarks for the user.
-    """
-
-    kind: str
-    path: Path
-    files: tuple[Path, ...] = ()
-    where: str = ""
-    notes: tuple[str, ...] = ()
 
 
 def find_source(source: str, *, split: str | None = None) -> SourceLocation:
@@ -80,8 +59,7 @@ def find_source(source: str, *, split: str | None = None) -> SourceLocation:
             return SourceLocation(kind="saved", path=path)
         if (boxes := find_boxes(path)) is not None:
             return SourceLocation(kind=boxes[0], path=boxes[1])
-        shards = shards_of_folder(path, split=split)
-        return _in_files(shards, path, f"the folder {path}") if shards else SourceLocation(kind="folder", path=path)
+        return shards_of_folder(path, split=split) or SourceLocation(kind="folder", path=path)
     if path.is_file():
         refuse_pointer(path)
         if (boxes := find_boxes(path)) is not None:
@@ -89,8 +67,7 @@ def find_source(source: str, *, split: str | None = None) -> SourceLocation:
         refuse_split(split, path)
         return SourceLocation(kind=_kind(path), path=path, files=(path,), where=f"the file {path}")
     if has_pattern(source):
-        shards = shards_of_pattern(source, split=split)
-        return _in_files(shards, folder_of(shards.files), f"the files {source}")
+        return shards_of_pattern(source, split=split)
     if path.suffix.lower() not in {*TABLES, *BOX_FILES} and _HUB_ID.fullmatch(source):
         return SourceLocation(kind="hub", path=path)
     refuse_unknown_name(source)
@@ -109,10 +86,6 @@ def find_boxes(path: Path) -> tuple[str, Path] | None:
     if path.suffix.lower() in BOX_FILES:
         return BOX_FILES[path.suffix.lower()], path
     return ("open_images", path) if path.suffix.lower() == ".csv" and is_open_images(path) else None
-
-
-def _in_files(shards: Shards, path: Path, where: str) -> SourceLocation:
-    return SourceLocation(kind=shards.kind, path=path, files=shards.files, where=where, notes=shards.notes)
 
 
 def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
@@ -140,7 +113,9 @@ def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
     if location.kind in BOX_FORMATS:
         _refuse_columns_of_boxes(location, requested)
         return BOX_FORMATS[location.kind](location.path, requested=requested, split=split)
-    table = _read_files(location.files, kind=location.kind, requested=requested, where=location.where)
+    for path in location.files:
+        refuse_pointer(path)
+    table = TABLE_FORMATS[location.kind](location.files, requested=requested, where=location.where)
     return replace(table, notes=(*location.notes, *table.notes))
 
 
@@ -197,12 +172,6 @@ def _refuse_columns_of_boxes(location: SourceLocation, requested: Columns) -> No
         raise DataError(f"{boxes}, which have one label each, but {labels} were asked for; name one")
 
 
-def _read_files(files: Sequence[Path], *, kind: str, requested: Columns, where: str) -> Table:
-    for path in files:
-        refuse_pointer(path)
-    return TABLE_FORMATS[kind](files, requested=requested, where=where)
-
-
 def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder written by `save_to_disk`, memory mapped.
 
@@ -241,7 +210,7 @@ def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
         builder = datasets.load_dataset_builder(name, name=configuration or None)
         chosen, notes = choose_split(list(builder.info.splits or {}), split, where=where, slices=True)
         rows = datasets.load_dataset(name, name=configuration or None, split=chosen)
-    hub_columns = HUB.get(name, Columns())
+    hub_columns = _HUB_COLUMNS.get(name, Columns())
     wish = replace(requested, image=requested.image or hub_columns.image, label=requested.label or hub_columns.label)
     table = read_dataset(rows, requested=wish, split=None, where=where)
     return replace(table, notes=(*notes, *table.notes))

@@ -9,12 +9,13 @@ import glob
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, listed
 from labelsieve.data.sources.file_kinds import CHANGES, is_image, is_table
+from labelsieve.data.sources.image_paths import folder_of
+from labelsieve.data.sources.location import SourceLocation
 from labelsieve.data.sources.splits import choose_split, refuse_split
 from labelsieve.data.sources.table_formats import TABLES, TYPED_TABLES
 
@@ -31,27 +32,12 @@ _DEPTH = 3
 _IMAGES = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shards:
-    """The files of one split.
-
-    Attributes:
-        files: The files, in the order of their names.
-        kind: A key of :data:`labelsieve.data.sources.table_formats.TABLE_FORMATS`.
-        notes: Remarks for the user.
-    """
-
-    files: tuple[Path, ...]
-    kind: str
-    notes: tuple[str, ...]
-
-
 def has_pattern(source: str) -> bool:
     """Returns whether a source is a pattern of file names rather than the name of something that exists."""
     return glob.has_magic(source) and not os.path.exists(os.path.expanduser(source))
 
 
-def shards_of_pattern(pattern: str, *, split: str | None) -> Shards:
+def shards_of_pattern(pattern: str, *, split: str | None) -> SourceLocation:
     """Returns the files of one split that match a pattern.
 
     Raises:
@@ -70,10 +56,10 @@ def shards_of_pattern(pattern: str, *, split: str | None) -> Shards:
     names = {path: _split_of(path, root) for path in files}
     if None in names.values():  # the user says that they belong together
         names = dict.fromkeys(files, "")
-    return _choose(files, names, where=f"the files {pattern}", split=split)
+    return _choose(names, None, where=f"the files {pattern}", split=split)
 
 
-def shards_of_folder(folder: Path, *, split: str | None) -> Shards | None:
+def shards_of_folder(folder: Path, *, split: str | None) -> SourceLocation | None:
     """Returns the files of one split of a folder of tables, or None if the folder has images or no tables.
 
     Raises:
@@ -98,16 +84,21 @@ def shards_of_folder(folder: Path, *, split: str | None) -> Shards | None:
             f'such as "{folder / "train-*.parquet"}"'
         )
     _check_complete(files, folder)
-    return _choose(files, names, where=f"the folder {folder}", split=split)
+    return _choose(names, folder, where=f"the folder {folder}", split=split)
 
 
-def _choose(files: Sequence[Path], names: Mapping[Path, str | None], *, where: str, split: str | None) -> Shards:
-    kinds = {TABLES[path.suffix.lower()] for path in files}
+def _choose(
+    split_of: Mapping[Path, str | None], folder: Path | None, *, where: str, split: str | None
+) -> SourceLocation:
+    """Returns the files of one split; without a folder it is the common one of these files."""
+    kinds = {TABLES[path.suffix.lower()] for path in split_of}
     if len(kinds) > 1:
-        raise DataError(f"expected files of one kind, found {listed(path.name for path in files)}; pass those of one")
+        raise DataError(
+            f"expected files of one kind, found {listed(path.name for path in split_of)}; pass those of one"
+        )
     groups: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        groups[names[path] or ""].append(path)
+    for path, name in split_of.items():
+        groups[name or ""].append(path)
     notes: tuple[str, ...] = ()
     if set(groups) == {""}:
         refuse_split(split, where)
@@ -120,7 +111,9 @@ def _choose(files: Sequence[Path], names: Mapping[Path, str | None], *, where: s
             *notes,
             f"{len(chosen_files)} files are read as one table: {chosen_files[0].name} to {chosen_files[-1].name}",
         )
-    return Shards(files=tuple(chosen_files), kind=kinds.pop(), notes=notes)
+    return SourceLocation(
+        kind=kinds.pop(), path=folder or folder_of(chosen_files), files=tuple(chosen_files), where=where, notes=notes
+    )
 
 
 def _tables(folder: Path) -> list[Path]:

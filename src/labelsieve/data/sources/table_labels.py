@@ -14,7 +14,8 @@ from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.annotators import Annotations, indices_of, merged, vote, without_gaps
 from labelsieve.data.labels import LabelColumn, check_complete, read_labels, renamed, resolve_class_names, to_indices
-from labelsieve.data.sources.columns import Table, kind_of
+from labelsieve.data.sources.column_kinds import kind_of
+from labelsieve.data.sources.columns import Table
 from labelsieve.data.sources.image_paths import relative_path
 
 if TYPE_CHECKING:

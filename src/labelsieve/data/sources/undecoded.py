@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.boxes import Boxes
-from labelsieve.data.sources.columns import Table, holds_pixels
+from labelsieve.data.sources.column_kinds import holds_pixels
+from labelsieve.data.sources.columns import Table
 from labelsieve.data.sources.image_paths import absolute_paths, with_absolute_paths
 from labelsieve.data.sources.in_memory import read_memory
 

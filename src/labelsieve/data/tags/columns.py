@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, SettingsError, listed, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.labels import LabelColumn, read_labels
-from labelsieve.data.sources.columns import LABEL_NAMES, Table, element_of, holds_text, is_usual, kind_of, no_guess
+from labelsieve.data.sources.column_kinds import element_of, holds_text, kind_of
+from labelsieve.data.sources.columns import LABEL_NAMES, Table, is_usual, no_guess
 from labelsieve.data.sources.folder_layout import is_named_as_split
 from labelsieve.data.sources.table_labels import arrow_column
 
@@ -65,15 +66,13 @@ def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...
     fitting = [name for name in lists if is_usual(name, TAG_NAMES)] or lists
     usual = [name for name in features if is_usual(name, TAG_NAMES)]
     fitting = fitting or [name for name in usual if holds_text(features[name])]
-    if len(fitting) > 1:
-        raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _COLUMN, where=where, columns=features))
     candidates = [name for name, feature in features.items() if _may_be_class(feature) and name != "id"]
     if not fitting and usual:
         raise DataError(
             f'expected several labels an image in {where}, found {kind_of(features[usual[0]])} in "{shown(usual[0])}"; '
             f"{ONE_LABEL}, or name another column with {setting(_COLUMN)}"
         )
-    if not fitting and len(candidates) < 2:
+    if len(fitting) > 1 or (not fitting and len(candidates) < 2):
         raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _COLUMN, where=where, columns=features))
     return tuple(fitting) or tuple(candidates)
 
@@ -260,7 +259,7 @@ def split_texts(
         note = (f'tags in {where} are separated by "{separator}"',) if separator else ()
     if separator is None:
         return [[text] if text else [] for text in texts], note
-    return [[part.strip() for part in text.split(separator or " ")] if text else [] for text in texts], note
+    return [[part.strip() for part in text.split(separator)] if text else [] for text in texts], note
 
 
 def _written_list(text: str, where: str) -> list[str | int]:

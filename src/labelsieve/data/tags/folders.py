@@ -62,7 +62,6 @@ def union_of_rows(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArr
         image_of: Shape (R,): the image of each row, from 0 to M - 1.
 
     Example:
-        >>> import numpy as np
         >>> union_of_rows(np.array([[True, False], [False, False], [False, True]]), np.array([0, 1, 0])).tolist()
         [[True, True], [False, False]]
     """

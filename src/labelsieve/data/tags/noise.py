@@ -35,7 +35,6 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
         DataError: The tags are not an array (N, K) of bool.
 
     Example:
-        >>> import numpy as np
         >>> right = np.zeros((1000, 2), dtype=bool)
         >>> right[:450, 0] = True
         >>> tags = inject_tags(right, omit=0.2, add=0.1)

@@ -14,7 +14,8 @@ from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.edits import Edits
-from labelsieve.data.sources.readers import SourceLocation, read_path
+from labelsieve.data.sources.location import SourceLocation
+from labelsieve.data.sources.readers import read_path
 from labelsieve.review.writers.backups import BACKUP, free_name, replacing_folder
 from labelsieve.review.writers.file_transfer import Transfer, copy_file, hard_link, link_file
 

@@ -20,4 +20,4 @@ WRITERS: Registry[type[Writer], Entry] = Registry(
     *(Entry(name, _HERE + "tables:TableFiles", format.about) for name, format in TABLE_FORMATS.entries.items()),
     *(Entry(name, _HERE + "boxes:AnnotationFiles", format.about) for name, format in BOX_FORMATS.entries.items()),
 )
-"""By the `kind` of a :class:`labelsieve.data.sources.readers.SourceLocation`; other kinds cannot be written."""
+"""By the `kind` of a :class:`labelsieve.data.sources.location.SourceLocation`; other kinds cannot be written."""

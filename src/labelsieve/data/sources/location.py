@@ -1,0 +1,27 @@
+"""Where a source lies, and what kind it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceLocation:
+    """The kind and the location of a source.
+
+    Attributes:
+        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
+            `BOX_FORMATS`, boxes, whose reader knows their files; `saved` by `Dataset.save_to_disk`; `published` in its
+            official layout; `hub`.
+        path: The folder or file; for YOLO the YAML file; for a pattern of files their common folder.
+        files: The files of a table, in order.
+        where: Name of a table, for messages.
+        notes: Remarks for the user.
+    """
+
+    kind: str
+    path: Path
+    files: tuple[Path, ...] = ()
+    where: str = ""
+    notes: tuple[str, ...] = ()
