@@ -99,7 +99,15 @@ def inject(
 def symmetric_noise(
     images: LabelledImages | LabelledFeatures, *, seed: int, progress: Progress, rate: float, exact: bool
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with symmetric noise, (N,), and notes for the user; for the arguments see :func:`inject`."""
+    """Returns labels with symmetric noise, (N,), and notes for the user; see :func:`inject`.
+
+    Args:
+        images: N images, or rows of features.
+        seed: Seed of all draws.
+        progress: Not needed.
+        rate: Share of wrong labels.
+        exact: Whether the share is exact.
+    """
     del progress
     return symmetric(images.labels, classes=len(images.class_names), rate=rate, seed=seed, exact=exact), ()
 
@@ -113,7 +121,16 @@ def pair_noise(
     exact: bool,
     pairs: Mapping[str, str] | None,
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with pair noise, (N,), and notes for the user; for the arguments see :func:`inject`."""
+    """Returns labels with pair noise, (N,), and notes for the user; see :func:`inject`.
+
+    Args:
+        images: N images, or rows of features.
+        seed: Seed of all draws.
+        progress: Not needed.
+        rate: Share of wrong labels.
+        exact: Whether the share is exact.
+        pairs: Class name to the class name it is mistaken for; None: the next class.
+    """
     del progress
     return paired(images.labels, target=_targets(images.class_names, pairs), rate=rate, seed=seed, exact=exact), ()
 
@@ -121,9 +138,15 @@ def pair_noise(
 def instance_noise(
     images: LabelledImages, *, seed: int, progress: Progress, rate: float
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Returns labels with instance-dependent noise, (N,), and notes for the user; for the arguments see :func:`inject`.
+    """Returns labels with instance-dependent noise, (N,), and notes for the user; see :func:`inject`.
 
     Draws class by class and a few images at a time: memory does not grow with the number of images.
+
+    Args:
+        images: N images.
+        seed: Seed of all draws.
+        progress: Receives progress.
+        rate: Share of wrong labels.
     """
     classes, noisy = len(images.class_names), images.labels.copy()
     rates = flip_rates(len(images), rate=rate, seed=seed)

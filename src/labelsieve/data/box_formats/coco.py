@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.files import is_utf8
@@ -48,7 +46,7 @@ def read_coco(path: Path, *, requested: Columns, split: str | None) -> Table:
     folder = folder_with(
         list(coco.paths.values()), _image_folders(path), requested=requested.folder, where=f"the file {path}"
     )
-    return coco.rows(folder).to_table(where=f"the file {path}")
+    return coco.to_table(folder)
 
 
 @dataclass(kw_only=True)
@@ -61,11 +59,7 @@ class Coco:
         truth: The field of the true label, or None.
         paths: Paths of images by their ids.
         categories: Names of categories by their ids.
-        ids: Ids of the annotations.
-        images: The image id of each annotation.
-        labels: The given label of each annotation, as written.
-        truths: The same for true labels.
-        sides: Four numbers for each annotation, see `Boxes`.
+        boxes: The annotations, with the ids of their images and categories.
     """
 
     path: Path
@@ -73,11 +67,7 @@ class Coco:
     truth: str | None
     paths: dict[Any, str] = field(default_factory=dict)
     categories: dict[Any, str] = field(default_factory=dict)
-    ids: list[str] = field(default_factory=list)
-    images: list[Any] = field(default_factory=list)
-    labels: list[Any] = field(default_factory=list)
-    truths: list[Any] = field(default_factory=list)
-    sides: array[float] = field(default_factory=lambda: array("d"))
+    boxes: BoxRows = field(default_factory=BoxRows)
 
     def add(self, key: str, value: Mapping[str, Any]) -> None:
         """Adds one element of a list of the file."""
@@ -100,12 +90,14 @@ class Coco:
     def _add_annotation(self, value: Mapping[str, Any]) -> None:
         if self.label not in value:
             self._refuse_other_tasks(value)
-        self.ids.append(str(_in_utf8(value.get("id", ""), "id", "annotations", self.path)))
-        self.images.append(value.get("image_id"))
-        self.labels.append(_named(value, self.label, "annotations", self.path))
-        if self.truth is not None:
-            self.truths.append(_named(value, self.truth, "annotations", self.path))
-        self.sides.extend(box_of(value) or NO_BOX)
+        image = value.get("image_id")
+        self.boxes.add(
+            str(image) if isinstance(image, list | dict) else image,
+            _named(value, self.label, "annotations", self.path),
+            name=str(_in_utf8(value.get("id", ""), "id", "annotations", self.path)),
+            sides=box_of(value) or NO_BOX,
+            truth=None if self.truth is None else _named(value, self.truth, "annotations", self.path),
+        )
 
     def _refuse_other_tasks(self, value: Mapping[str, Any]) -> None:
         for task, name in _OTHER_TASKS.items():
@@ -117,54 +109,46 @@ class Coco:
 
     def check(self) -> None:
         """Raises a `DataError` if the file has no images, annotations or categories."""
-        if not (self.ids or self.paths):
+        if not (self.boxes or self.paths):
             raise _no_coco(self.path)
-        if not self.ids or not self.paths:
+        if not self.boxes or not self.paths:
             missing = "annotations" if self.paths else "images"
             raise DataError(f"expected a COCO file with {missing} in {self.path}, found none; check the file")
         if not self.categories:
             raise DataError(f"expected categories with id and name in {self.path}, found none; add them")
 
-    def rows(self, folder: Path) -> BoxRows:
+    def to_table(self, folder: Path) -> Table:
         """Returns the boxes, with classes in the order of the ids of their categories."""
-        order = sorted(self.categories, key=_by_number)
-        names = tuple(self.categories[key] for key in order)
-        number = {image: index for index, image in enumerate(self.paths)}
-        unlisted = [key for key in self.images if not _is_in(key, number)]
-        notes = []
+        classes = {key: self.categories[key] for key in sorted(self.categories, key=_by_number)}
+        by_name = any(value not in classes for value in {*self.boxes.labels})
+        codes = tuple(json.dumps(name if by_name else key) for key, name in classes.items())
+        self.boxes.labels = self._ids_of(self.boxes.labels, classes, self.label)
+        self.boxes.truths = self._ids_of(self.boxes.truths, classes, str(self.truth))
+        unlisted = [key for key in self.boxes.images if key not in self.paths]
+        notes: tuple[str, ...] = ()
         if unlisted:
             several = counted(len(unlisted), "annotation names an image", "annotations name images")
-            notes.append(f"{several} without an entry in images (first: {shown(str(unlisted[0]))})")
-        return BoxRows(
-            paths=[*self.paths.values()],
-            image_of=np.array([number.get(key, -1) if _is_in(key, number) else -1 for key in self.images]),
-            sides=np.frombuffer(self.sides, dtype=np.float64).reshape(-1, 4),
-            labels=self._indices(self.labels, order, self.label),
-            truth=None if self.truth is None else self._indices(self.truths, order, self.truth),
-            class_names=names,
-            ids=self.ids,
+            notes = (f"{several} without an entry in images (first: {shown(str(unlisted[0]))})",)
+        return self.boxes.to_table(
+            where=f"the file {self.path}",
+            images=self.paths,
+            classes=classes,
             folder=folder,
-            files=BoxFiles(files=(self.path,), counts=(len(self.ids),), codes=self._codes(order), column=self.label),
-            notes=tuple(notes),
+            files=BoxFiles(files=(self.path,), counts=(len(self.boxes),), codes=codes, column=self.label),
+            notes=notes,
         )
 
-    def _codes(self, order: list[Any]) -> tuple[str, ...]:
-        """Returns the JSON code of each class in the file: its id, or its name in a field of names."""
-        by_name = any(value not in self.categories for value in {*self.labels})
-        return tuple(json.dumps(self.categories[each] if by_name else each) for each in order)
-
-    def _indices(self, values: list[Any], order: list[Any], name: str) -> NDArray[np.int64]:
-        """Returns labels, ids or names of categories, as indices."""
-        index_of: dict[Any, int] = {self.categories[each]: index for index, each in enumerate(order)}
-        index_of |= {each: index for index, each in enumerate(order)}
-        try:
-            return np.array([index_of[value] for value in values], dtype=np.int64)
-        except (KeyError, TypeError):
-            value = next(value for value in values if not _is_in(value, index_of))
+    def _ids_of(self, values: list[Any], classes: Mapping[Any, str], field_name: str) -> list[Any]:
+        """Returns the ids of categories, given by ids or names."""
+        id_of: dict[Any, Any] = {name: key for key, name in classes.items()}
+        id_of |= {key: key for key in classes}
+        unknown = next((value for value in values if value not in id_of), None)
+        if unknown is not None:
             raise DataError(
-                f'expected ids of categories in "{shown(name)}" of {self.path}, found {shown(repr(value))}, which is '
-                f"none of {listed([str(each) for each in order])}; add it to the categories"
-            ) from None
+                f'expected ids of categories in "{shown(field_name)}" of {self.path}, found {shown(repr(unknown))}, '
+                f"which is none of {listed([str(each) for each in classes])}; add it to the categories"
+            )
+        return [id_of[value] for value in values]
 
 
 def _read_file(path: Path, *, label: str, truth: str | None) -> Coco:
@@ -219,13 +203,6 @@ def _in_utf8(value: Any, name: str, what: str, path: Path) -> Any:
         actual = shown(repr(value))
         raise DataError(f'expected UTF-8 in "{shown(name)}" of the {what} of {path}, found {actual}; correct it')
     return value
-
-
-def _is_in(value: Any, known: Mapping[Any, Any]) -> bool:
-    try:
-        return value in known
-    except TypeError:  # lists
-        return False
 
 
 def _by_number(value: Any) -> tuple[bool, Any]:

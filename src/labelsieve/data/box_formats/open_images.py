@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -63,37 +65,32 @@ def read_open_images(path: Path, *, requested: Columns, split: str | None) -> Ta
     names = csv_table.table[_IMAGE].to_pylist()
     if not names:
         raise DataError(f"expected boxes in {where}, found no rows; check the file")
-    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    paths = [name if os.path.splitext(name)[1] else f"{name}.jpg" for name in number]
-    labels = csv_table.table[label].to_pylist()
-    true_labels = None if requested.truth is None else csv_table.table[requested.truth].to_pylist()
-    codes = sorted({*labels, *(true_labels or ())} - {""})
-    classes, note = _class_names(codes, path)
-    order = sorted(range(len(codes)), key=classes.__getitem__)
-    index_of = {codes[each]: index for index, each in enumerate(order)}
-    rows = BoxRows(
-        paths=paths,
-        image_of=np.array([number[name] for name in names], dtype=np.int64),
-        sides=_sides(csv_table.table, where),
-        labels=_indices(labels, index_of, label, where),
-        truth=None if true_labels is None else _indices(true_labels, index_of, str(requested.truth), where),
-        class_names=tuple(classes[each] for each in order),
-        ids=[*_ids(names)],
-        folder=folder_with(paths, _folders(path), requested=requested.folder, where=where),
+    images = {name: name if os.path.splitext(name)[1] else f"{name}.jpg" for name in names}
+    labels = _labels(csv_table.table, label, where)
+    truths = [] if requested.truth is None else _labels(csv_table.table, requested.truth, where)
+    codes = sorted({*labels, *truths})
+    class_names, note = _class_names(codes, path)
+    classes = dict(sorted(zip(codes, class_names, strict=True), key=itemgetter(1)))
+    sides = array("d", _sides(csv_table.table, where).tobytes())
+    return BoxRows(images=names, labels=labels, truths=truths, ids=[*_ids(names)], sides=sides).to_table(
+        where=where,
+        images=images,
+        classes=classes,
+        folder=folder_with([*images.values()], _folders(path), requested=requested.folder, where=where),
         is_relative=True,
-        files=BoxFiles(files=(path,), counts=(len(names),), codes=tuple(codes[each] for each in order), column=label),
+        files=BoxFiles(files=(path,), counts=(len(names),), codes=tuple(classes), column=label),
         notes=(*csv_table.notes, note),
     )
-    return rows.to_table(where=where)
 
 
-def _indices(values: list[str], index_of: dict[str, int], column: str, where: str) -> NDArray[np.int64]:
+def _labels(table: Any, column: str, where: str) -> list[str]:
+    values: list[str] = table[column].to_pylist()
     if "" in values:
         raise DataError(
             f'expected a label in each row of the column "{shown(column)}" of {where}, found none in row '
             f"{values.index('') + 1}; add it, or remove the row"
         )
-    return np.array([index_of[value] for value in values], dtype=np.int64)
+    return values
 
 
 def _sides(table: Any, where: str) -> NDArray[np.float64]:

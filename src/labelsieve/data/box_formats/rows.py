@@ -1,13 +1,15 @@
-"""The result of a reader of boxes, and its conversion to a table."""
+"""The boxes that a reader collects, and their conversion to a table."""
 
 from __future__ import annotations
 
 import math
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,38 +24,65 @@ NO_BOX = (math.nan,) * 4
 """The sides of a box without numbers, whose row becomes unreadable."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class BoxRows:
-    """N boxes in M images, in the order of their file.
+    """Collects boxes in the order of their files, and makes a table of them.
 
     Attributes:
-        paths: M paths of images, relative to `folder`.
-        image_of: Shape (N,), int64: index of the image, -1 if it is not listed.
-        sides: Shape (N, 4), float64; see :class:`labelsieve.data.boxes.Boxes`.
-        labels: Shape (N,), int64: indices into `class_names`.
-        truth: The same for the true labels, or None.
-        class_names: K names.
-        ids: N names of the boxes.
-        folder: The folder of the images.
-        files: Their annotation files.
-        is_relative: Whether `sides` are shares of the image.
-        notes: Remarks for the user.
+        images: The image of each box, as the file names it.
+        labels: The given label of each box, as the file writes it.
+        truths: The same for the true labels; empty if none are read.
+        ids: The name of each box.
+        sides: Four numbers for each box; see :class:`labelsieve.data.boxes.Boxes`.
     """
 
-    paths: Sequence[str]
-    image_of: NDArray[np.int64]
-    sides: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    ids: Sequence[str]
-    folder: Path
-    files: BoxFiles
-    truth: NDArray[np.int64] | None = None
-    is_relative: bool = False
-    notes: tuple[str, ...] = ()
+    images: list[Any] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    truths: list[Any] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    sides: array[float] = field(default_factory=lambda: array("d"))
 
-    def to_table(self, *, where: str) -> Table:
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, image: Any, label: Any, *, name: str, sides: Iterable[float], truth: Any = None) -> None:
+        """Adds a box.
+
+        Args:
+            image: Its image.
+            label: Its given label.
+            name: Its name.
+            sides: Left, top, width and height.
+            truth: Its true label, if true labels are read.
+        """
+        self.images.append(image)
+        self.labels.append(label)
+        self.ids.append(name)
+        self.sides.extend(sides)
+        if truth is not None:
+            self.truths.append(truth)
+
+    def to_table(
+        self,
+        *,
+        where: str,
+        images: Mapping[Any, str],
+        classes: Mapping[Any, str],
+        folder: Path,
+        files: BoxFiles,
+        is_relative: bool = False,
+        notes: tuple[str, ...] = (),
+    ) -> Table:
         """Returns one row for each box, with its image, label and id.
+
+        Args:
+            where: Name of the source, for messages.
+            images: Each image that is listed, and its path in `folder`.
+            classes: Each label, and the name of its class.
+            folder: The folder of the images.
+            files: The annotation files.
+            is_relative: Whether sides are shares of the image.
+            notes: Remarks for the user.
 
         Raises:
             DataError: There is no box, or two classes have one name.
@@ -61,30 +90,37 @@ class BoxRows:
         import pyarrow as pa
         from datasets import ClassLabel, Dataset, Features, Value
 
-        if not len(self.labels):
+        if not len(self):
             raise DataError(f"expected boxes in {where}, found none; check the file")
-        if twice := [name for name, count in Counter(self.class_names).items() if count > 1]:
+        if twice := [name for name, count in Counter(classes.values()).items() if count > 1]:
             raise DataError(f'the class "{shown(twice[0])}" is listed twice in {where}; give each its own name')
-        classes = ClassLabel(names=list(self.class_names))
-        features = {"image": Value("string"), "label": classes, "id": Value("string")}
+        image_of, paths = _positions(self.images, images), pa.array([*images.values()], pa.string())
+        names = ClassLabel(names=[*classes.values()])
+        features = {"image": Value("string"), "label": names, "id": Value("string")}
         columns = {
-            "image": pa.array(self.paths, pa.string()).take(pa.array(self.image_of, mask=self.image_of < 0)),
-            "label": pa.array(self.labels),
+            "image": paths.take(pa.array(image_of, mask=image_of < 0)),
+            "label": pa.array(_positions(self.labels, classes)),
             "id": pa.array(self.ids, pa.string()),
         }
-        if self.truth is not None:
-            features["truth"], columns["truth"] = classes, pa.array(self.truth)
-        rows = Dataset(pa.table(columns).cast(Features(features).arrow_schema))
+        if self.truths:
+            features["truth"], columns["truth"] = names, pa.array(_positions(self.truths, classes))
+        sides = np.frombuffer(self.sides, dtype=np.float64).reshape(-1, 4)
         return Table(
-            rows=rows,
-            columns=Columns(image="image", label="label", id="id", truth=None if self.truth is None else "truth"),
+            rows=Dataset(pa.table(columns).cast(Features(features).arrow_schema)),
+            columns=Columns(image="image", label="label", id="id", truth="truth" if self.truths else None),
             where=where,
-            folder=self.folder,
-            boxes=Boxes(sides=self.sides, image_of=self.image_of, is_relative=self.is_relative),
-            box_files=self.files,
-            image_files=tuple(self.paths),
-            notes=self.notes,
+            folder=folder,
+            boxes=Boxes(sides=sides, image_of=image_of, is_relative=is_relative),
+            box_files=files,
+            image_files=tuple(images.values()),
+            notes=notes,
         )
+
+
+def _positions(values: Sequence[Any], known: Iterable[Any]) -> NDArray[np.int64]:
+    """Returns the position of each value among known ones, -1 for others."""
+    position_of = {value: position for position, value in enumerate(known)}
+    return np.fromiter((position_of.get(value, -1) for value in values), dtype=np.int64, count=len(values))
 
 
 def box_notes(boxes: Boxes, image_files: Sequence[str]) -> Iterable[str]:

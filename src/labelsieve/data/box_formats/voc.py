@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from labelsieve.core.errors import DataError, listed, setting, shown
 from labelsieve.core.quantities import counted
@@ -75,35 +71,37 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
         DataError: A file is not such XML, there is no such split, or the label lies deeper in an object.
     """
     files, notes = _files(path, split)
-    label, number = requested.label or NAME, len(files)
+    label = requested.label or NAME
     if "/" in label:  # `edit_voc` could not write it
         raise DataError(
             f'expected an element of <object> itself as {setting("label_column")} of {path}, got "{shown(label)}"; '
             f"name another, such as {NAME}"
         )
-    objects = _Objects(label=label, truth=requested.truth)
     folder = _folder(path, requested)
-    names = {*_listdir(folder)}
+    names, boxes, counts = {*_listdir(folder)}, BoxRows(), []
+    file_of: dict[str, Path] = {}
     for file in files:
-        objects.add(file, names)
-    _check_one_file_per_image(files, objects.paths)
-    classes = tuple(sorted({*objects.labels, *objects.truths}))
-    index_of = {name: index for index, name in enumerate(classes)}
-    rows = BoxRows(
-        paths=objects.paths,
-        image_of=np.repeat(np.arange(number, dtype=np.int64), objects.counts),
-        sides=np.frombuffer(objects.sides, dtype=np.float64).reshape(-1, 4),
-        labels=np.array([index_of[name] for name in objects.labels], dtype=np.int64),
-        truth=None
-        if requested.truth is None
-        else np.array([index_of[name] for name in objects.truths], dtype=np.int64),
-        class_names=classes,
-        ids=objects.ids,
+        voc_file = read_objects(read_whole(file), where=file)
+        image = _image(voc_file.image, file.stem, names)
+        _check_one_file_per_image(image, file, file_of.setdefault(image, file))
+        for index, each in enumerate(voc_file.objects):
+            truth = None if requested.truth is None else _text(each, requested.truth, file)
+            boxes.add(
+                *(image, _text(each, label, file)),
+                name=f"{file.stem}#{index}",
+                sides=_sides(each.texts),
+                truth=truth,
+            )
+        counts.append(len(voc_file.objects))
+    classes = tuple(sorted({*boxes.labels, *boxes.truths}))
+    return boxes.to_table(
+        where=f"the {counted(len(files), 'XML file', 'XML files')} of {path}",
+        images={image: image for image in file_of},
+        classes={name: name for name in classes},
         folder=folder,
-        files=BoxFiles(files=tuple(files), counts=tuple(objects.counts), codes=classes, column=label, takes_new=True),
+        files=BoxFiles(files=tuple(files), counts=tuple(counts), codes=classes, column=label, takes_new=True),
         notes=notes,
     )
-    return rows.to_table(where=f"the {counted(number, 'XML file', 'XML files')} of {path}")
 
 
 def _listdir(folder: Path) -> list[str]:
@@ -150,40 +148,12 @@ def _folder(path: Path, requested: Columns) -> Path:
     return Path(os.path.abspath(folder))
 
 
-@dataclass(kw_only=True)
-class _Objects:
-    """Collects the objects of files."""
-
-    label: str
-    truth: str | None
-    paths: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    truths: list[str] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    sides: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, file: Path, names: set[str]) -> None:
-        """Adds one XML file; `names` are the files in the folder of images."""
-        voc_file = read_objects(read_whole(file), where=file)
-        self.paths.append(_image(voc_file.image, file.stem, names))
-        for index, each in enumerate(voc_file.objects):
-            self.labels.append(_text(each, self.label, file))
-            if self.truth is not None:
-                self.truths.append(_text(each, self.truth, file))
-            self.ids.append(f"{file.stem}#{index}")
-            self.sides.extend(_sides(each.texts))
-        self.counts.append(len(voc_file.objects))
-
-
-def _check_one_file_per_image(files: list[Path], paths: list[str]) -> None:
-    first: dict[str, Path] = {}
-    for file, image in zip(files, paths, strict=True):
-        if (earlier := first.setdefault(image, file)) is not file:
-            raise DataError(
-                f"expected one XML file for each image, found {shown(image)} in {earlier} and in {file.name}; correct "
-                "the <filename> of one of them"
-            )
+def _check_one_file_per_image(image: str, file: Path, first: Path) -> None:
+    if first is not file:
+        raise DataError(
+            f"expected one XML file for each image, found {shown(image)} in {first} and in {file.name}; correct the "
+            "<filename> of one of them"
+        )
 
 
 def _image(named: str, stem: str, names: set[str]) -> str:

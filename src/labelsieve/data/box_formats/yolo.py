@@ -10,13 +10,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
@@ -60,7 +57,7 @@ def read_yolo(path: Path, *, requested: Columns, split: str | None) -> Table:
     if without_image:
         message = counted(len(without_image), "file of labels has", "files of labels have")
         notes = (*notes, f"{message} no image (first: {without_image[0]})")
-    return _rows(config, [*files], [*files.values()], notes).to_table(where=f"the data set {path}")
+    return _read_boxes(config, files, notes)
 
 
 def label_files(path: Path, *, split: str | None) -> list[Path]:
@@ -76,30 +73,28 @@ def caches_of(files: Sequence[Path]) -> list[Path]:
     return [cache for folder in folders if (cache := folder.with_suffix(".cache")).is_file()]
 
 
-def _rows(config: YoloConfig, images: list[str], labels: list[str], notes: tuple[str, ...]) -> BoxRows:
-    folder = _folder_of(images, config.folder)
-    names = [Path(os.path.relpath(image, folder)).as_posix() for image in images]
-    boxes, index_of = _Boxes(), {each: index for index, each in enumerate(config.names)}
-    labelled = [index for index, file in enumerate(labels) if os.path.isfile(file)]
-    for index in labelled:
-        boxes.add(names[index], Path(labels[index]), index_of)
-    if boxes.widths == {_CORNERS}:
+def _read_boxes(config: YoloConfig, files: Mapping[str, str], notes: tuple[str, ...]) -> Table:
+    folder, boxes = _folder_of([*files], config.folder), BoxRows()
+    names = {image: Path(os.path.relpath(image, folder)).as_posix() for image in files}
+    labelled = {image: Path(file) for image, file in files.items() if os.path.isfile(file)}
+    ends, widths = [0], set[int]()
+    for image, file in labelled.items():
+        widths |= _add_boxes(boxes, names[image], file, config.names)
+        ends.append(len(boxes))
+    if widths == {_CORNERS}:
         raise DataError(
             f"expected boxes in {config.path}, found four corners in all labels (boxes that are turned, OBB), which "
             "are not read; write upright boxes"
         )
-    return BoxRows(
-        paths=names,
-        image_of=np.repeat(np.array(labelled, dtype=np.int64), boxes.counts),
-        sides=np.frombuffer(boxes.sides, dtype=np.float64).reshape(-1, 4),
-        labels=np.frombuffer(boxes.labels, dtype=np.int64),
-        class_names=tuple(config.names.values()),
-        ids=boxes.ids,
+    return boxes.to_table(
+        where=f"the data set {config.path}",
+        images={name: name for name in names.values()},
+        classes=config.names,
         folder=folder,
         is_relative=True,
         files=BoxFiles(
-            files=tuple(Path(labels[index]) for index in labelled),
-            counts=tuple(boxes.counts),
+            files=tuple(labelled.values()),
+            counts=tuple(end - start for start, end in pairwise(ends)),
             codes=tuple(map(str, config.names)),
             column="class",
         ),
@@ -187,44 +182,36 @@ def _lines(text: str) -> Iterator[_Line]:
         at = end
 
 
-@dataclass(kw_only=True)
-class _Boxes:
-    """Collects the boxes of files; `widths` are the numbers of values per line."""
+def _add_boxes(boxes: BoxRows, name: str, file: Path, classes: Mapping[int, str]) -> set[int]:
+    """Adds the labels of one image, and returns the numbers of values in a line.
 
-    labels: array[int] = field(default_factory=lambda: array("q"))
-    sides: array[float] = field(default_factory=lambda: array("d"))
-    ids: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    widths: set[int] = field(default_factory=set)
+    Args:
+        boxes: Receives the boxes.
+        name: The image.
+        file: Its file of labels.
+        classes: The names of classes by their numbers.
 
-    def add(self, name: str, file: Path, number: Mapping[int, int]) -> None:
-        """Adds the labels of one image.
-
-        Raises:
-            DataError: A line is not a box, or its class has no name.
-        """
-        text, count = read_whole(file).decode("latin-1"), 0  # one character per byte: all relevant characters are ASCII
-        for line in _lines(text):
-            words = [text[start:end] for start, end in line.spans]
-            try:
-                label, values = _integer(words[0]), [float(word) for word in words[1:]]
-                sides = _sides(values)
-            except ValueError:
-                raise DataError(
-                    f"expected the number of a class, then x, y, width and height, in line {_line_number(text, line)} "
-                    f"of {file}, found {shown(' '.join(words))}; correct or remove it"
-                ) from None
-            if label not in number:
-                raise DataError(
-                    f"expected one of {len(number)} classes in line {_line_number(text, line)} of {file}, found class "
-                    f"{label}; add its name to the YAML file, or correct the line"
-                )
-            self.labels.append(number[label])
-            self.sides.extend(sides)
-            self.ids.append(f"{os.path.splitext(name)[0]}#{count}")
-            self.widths.add(len(words))
-            count += 1
-        self.counts.append(count)
+    Raises:
+        DataError: A line is not a box, or its class has no name.
+    """
+    text, widths = read_whole(file).decode("latin-1"), set()  # one character per byte: all that matters is ASCII
+    for count, line in enumerate(_lines(text)):
+        words = [text[start:end] for start, end in line.spans]
+        try:
+            label, sides = _integer(words[0]), _sides([float(word) for word in words[1:]])
+        except ValueError:
+            raise DataError(
+                f"expected the number of a class, then x, y, width and height, in line {_line_number(text, line)} "
+                f"of {file}, found {shown(' '.join(words))}; correct or remove it"
+            ) from None
+        if label not in classes:
+            raise DataError(
+                f"expected one of {len(classes)} classes in line {_line_number(text, line)} of {file}, found class "
+                f"{label}; add its name to the YAML file, or correct the line"
+            )
+        boxes.add(name, label, name=f"{os.path.splitext(name)[0]}#{count}", sides=sides)
+        widths.add(len(words))
+    return widths
 
 
 def _line_number(text: str, line: _Line) -> int:

@@ -59,7 +59,15 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
 def tag_noise(
     images: TaggedImages, *, seed: int, progress: Progress, omit: float, add: float
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Returns tags of :func:`inject_tags`, (N, K), and notes for the user."""
+    """Returns tags of :func:`inject_tags`, (N, K), and notes for the user.
+
+    Args:
+        images: N images.
+        seed: Seed of all draws.
+        progress: Not needed.
+        omit: Share of the right tags that are removed.
+        add: Share of the tags of the result that are wrong.
+    """
     del progress
     return inject_tags(images.tags, omit=omit, add=add, seed=seed), ()
 
