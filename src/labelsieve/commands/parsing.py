@@ -85,7 +85,7 @@ def last_value(args: Sequence[str], flag: str, *, default: str) -> str:
 
 
 def _empty_option(words: Sequence[str], options: Iterable[Option]) -> str | None:
-    """Returns an option of several words that has none, which tyro takes for an option that was left out."""
+    """Returns an option of several words that has none, which tyro treats as left out."""
     flags = {each.flag for each in options if each.takes_several}
     pairs = zip(words, [*words, "--"][1:], strict=False)
     return next((word for word, following in pairs if word in flags and following.startswith("--")), None)
