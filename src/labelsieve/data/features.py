@@ -230,7 +230,7 @@ def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
 
 
 def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str) -> None:
-    # of a row with NaN both are NaN; unlike isfinite() of all values, these need no memory for each
+    # NaN anywhere in a row makes both NaN; isfinite() of all values would need a byte for each
     rows = np.flatnonzero(~(np.isfinite(values.min(axis=1)) & np.isfinite(values.max(axis=1))))
     if len(rows):
         raise DataError(

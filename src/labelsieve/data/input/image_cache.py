@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,15 +159,15 @@ def cached_images(
         SettingsError: The limit is not a number.
     """
     name = f"{images.pixels_fingerprint}-{area}"
-    pictures = open_cache(
+    return open_cache(
         images,
         partial(shrink, area=area),
         name=name,
         area=area,
         reserved_size=lambda: _estimate(images, area),
         accelerator=accelerator,
+        companion=companion,
     )
-    return replace(pictures, companion=companion)
 
 
 def open_cache(
@@ -178,6 +178,7 @@ def open_cache(
     area: int,
     reserved_size: Callable[[], int],
     accelerator: Accelerator,
+    companion: CachedImages | None = None,
 ) -> CachedImages:
     """Opens a cache of images, or creates it; see :func:`cached_images`.
 
@@ -188,11 +189,12 @@ def open_cache(
         area: Maximum number of pixels of an image.
         reserved_size: Estimates the number of bytes on the disk.
         accelerator: The first process creates the files.
+        companion: See :class:`CachedImages`.
     """
     stem = cache_folder() / "pixels" / f"{name}-{_VERSION}"
     limit = cache_limit()
     if not hasattr(os, "pwrite"):  # Windows, which also lacks sparse files
-        return CachedImages(images, make, area, None)
+        return CachedImages(images, make, area, None, companion)
     if accelerator.is_main_process:
         with suppress(OSError):  # no space, or not writable
             if _reserved(stem) > limit:  # the limit was another one before
@@ -202,7 +204,8 @@ def open_cache(
                 if _make_room(stem.parent, size, limit):
                     _make(stem, len(images), area, reserved_size=size)
     accelerator.wait_for_everyone()
-    return CachedImages(images, make, area, stem if limit and _is_complete(stem, len(images), area) else None)
+    is_cached = limit and _is_complete(stem, len(images), area)
+    return CachedImages(images, make, area, stem if is_cached else None, companion)
 
 
 def _estimate(images: Images, area: int) -> int:

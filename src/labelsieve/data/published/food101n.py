@@ -16,7 +16,6 @@ from labelsieve.data.published.layout import (
     lines_of,
     looked_up,
     pairs,
-    positions,
     readable,
 )
 
@@ -38,7 +37,9 @@ def read_food101n(path: Path, split: str) -> PublishedSplit:
         keys = _below_header(list(verified), listed)
         numbers["verified"] = indices([verified[key] for key in keys], names=("wrong", "right"), where=listed)
     names_of_keys = [key.partition("/")[0] for key in keys]
-    values = looked_up(names_of_keys, positions(folders), where=home / files[0], of=listed)
+    values = looked_up(
+        names_of_keys, {folder: number for number, folder in enumerate(folders)}, where=home / files[0], of=listed
+    )
     labels = Labels(values=np.array(values, dtype=np.int64), names=names)
     images = [f"images/{key}" for key in keys]
     return PublishedSplit(folder=home, images=images, labels={"label": labels}, numbers=numbers)

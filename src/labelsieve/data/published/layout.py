@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,8 +227,3 @@ def distinct_names(synonyms: Sequence[str], *, codes: Sequence[str]) -> tuple[st
             return tuple(f"{name} ({codes[row]})" if row in twice else name for row, name in enumerate(names))
         for row in longer:
             used[row] += 1
-
-
-def positions(keys: Iterable[str]) -> dict[str, int]:
-    """Returns the position of each key in a list."""
-    return {key: position for position, key in enumerate(keys)}
