@@ -17,17 +17,20 @@ from labelsieve.data.tags.columns import ONE_LABEL
 from labelsieve.data.tags.records import TaggedImages
 
 
-def merge_duplicate_files(images: TaggedImages, notes: list[str], *, table: Table, progress: Progress) -> TaggedImages:
+def merge_duplicate_files(
+    images: TaggedImages, notes: list[str], *, table: Table, progress: Progress
+) -> tuple[TaggedImages, bool]:
     """Merges the files of a folder that are one image: links to the same file, or copies with the same bytes.
 
     Args:
         images: N files, each with the tag of its class folder, not hashed yet.
-        notes: Receives notes on missing files, and on images in several class folders.
+        notes: Receives a note on images in several class folders.
         table: The folder, for messages.
         progress: Receives progress.
 
     Returns:
-        The first file of each image, with its hash and the classes of all its files.
+        The first file of each image, with its hash and the classes of all its files; and whether a note on missing
+        files is left to the caller, who knows which images are used.
 
     Raises:
         DataError: No image is in two class folders.
@@ -35,7 +38,8 @@ def merge_duplicate_files(images: TaggedImages, notes: list[str], *, table: Tabl
     files = [_file_of(image["path"]) for image in images.dataset.with_format("arrow")[:]["image"].to_pylist()]
     first_rows, file_of = grouped(files)
     merged = images.take(first_rows)
-    contents = hash_images(merged.dataset, merged.ids, notes, table=table, progress=progress)
+    notes_on_files: list[str] = []
+    contents = hash_images(merged.dataset, merged.ids, notes_on_files, table=table, progress=progress)
     first_files, image_of = grouped(contents)
     tags = union_of_rows(images.tags, image_of[file_of])
     several = int((tags.sum(axis=1) > 1).sum())
@@ -43,7 +47,7 @@ def merge_duplicate_files(images: TaggedImages, notes: list[str], *, table: Tabl
         raise DataError(f"no image of {table.where} lies in two class folders, so each has one label; {ONE_LABEL}")
     note = f"{several} of {len(tags)} images {'lies' if several == 1 else 'lie'} in several class folders"
     notes.append(f"{note}, as links or copies ({len(images)} files in all)")
-    return replace(merged, contents=contents).take(first_files).with_tags(tags)
+    return replace(merged, contents=contents).take(first_files).with_tags(tags), bool(notes_on_files)
 
 
 def grouped(keys: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -174,8 +174,9 @@ def _assemble(table: Table, passed: _Passed, *, limit: int | None, seed: int, pr
         truth=table_tags.truth,
         class_names=names,
     )
+    to_hash = True
     if table.class_names is not None:
-        images = merge_duplicate_files(images, notes, table=table, progress=progress)
+        images, to_hash = merge_duplicate_files(images, notes, table=table, progress=progress)
     elif not table_tags.is_table and all(
         (bits.sum(axis=1) == 1).all() for bits in (images.tags, images.truth) if bits is not None
     ):
@@ -189,7 +190,7 @@ def _assemble(table: Table, passed: _Passed, *, limit: int | None, seed: int, pr
         notes.append(f"a random subset of {len(rows)} of {len(images)} images")
         images = images.take(rows)
     notes += [*class_name_notes(names), *_tag_notes(images.tags)]
-    if table.class_names is None:  # files of class folders are hashed already
+    if to_hash:
         contents = hash_images(images.dataset, images.ids, notes, table=table, progress=progress)
         images = replace(images, contents=contents)
     return replace(images, notes=tuple(notes))
