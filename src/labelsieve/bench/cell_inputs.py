@@ -124,23 +124,9 @@ def scan_once(inputs: CellInputs, *, tests: bool) -> tuple[Verdicts, bool]:
         return scanned(resume=False), True
 
 
-# Settings that were added later, with their earlier fixed values, so that older scans and cells remain valid.
-DEFAULTS_OF_NEW_SETTINGS = {
-    "context_learns": True,
-    "learns_from": "all",
-    "negative_prompts": True,
-    "negative_weight": 1.0,
-}
-
-
 def _run_folder(inputs: CellInputs, detector: Any, test: LabelledImages | None) -> Path:
     """Returns the folder of the verdicts of a scan."""
-    settings_of_detector = {
-        key: value
-        for key, value in vars(detector).items()
-        if key not in DEFAULTS_OF_NEW_SETTINGS or value != DEFAULTS_OF_NEW_SETTINGS[key]
-    }
-    settings = [inputs.method.detector, settings_of_detector, inputs.seed]
+    settings = [inputs.method.detector, vars(detector), inputs.seed]
     test_fingerprint = () if test is None else (test.fingerprint,)
     # on features, detectors without text have the same verdicts in each text regime
     model = inputs.model_fingerprint if inputs.vlm is not None or detector.uses_text else None

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from labelsieve.bench.cell_inputs import DEFAULTS_OF_NEW_SETTINGS
 from labelsieve.bench.experiment import Experiment
 from labelsieve.bench.table_values import Records
 from labelsieve.bench.tasks import TASKS
@@ -26,7 +25,7 @@ def without_changed_defaults(
 ) -> dict[str, Any]:
     """Drops the cells that have to be measured again because defaults have changed.
 
-    Old cells that do not store all their settings are kept.
+    Settings that only one side has are ignored.
 
     Args:
         experiment: The experiment.
@@ -59,13 +58,12 @@ def _json_round_trip(settings: Any) -> Any:
 
 
 def _describe_changes(stored: Any, current: Mapping[str, Any]) -> str:
-    """Describes the settings that differ; those that only one side has are ignored."""
+    """Describes the settings that differ."""
     earlier: Any = None
     with suppress(ValueError, TypeError):  # missing or edited
         earlier = json.loads(stored)
     if not isinstance(earlier, dict):
         return ""
-    earlier = {**DEFAULTS_OF_NEW_SETTINGS, **earlier}
     return ", ".join(
         f"{name} was {earlier[name]} and is {value}"
         for name, value in current.items()

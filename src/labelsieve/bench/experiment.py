@@ -24,7 +24,7 @@ from labelsieve.core.errors import LabelsieveError, SettingsError, listed, look_
 from labelsieve.core.files import expand_home
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import Seed, check_keys, check_value, field_names
-from labelsieve.data.noise_kinds import SHARES, kinds_for
+from labelsieve.data.noise_kinds import kinds_for
 from labelsieve.detect.registry import feature_detectors
 from labelsieve.metrics import METRICS
 
@@ -119,14 +119,7 @@ class Experiment:
     def group(self, cell: Cell) -> str:
         """Returns a fingerprint of the inputs of the methods of a cell, without locations of data and model."""
         data = {**vars(self.data[cell.data]), "source": cell.data, "test": None}
-        if data["test_split"] is None:  # added later; older keys have to remain valid
-            del data["test_split"]
         noise = {name: value for name, value in vars(self.noise[cell.noise]).items() if name not in ("file", "data")}
-        if noise["column"] is None:  # added later, too
-            del noise["column"]
-        for name in SHARES:  # the same for all but `rate`, the first
-            if name != "rate" and name not in self.noise[cell.noise].takes:
-                del noise[name]
         return fingerprint(cell.model, data, noise, cell.seed, *([cell.text] if cell.text else []))
 
     def key(self, cell: Cell) -> str:

@@ -1005,10 +1005,6 @@ def test_what_a_cell_does_not_tell_is_no_change(file: Path, monkeypatch: pytest.
     with_other_defaults(monkeypatch, momentum=0.5)
     assert [key in without_changed_defaults(experiment, {key: record}) for record in known] == [True] * len(known)
     assert without_changed_defaults(experiment, {key: {"resolved": to_json({**told, "bottleneck": 4})}}) == {}
-    with_other_defaults(monkeypatch, negative_weight=0.5)
-    assert without_changed_defaults(experiment, {key: {"resolved": to_json(without)}}) == {}, (
-        "it was 1 before there was a choice"
-    )
 
 
 def test_a_rate_that_is_told_is_the_same_setting_at_each_rate() -> None:
