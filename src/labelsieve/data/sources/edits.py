@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labelsieve.data.labels import normalise
 
-_LAST_LINE_END = re.compile(r"(?:\r\n|\r|\n)\Z")
+_LAST_LINE_ENDS = re.compile(r"[\r\n]+\Z")
 QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
 """Names of the parts of a verdict, in a table and in an annotation file of boxes."""
 
@@ -150,5 +150,5 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
 
 
 def with_same_end(text: str, before: str) -> str:
-    """Removes the end of the last line if the original text had none."""
-    return text if before.endswith(("\r", "\n")) else _LAST_LINE_END.sub("", text)
+    """Removes all ends of lines at the end if the original text had none there."""
+    return text if before.endswith(("\r", "\n")) else _LAST_LINE_ENDS.sub("", text)
