@@ -146,6 +146,32 @@ def lacks_report(folder: Path) -> bool:
     return (folder / RECORD).is_file() and not os.path.lexists(folder / REPORT)
 
 
+def finished_scan(
+    folder: Path, load: Callable[[Path], _RunT], is_requested: Callable[[_RunT], bool], *, overwrite: bool
+) -> _RunT | None:
+    """Returns the scan that lacks only its report, None if its settings differ and it is to be replaced.
+
+    Args:
+        folder: The run folder.
+        load: Reads the verdicts in a folder.
+        is_requested: Returns whether they are those of the requested data and settings.
+        overwrite: Whether to replace other verdicts.
+
+    Raises:
+        RunError: Its settings differ and it is not to be replaced, or its files cannot be read.
+    """
+    try:
+        verdicts = load(folder)
+        if not is_requested(verdicts):
+            raise RunError(f"{folder} holds a finished run of other data or settings; pass {setting('overwrite')}")
+    except RunError:
+        if overwrite:
+            return None
+        raise
+    remove_checkpoint(folder)
+    return verdicts
+
+
 def run_record(
     images: Labelled | TaggedImages,
     engine: Engine,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from tyro.conf import arg
@@ -115,33 +115,3 @@ class Report(Command):
 
         reviews = review.load(self.run_folder, progress=progress)
         return statement(verdicts, reviews, contents=data.contents) if len(reviews) else None
-
-
-def wrote_missing_report(scan: Any, console: Console) -> bool:
-    """Writes the report of a scan that was stopped while writing it, the last step, if it is the one to resume.
-
-    Args:
-        scan: The command `scan` or `scan-tags`. The report refuses data that have changed.
-        console: Where to print.
-
-    Returns:
-        Whether it did.
-    """
-    from labelsieve.core.provenance import fingerprint
-    from labelsieve.data.origin import absolute_source
-    from labelsieve.run_folder import lacks_report, remove_checkpoint
-    from labelsieve.tags.verdicts import TagVerdicts
-    from labelsieve.verdicts import Verdicts
-    from labelsieve.vlm.names import absolute_name
-
-    if not scan.resume or scan.overwrite or not lacks_report(scan.out):
-        return False
-    run = (TagVerdicts if is_tag_run(scan.out) else Verdicts).load(scan.out).run
-    recorded = (run.origin.source, run.detector.fingerprint, run.seed)
-    requested = (absolute_source(scan.data.source), fingerprint(asdict(scan.settings)), scan.seed)
-    is_of_model = run.model.name in (None, absolute_name(scan.model))  # features have none
-    if recorded != requested or not is_of_model or not scan.has_options_of(run):
-        return False
-    Report(run_folder=scan.out).run(console)
-    remove_checkpoint(scan.out)
-    return True

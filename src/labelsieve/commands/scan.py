@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -22,7 +23,6 @@ from labelsieve.commands.base import (
 )
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
-from labelsieve.commands.report import wrote_missing_report
 from labelsieve.core.errors import UsageError, look_up
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import FalseFlags, LogitScale, field_names
@@ -33,7 +33,6 @@ from labelsieve.vlm.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from labelsieve.data.images import LabelledImages
-    from labelsieve.records import RunRecord
     from labelsieve.verdicts import Verdicts
 
 SettingsT = TypeVar("SettingsT", bound=Detector)
@@ -107,20 +106,15 @@ class Scan(RunOptions, Generic[SettingsT]):
     def run(self, console: Console) -> None:
         """Loads the data, scans them, and writes the report."""
         from labelsieve.core.output_folders import exclusive_folder
-        from labelsieve.run_folder import check_run_folder
+        from labelsieve.run_folder import check_run_folder, lacks_report
 
         check_outside_source(self.data.source, self.out)
         self._check_reviewed()
         with exclusive_folder(self.out):
-            if not wrote_missing_report(self, console):
+            stopped_at_report = self.resume and lacks_report(self.out)
+            if not stopped_at_report:
                 check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume)  # before minutes of loading
-                self._load_and_scan(console)
-
-    def has_options_of(self, run: RunRecord) -> bool:
-        """Returns whether a finished scan had the options that only scans of one label have."""
-        options = (self.false_flags, self.image_defects, self.test_set.test, self.other_split.against, self.reviewed)
-        recorded = (run.rule.false_flags, run.image_defects, run.test, run.against, run.reviewed)
-        return options[0] == recorded[0] and list(map(bool, options[1:])) == list(map(bool, recorded[1:]))
+            self._load_and_scan(console, stopped_at_report=stopped_at_report)
 
     def _check_reviewed(self) -> None:
         """Checks that there are reviews, and an audit if the flags need one, before minutes of loading."""
@@ -137,19 +131,53 @@ class Scan(RunOptions, Generic[SettingsT]):
         else:
             read_audit(self.reviewed, false_flags=self.false_flags)
 
-    def _load_and_scan(self, console: Console) -> None:
+    def _load_and_scan(self, console: Console, *, stopped_at_report: bool) -> None:
         from labelsieve.report.html import write_report
         from labelsieve.report.terminal import summarize
-        from labelsieve.verdicts import REPORT
+        from labelsieve.run_folder import finished_scan
+        from labelsieve.verdicts import REPORT, Verdicts
 
         progress = Progress(console if is_main_process() else None)
         images, test = self._load(progress), self.test_set.load(seed=self.seed, progress=progress)
         progress.say_notes(images.notes)
         against = self.other_split.load(seed=self.seed, progress=progress)
-        verdicts = self._scan(images, test, against, progress)
+        verdicts = None
+        if stopped_at_report:
+            is_requested = partial(self._is_requested, images, test, against)
+            verdicts = finished_scan(self.out, Verdicts.load, is_requested, overwrite=self.overwrite)
+        if verdicts is None:
+            verdicts = self._scan(images, test, against, progress)
         if is_main_process():
             write_report(verdicts, images, self.out / REPORT, progress=progress)
             summarize(verdicts, console)
+
+    def _is_requested(self, images: Any, test: LabelledImages | None, against: Any, verdicts: Verdicts) -> bool:
+        from labelsieve.core.provenance import fingerprint
+        from labelsieve.vlm.names import absolute_name
+
+        run, names = verdicts.run, ("data", "test", "against", "reviewed", "detector")
+        parts = {name: getattr(getattr(run, name), "fingerprint", None) for name in names}
+        requested = {
+            "data": images.fingerprint,
+            "test": None if test is None else test.fingerprint,
+            "against": None if against is None else against.fingerprint,
+            "reviewed": self._review_fingerprint(images),
+            "detector": fingerprint(asdict(cast(Any, self.settings))),
+        }
+        recorded = (run.seed, run.rule.false_flags, bool(run.image_defects))
+        options = (self.seed, self.false_flags, self.image_defects)
+        is_of_model = run.model.name in (None, absolute_name(self.model))  # features have none
+        return (parts, recorded) == (requested, options) and is_of_model
+
+    def _review_fingerprint(self, images: Any) -> str | None:
+        """Returns the fingerprint of the labels known from an earlier review."""
+        from labelsieve.review.earlier_review import read_earlier_review
+
+        return (
+            None
+            if self.reviewed is None
+            else str(read_earlier_review(self.reviewed, images).to_record()["fingerprint"])
+        )
 
     def _load(self, progress: Progress) -> Any:
         from labelsieve.data.features import load_features

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -14,7 +15,6 @@ from tyro.conf import OmitArgPrefixes
 from labelsieve.commands.base import OptionalText, RunOptions, TagSource, load_model
 from labelsieve.commands.output_checks import check_outside_source
 from labelsieve.commands.parsing import last_value, read
-from labelsieve.commands.report import wrote_missing_report
 from labelsieve.core.errors import SettingsError, UsageError
 from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.detect.tags.base import TagDetector
@@ -23,7 +23,6 @@ from labelsieve.vlm.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from labelsieve.data.tags.records import TaggedImages
-    from labelsieve.records import RunRecord
     from labelsieve.tags.verdicts import TagVerdicts
 
 SettingsT = TypeVar("SettingsT", bound=TagDetector)
@@ -72,26 +71,35 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.report.tag_report import write_tag_report
         from labelsieve.report.tag_terminal import summarize_tags
-        from labelsieve.run_folder import check_run_folder
-        from labelsieve.tags.verdicts import TAG_FILES
+        from labelsieve.run_folder import check_run_folder, finished_scan, lacks_report
+        from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
         from labelsieve.verdicts import REPORT
 
         check_outside_source(self.data.source, self.out)
         with exclusive_folder(self.out):
-            if wrote_missing_report(self, console):
-                return
-            check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
+            stopped_at_report = self.resume and lacks_report(self.out)
+            if not stopped_at_report:
+                check_run_folder(self.out, overwrite=self.overwrite, resume=self.resume, files=TAG_FILES)
             progress = Progress(console if is_main_process() else None)
             images = self.data.load(seed=self.seed, progress=progress, truth_column=self.truth_column, noise=self.noise)
             progress.say_notes(images.notes)
-            verdicts = self._scan(images, progress)
+            verdicts = None
+            if stopped_at_report:
+                is_requested = partial(self._is_requested, images)
+                verdicts = finished_scan(self.out, TagVerdicts.load, is_requested, overwrite=self.overwrite)
+            if verdicts is None:
+                verdicts = self._scan(images, progress)
             if is_main_process():
                 write_tag_report(verdicts, images, self.out / REPORT, progress=progress)
                 summarize_tags(verdicts, console)
 
-    def has_options_of(self, _run: RunRecord) -> bool:
-        """Returns whether a finished scan had the options that only scans of tags have: there are none."""
-        return True
+    def _is_requested(self, images: TaggedImages, verdicts: TagVerdicts) -> bool:
+        from labelsieve.core.provenance import fingerprint
+        from labelsieve.vlm.names import absolute_name
+
+        run, settings = verdicts.run, fingerprint(asdict(cast(Any, self.settings)))
+        requested = (images.fingerprint, settings, absolute_name(self.model), self.seed)
+        return (run.data.fingerprint, run.detector.fingerprint, run.model.name, run.seed) == requested
 
     def _scan(self, images: TaggedImages, progress: Progress) -> TagVerdicts:
         from labelsieve.tags.scan import scan_tags

@@ -645,7 +645,7 @@ def test_a_run_that_was_stopped_at_its_report_gets_it(tagged: ls.TaggedImages, r
     (tmp_path / "run" / "report.html").unlink()
     (tmp_path / "run" / "checkpoint").mkdir()
     code, _, error = run(*words, "--resume", "--seed", "1")
-    assert code == 1 and "holds a finished run: there is nothing to resume" in error
+    assert code == 1 and "holds a finished run of other data or settings" in error
     code, said, error = run(*words, "--resume")
     assert code == 0 and "loading" not in said and (tmp_path / "run" / "report.html").is_file(), error
     assert not (tmp_path / "run" / "checkpoint").exists()

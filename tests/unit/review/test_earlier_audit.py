@@ -214,7 +214,7 @@ def test_a_scan_flags_by_the_audit_and_says_so(
     (tmp_path / "new/report.html").unlink()
     for bound in ((), ("--false-flags", "20%")):
         code, _, err = run(*words, "--resume", *bound)
-        assert code == 1 and err.count("\n") == 1 and "there is nothing to resume" in err
+        assert code == 1 and err.count("\n") == 1 and "finished run of other data or settings" in err
     assert run(*words, "--resume", "--false-flags", "0.3")[0] == 0 and (tmp_path / "new/report.html").is_file()
 
 
