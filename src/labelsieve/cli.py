@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 # Import nothing heavy here: before `main` runs, Ctrl-C ends in a traceback.
 from labelsieve.core.errors import LabelsieveError, UsageError, did_you_mean, options_in_messages, shown
-from labelsieve.core.progress import STOPPING, clean, is_main_process
+from labelsieve.core.progress import STOPPING, is_main_process
 from labelsieve.core.registry import Entry, Registry
+from labelsieve.core.text import clean
 from labelsieve.core.validation import check_environment
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _dispatch(args: list[str]) -> int:
     _check_encoding(args)
     check_environment()
     command = VERBS[args[0]].parse(args[1:], prog=f"labelsieve {args[0]}")
-    with options_in_messages() if command.sets_options else nullcontext():
+    with options_in_messages() if command.settings_are_options else nullcontext():
         command.run(Console(quiet=not is_main_process()))
     return 0
 

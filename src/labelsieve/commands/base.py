@@ -37,11 +37,11 @@ class Command:
 
     Attributes:
         resume_flags: Arguments that resume a stopped command; None if it cannot be resumed.
-        sets_options: Whether settings are options, as messages then call them; else they are in a file.
+        settings_are_options: Whether settings are options, as messages then call them; else they are in a file.
     """
 
     resume_flags: ClassVar[tuple[str, ...] | None] = None
-    sets_options: ClassVar[bool] = True
+    settings_are_options: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(self)

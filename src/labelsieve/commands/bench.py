@@ -51,7 +51,7 @@ class Bench(Command):
     """
 
     resume_flags = ()  # finished cells are stored
-    sets_options = False
+    settings_are_options = False
 
     file: Annotated[Positional[str | None], arg(metavar="FILE.toml|NAME", help_behavior_hint="")] = None
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None

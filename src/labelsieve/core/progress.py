@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from labelsieve.core.quantities import plain
+from labelsieve.core.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,16 +36,6 @@ def raise_if_stopping() -> None:
     """Raises `KeyboardInterrupt` if the command has to stop."""
     if STOPPING.is_set():
         raise KeyboardInterrupt
-
-
-def clean(text: str) -> str:
-    """Replaces control characters: the name of a class or a file must not control the terminal."""
-    return "".join(character if character.isprintable() or character == "\u00a0" else "\ufffd" for character in text)
-
-
-def escape_markdown(text: object) -> str:
-    """Escapes a text for one line of Markdown: its signs, HTML and control characters."""
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in clean(str(text)))
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""Some rows at a time: how many, the loops over them, and those of a class. Only `neighbours.py` has an own size."""
+"""Some rows at a time: how many, the loops over them, and those of each class; `neighbours.py` has its own size."""
 
 from __future__ import annotations
 

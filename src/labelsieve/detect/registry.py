@@ -41,7 +41,7 @@ def detector_class(name: str) -> type[Any]:
     Raises:
         SettingsError: There is no such detector.
     """
-    return look_up(DETECTORS, name, what=DETECTORS.title)
+    return look_up(DETECTORS, name, what=setting("detector"))
 
 
 def feature_detectors(*, text: bool) -> list[str]:

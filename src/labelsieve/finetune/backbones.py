@@ -235,7 +235,7 @@ def _head(model: Any, name: str) -> tuple[str, nn.Linear]:
 def _no_head_error(model: Any, name: str) -> ModelError:
     return ModelError(
         f"{name} ({type(model).__name__}) does not end in one linear layer with bias, so it gets no new head; "
-        f"choose another backbone"
+        "choose another backbone"
     )
 
 
@@ -248,7 +248,7 @@ def _check_forward(model: Any, head: nn.Linear, size: int, name: str) -> frozens
     except Exception as error:  # each architecture has its own
         raise ModelError(
             f"{name} does not take the {size} x {size} images that its image processor makes: {error_summary(error)}; "
-            f"copy the preprocessor_config.json of the model, or choose another backbone"
+            "copy the preprocessor_config.json of the model, or choose another backbone"
         ) from error
     finally:
         handle.remove()

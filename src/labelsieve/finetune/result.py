@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from labelsieve.core.errors import RunError
 from labelsieve.core.files import write_json, write_text
 from labelsieve.core.output_folders import new_folder
-from labelsieve.core.progress import escape_markdown
 from labelsieve.core.quantities import percent, points, thousands
+from labelsieve.core.text import escape_markdown
 from labelsieve.data.input.rgb import source_code
 from labelsieve.finetune.backbones import Backbone
 from labelsieve.finetune.settings import check_saves

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from labelsieve.core.progress import clean
 from labelsieve.core.quantities import duration, plain, points
+from labelsieve.core.text import clean
 from labelsieve.finetune.result import Adapted
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS, Metric
 from labelsieve.records import is_tag_record

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
-from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, counted, percent, plain
+from labelsieve.core.text import clean
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.records import RunRecord
 from labelsieve.report import common

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from labelsieve.core.files import named, quoted
-from labelsieve.core.progress import clean
 from labelsieve.core.quantities import bind_units, megabytes, plain
+from labelsieve.core.text import clean
 
 # A private-use character: one column wide, not a space for `rich`, and never in cleaned text.
 _GLUE = "\ue000"

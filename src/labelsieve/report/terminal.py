@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from labelsieve.core.files import quoted
-from labelsieve.core.progress import clean
 from labelsieve.core.quantities import UNKNOWN, duration, percent, plain
+from labelsieve.core.text import clean
 from labelsieve.metrics import OTHER_METRICS, SIDE_SCORES
 from labelsieve.records import RunRecord
 from labelsieve.report import MAX_IMAGES, common

@@ -116,7 +116,7 @@ def temporary_features(
             raise RunError(f"the features of the adapted model could not be kept in {folder[0]}; is the disk full?")
         if not np.isfinite([features.pooled.min(), features.pooled.max()]).all():
             raise TrainingError(
-                f"the adapted image encoder no longer gives finite numbers; use a lower "
+                "the adapted image encoder no longer gives finite numbers; use a lower "
                 f"{setting('learning_rate')} or {setting('precision')} fp32"
             )
         engine.accelerator.wait_for_everyone()  # until all have opened it; not in `finally`, which errors reach, too

@@ -87,8 +87,8 @@ def noise_rate(
     rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
     one to the other in proportion. No more are considered wrong than disagree with the evidence. With few images a
     class noise that seems symmetric may be class-dependent, which strikes the surest images less: what the curve reads
-    beyond them counts, less `READ_OF_RIGHT`, and up to the rise. The upper
-    end for symmetric noise is at least what the curve reads.
+    beyond them counts, less `READ_OF_RIGHT`, and up to the rise. The upper end for symmetric noise is at least what the
+    curve reads.
 
     Args:
         joined: Joined logits and given labels.

@@ -41,7 +41,7 @@ def tag_detector_class(name: str) -> type[Any]:
             f"{setting('detector')} {name} reads one label an image, and these have several; use "
             f"{', '.join(TAG_DETECTORS)}"
         )
-    return look_up(TAG_DETECTORS, name, what=TAG_DETECTORS.title)
+    return look_up(TAG_DETECTORS, name, what=setting("detector"))
 
 
 def check_tag_input(detector: object, images: object, vlm: VisionLanguageModel | None) -> VisionLanguageModel:

@@ -88,8 +88,8 @@ class Training(PromptTraining, Detector):
             without = f" without {setting('visual_prompts')}" if self.peft.startswith("vpt") else ""
             raise SettingsError(
                 f"nothing is left to train: without {setting('context_learns')} the text stays as it is, and with "
-                f"{setting('peft')} {self.peft}{without} the image encoder; change one of "
-                f"the two, or {setting('epochs')} 0"
+                f"{setting('peft')} {self.peft}{without} the image encoder; change one of the two, or use "
+                f"{setting('epochs')} 0"
             )
 
     def check_model(self, vlm: VisionLanguageModel) -> None:

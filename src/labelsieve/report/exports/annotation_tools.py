@@ -17,7 +17,7 @@ import numpy as np
 
 from labelsieve.core.errors import SettingsError
 from labelsieve.core.files import write_json, write_text
-from labelsieve.core.progress import clean
+from labelsieve.core.text import clean
 from labelsieve.data.images import LabelledImages, UnreadableImageError
 from labelsieve.report.exports.folder import export_folder, write_images, write_marker
 from labelsieve.report.exports.registry import ExportRequest

@@ -9,8 +9,8 @@ import numpy as np
 import yaml
 
 from labelsieve.core.files import write_text
-from labelsieve.core.progress import escape_markdown
 from labelsieve.core.quantities import counted, percent, plain
+from labelsieve.core.text import escape_markdown
 from labelsieve.report.exports.registry import ExportRequest
 from labelsieve.review.row_reviews import Reviewed
 from labelsieve.verdicts import Verdicts

@@ -102,14 +102,14 @@ class DualEncoder(VisionLanguageModel):
         except Exception as error:  # each architecture has its own
             raise ModelError(
                 f"the text encoder of {shown(self.name)} ({kind}) cannot encode a text: {error_summary(error)}; "
-                f"choose another model"
+                "choose another model"
             ) from error
         if expected is None or actual is None:
             raise _no_pooler(f"text encoder of {shown(self.name)} ({kind})")
         if not bool((expected - actual).abs().max() <= _TOLERANCE * expected.abs().max()):
             raise ModelError(
                 f"the text encoder of {shown(self.name)} ({kind}) reads padded texts in a way that is not known; "
-                f"choose another model"
+                "choose another model"
             )
 
     # ----------------------------------------------------------------------------------------------------- images
@@ -216,7 +216,7 @@ def _check_timm(vision: Any, name: str) -> None:
     if vision.model_type == "timm_wrapper" and not timm.is_model(vision.architecture):
         raise ModelError(
             f"timm {timm.__version__} has no {shown(vision.architecture)}, which the image encoder of {shown(name)} "
-            f"is; update timm, or choose another model"
+            "is; update timm, or choose another model"
         )
 
 
