@@ -79,6 +79,7 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "symmetric noise alone": ((_FIT + "_assumed_noise", lambda *_: (AssumedNoise.SYMMETRIC, 0.0)),),
     "no pair noise": ((_FIT + "PAIR_GAIN", math.inf),),
     "pair noise whatever it strikes": ((_FIT + "strikes_all_alike", lambda *_: True),),
+    "pair noise whatever the image tells": ((_FIT + "_images_tell_more", lambda *_: False),),
     "an even prior confusion": (
         (_FIT + "prior_confusion", _even_confusion),
         (_NOISE + "prior_confusion", _even_confusion),

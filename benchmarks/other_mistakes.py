@@ -5,7 +5,8 @@ nearest; the others are right. Evidence that has learned from such labels is les
 weak model of classes that it does not know, whose right labels should be left alone. `pair`: 10 % of all labels become
 the nearest class. `alike`: 20 % become the likeliest wrong class of a discriminant of the true labels, out of fold, and
 the more often the less it tells the image from that class. `mixed`: 15 % of that kind, but still more often of such
-images, and 7 % any class. `even`: 20 % any class. `right`: none.
+images, and 7 % any class. `even`: 20 % any class. `right`: none. `pair-30`, `alike-40` and `even-40` strike another
+share, in %. With `--classes` each seed draws other classes of a file.
 
 Example::
 
@@ -13,6 +14,7 @@ Example::
     OMP_NUM_THREADS=1 python benchmarks/other_mistakes.py weak.npz --encode clothing.parquet --model photo-clip \\
         --mistakes some right
     OMP_NUM_THREADS=1 python benchmarks/other_mistakes.py many-10.npz --drawn 1000 10 --mistakes even pair alike right
+    OMP_NUM_THREADS=1 python benchmarks/other_mistakes.py cifar100.npz --classes 59 31 --mistakes pair-30 alike-40
 """
 
 from __future__ import annotations
@@ -90,12 +92,12 @@ def _some(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator) ->
     return np.where(wrong, near.nearest[truth], truth)
 
 
-def _pair(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.where(rng.random(len(truth)) < 0.1, near.nearest[truth], truth)
+def _pair(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator, share: float = 0.1) -> NDArray[np.int64]:
+    return np.where(rng.random(len(truth)) < share, near.nearest[truth], truth)
 
 
-def _alike(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator) -> NDArray[np.int64]:
-    given, rows = truth.copy(), _chosen(round(0.2 * len(truth)), near.rank, rng)
+def _alike(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator, share: float = 0.2) -> NDArray[np.int64]:
+    given, rows = truth.copy(), _chosen(round(share * len(truth)), near.rank, rng)
     given[rows] = near.likeliest[rows]
     return given
 
@@ -109,10 +111,10 @@ def _mixed(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator) -
     return given
 
 
-def _even(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator) -> NDArray[np.int64]:
+def _even(truth: NDArray[np.int64], near: Geometry, rng: np.random.Generator, share: float = 0.2) -> NDArray[np.int64]:
     classes = len(near.nearest)
     others = (truth + rng.integers(1, classes, len(truth))) % classes
-    return np.where(rng.random(len(truth)) < 0.2, others, truth)
+    return np.where(rng.random(len(truth)) < share, others, truth)
 
 
 def _right(truth: NDArray[np.int64], _near: Geometry, _rng: np.random.Generator) -> NDArray[np.int64]:
@@ -122,6 +124,35 @@ def _right(truth: NDArray[np.int64], _near: Geometry, _rng: np.random.Generator)
 MISTAKES = {"some": _some, "pair": _pair, "alike": _alike, "mixed": _mixed, "even": _even, "right": _right}
 
 
+def with_mistakes(data: LabelledFeatures, near: Geometry, kind: str, seed: int) -> LabelledFeatures:
+    """Returns rows with right labels as they are where some of these are wrong, and the right ones as their truth.
+
+    Args:
+        data: The rows.
+        near: Which of their classes are near.
+        kind: A name of `MISTAKES`, and -PERCENT for another share of them where the kind has but one.
+        seed: Which are wrong.
+    """
+    name, _, percent = kind.partition("-")
+    share = {"share": int(percent) / 100} if percent else {}
+    given = MISTAKES[name](data.labels, near, np.random.default_rng(seed), **share)
+    return data.with_labels(given, truth=data.labels)
+
+
+def some_classes(data: LabelledFeatures, classes: int, per_class: int, seed: int) -> LabelledFeatures:
+    """Returns so many of the classes, and of the images of each, at random."""
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(len(data.class_names))[:classes])
+    rows = np.concatenate([rng.permutation(np.flatnonzero(data.labels == label))[:per_class] for label in chosen])
+    return ls.load_features(
+        data.features[rows],
+        labels=np.searchsorted(chosen, data.labels[rows]),
+        class_names=[data.class_names[label] for label in chosen],
+        text=None if data.text is None else data.text[chosen],
+        logit_scale=data.logit_scale,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OtherMistakes:
     """What to measure.
@@ -129,16 +160,18 @@ class OtherMistakes:
     Attributes:
         sources: Files of features with `truth`, and `text` of the classes for label-match.
         encode: Images with right labels, whose features are written to the one source first.
+        classes: So many classes at random, another draw for each seed, and so many images of each.
         drawn: Numbers of classes and of images of each: random features, as :func:`draw` makes them, are written first.
         label_column: Column of these labels.
         limit: So many of these images at random.
         model: What encodes them.
-        mistakes: Kinds of mistakes.
+        mistakes: Kinds of mistakes, as `pair` or `pair-30`.
         seeds: Each draws other mistakes.
     """
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
     encode: Path | None = None
+    classes: tuple[int, int] | None = None
     drawn: tuple[int, int] | None = None
     label_column: str = "label"
     limit: int | None = None
@@ -216,12 +249,12 @@ def main(job: OtherMistakes) -> None:
     print("|---|---|---|---|---:|---:|---:|---:|---:|")
     for source in job.sources:
         data = ls.load_features(source, label_column="truth")
-        truth, near = data.labels, geometry(data.features, data.labels)
+        rights = [some_classes(data, *job.classes, seed) for seed in job.seeds] if job.classes else [data]
+        places = [(right, geometry(right.features, right.labels)) for right in rights]
+        if not job.classes:
+            places *= len(job.seeds)
         for kind in job.mistakes:
-            cases = [
-                data.with_labels(MISTAKES[kind](truth, near, np.random.default_rng(seed)), truth=truth)
-                for seed in job.seeds
-            ]
+            cases = [with_mistakes(*place, kind, seed) for place, seed in zip(places, job.seeds, strict=True)]
             for text in (True, False):
                 rows = cases if text else [each.with_text(None, logit_scale=None) for each in cases]
                 for name, detector in DETECTORS.items():

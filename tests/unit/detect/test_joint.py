@@ -413,6 +413,31 @@ def test_an_exchange_strikes_all_images_alike(monkeypatch: pytest.MonkeyPatch) -
     assert surest is not None and strikes_all_alike(few, surest), "the surest are the surer half already"
 
 
+def of_similar_classes(by: str) -> Joined:
+    """Twenty classes of 25 images, four to a kind: wrong labels are the nearest class, or follow the image."""
+    rng, classes = np.random.default_rng(2), np.arange(20)
+    means = rng.normal(size=(5, 16))[classes // 4] + 0.8 * rng.normal(size=(20, 16))
+    truth = classes.repeat(25)
+    images = means[truth] + rng.normal(size=(len(truth), 16))
+    logits = torch.from_numpy((images @ means.T - 0.5 * np.square(means).sum(axis=1)).astype(np.float32))
+    if by == "class":
+        distance = np.square(means[:, None] - means).sum(axis=2) + 1e9 * np.eye(20)
+        other, chance = distance.argmin(axis=1)[truth], np.full(len(truth), 0.3)
+    else:
+        others = np.where(np.eye(20, dtype=bool)[truth], 0.0, logits.softmax(dim=1).numpy())
+        other, chance = others.argmax(axis=1), 0.8 * others.max(axis=1).argsort().argsort() / len(truth)
+    labels, order = np.where(rng.random(len(truth)) < chance, other, truth), rng.permutation(len(truth))
+    return Joined(logits[order], torch.from_numpy(labels[order]))
+
+
+def test_ambiguous_images_of_similar_classes_are_no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few images a class both look like an exchange of classes, and strike all images alike."""
+    assert kind_of(of_similar_classes("class")) is AssumedNoise.PAIR
+    assert kind_of(of_similar_classes("image")) is AssumedNoise.INSTANCE_DEPENDENT
+    monkeypatch.setattr(joint_fit, "_images_tell_more", lambda *_: False)
+    assert kind_of(of_similar_classes("image")) is AssumedNoise.PAIR
+
+
 def similar_pairs(*, of_each: int) -> tuple[LabelledFeatures, NDArray[np.bool_]]:
     """Twenty pairs of similar classes; three in ten labels are the other class of the pair."""
     rng, truth = np.random.default_rng(0), np.arange(40 * of_each) % 40

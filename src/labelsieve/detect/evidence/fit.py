@@ -264,7 +264,7 @@ def _assumed_noise(
     Pair noise differs from other class-dependent noise by how much a confusion would gain of it. That is drawn: true
     classes from the class probabilities, and of as many as are wrong the label of the class that is most often given
     instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it. And it strikes all
-    images alike, which mistakes between similar classes do not.
+    images alike, which mistakes between similar classes do not; with few images :func:`_images_tell_more` shows that.
     """
     rate = surest and surest.shares.value
     # classes that are never given are left out: they would look like a confusion
@@ -291,14 +291,30 @@ def _assumed_noise(
         return AssumedNoise.INSTANCE_DEPENDENT if is_by_image else AssumedNoise.SYMMETRIC, 0.0
     sharp, noise = matched(prior_confusion(present))
     likelihood, gain = by_class(sharp, noise)
-    gain_of_pairs = PAIR_GAIN * by_class(_with_pair_noise(sharp, noise, generator), noise)[1]
-    if gain >= gain_of_pairs and (surest is None or strikes_all_alike(joined, surest)):
-        return AssumedNoise.PAIR, 1.0
+    gain_of_pairs = by_class(_with_pair_noise(sharp, noise, generator), noise)[1]
     scale, _ = _match(present, AssumedNoise.INSTANCE_DEPENDENT.noise(present, rate), rate, advance)
     by_image = _held_out(present.sharpened(scale), AssumedNoise.INSTANCE_DEPENDENT.noise(present, noise.rate), advance)
-    is_by_image = by_image - likelihood > INSTANCE_GAIN * noise.rate * len(labels)
+    gain_of_images = by_image - likelihood
+    is_like_pair = gain >= PAIR_GAIN * gain_of_pairs and not _images_tell_more(gain, gain_of_pairs, gain_of_images)
+    if is_like_pair and (surest is None or strikes_all_alike(joined, surest)):
+        return AssumedNoise.PAIR, 1.0
+    is_by_image = gain_of_images > INSTANCE_GAIN * noise.rate * len(labels)
     assumed = AssumedNoise.INSTANCE_DEPENDENT if is_by_image else AssumedNoise.CLASS_DEPENDENT
-    return assumed, min(gain / gain_of_pairs, 1.0)
+    return assumed, min(gain / (PAIR_GAIN * gain_of_pairs), 1.0)
+
+
+def _images_tell_more(gain: float, of_pairs: float, of_images: float) -> bool:
+    """Returns whether labels look like pair noise only as similar classes are mistaken where an image is ambiguous.
+
+    Then the image gains a larger share of what classes gain than classes gain of what they would of pair noise. Neither
+    share alone tells: where the evidence knows little, or images are few, both change.
+
+    Args:
+        gain: How much more likely class-dependent noise makes the labels than symmetric noise does.
+        of_pairs: What that would be of pair noise.
+        of_images: How much more likely still instance-dependent noise makes them.
+    """
+    return of_images * of_pairs > gain**2
 
 
 def _with_pair_noise(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
