@@ -208,39 +208,21 @@ def read_experiment(file: str | Path) -> Experiment:
         raise SettingsError(f"{path}: {error}") from error
 
 
+_PARTS: dict[str, Any] = {"data": Data, "noise": Noise, "method": Method}
+
+
 def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     check_keys(table, [*(key for key in field_names(Experiment) if key != "name"), "defaults"], what="an experiment")
-    for key in ("title", "task", "data", "noise", "method"):
+    for key in ("title", "task", *_PARTS):
         if not table.get(key):
             raise SettingsError(f"expected {key}, found none")
     task = look_up(TASKS, table["task"], what="task")()
-    kinds: dict[str, Any] = {"data": Data, "noise": Noise, "method": Method}
     if not isinstance(table["title"], str):
         raise SettingsError(f"expected title to be a text, got {shown(table['title'])}")
-    defaults = _tables(table.get("defaults", {}), "defaults")
-    check_keys(defaults, list(kinds), what="defaults")
-    for key, value in defaults.items():
-        if not isinstance(value, dict):
-            raise SettingsError(f"expected a table [defaults.{key}], got {shown(value)}")
-    parts: dict[str, Any] = {
-        key: {
-            each: _from_table(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
-            for each, value in _tables(table[key], key).items()
-        }
-        for key, kind in kinds.items()
-    }
-    for each, noise in parts["noise"].items():
-        if noise.injects_noise and "rate" not in _merged(defaults.get("noise", {}), table["noise"][each]):
-            raise SettingsError(f"[noise.{each}]: expected rate, found none")  # the default 0 would mean clean labels
+    parts = _parts(table)
     for each, method in parts["method"].items():
         with error_context(f"method.{each}"):
             task.check(method)
-    models = _tables(table.get("model") or {FEATURES: FEATURES}, "model")
-    for each, model in models.items():
-        if not isinstance(model, str) or not model:
-            raise SettingsError(
-                f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {shown(repr(model))}"
-            )
     experiment = Experiment(
         name=name,
         title=table["title"],
@@ -248,12 +230,9 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         seeds=_seeds(table.get("seeds", [0, 1, 2])),
         tables=_metrics(table.get("tables", task.tables), task.metrics),
         text=_texts(table.get("text", []), table["task"], parts["method"]),
-        model=models,
+        model=_models(table),
         **parts,
     )
-    for each, noise in parts["noise"].items():
-        for name in noise.data or []:
-            look_up(parts["data"], name, what=f"[noise.{each}]: a name in data")
     _check_tags(experiment)
     optional: dict[str, Any] = {}
     if "published" in table:
@@ -262,6 +241,38 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
         optional["against"] = _from_table(Against, table["against"], "against")
         look_up(parts["method"], optional["against"].method, what="[against]: method")
     return replace(experiment, **optional)
+
+
+def _parts(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns data, noise and methods by name, each with the defaults of its kind."""
+    defaults = _tables(table.get("defaults", {}), "defaults")
+    check_keys(defaults, list(_PARTS), what="defaults")
+    for key, value in defaults.items():
+        if not isinstance(value, dict):
+            raise SettingsError(f"expected a table [defaults.{key}], got {shown(value)}")
+    parts: dict[str, Any] = {
+        key: {
+            each: _from_table(kind, _merged(defaults.get(key, {}), value), f"{key}.{each}")
+            for each, value in _tables(table[key], key).items()
+        }
+        for key, kind in _PARTS.items()
+    }
+    for each, noise in parts["noise"].items():
+        if noise.injects_noise and "rate" not in _merged(defaults.get("noise", {}), table["noise"][each]):
+            raise SettingsError(f"[noise.{each}]: expected rate, found none")  # the default 0 would mean clean labels
+        for data in noise.data or []:
+            look_up(parts["data"], data, what=f"[noise.{each}]: a name in data")
+    return parts
+
+
+def _models(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    models = _tables(table.get("model") or {FEATURES: FEATURES}, "model")
+    for each, model in models.items():
+        if not isinstance(model, str) or not model:
+            raise SettingsError(
+                f"expected model.{each} to be a Hub id, a folder or {BUNDLED}, got {shown(repr(model))}"
+            )
+    return models
 
 
 def _check_tags(experiment: Experiment) -> None:
