@@ -50,6 +50,7 @@ from labelsieve.detect.evidence.noise_rate import (
 )
 from labelsieve.detect.evidence.posterior import _estimate
 from labelsieve.detect.inputs import detector_inputs
+from labelsieve.detect.scores import Estimate
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.flagging import MOST_CLEAN, best_threshold
 from labelsieve.metrics import Interval
@@ -940,12 +941,13 @@ def test_rows_that_are_left_out_have_no_say() -> None:
     assert torch.equal(before.logits(rows, tensor), after.logits(rows, tensor))
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)])
-def test_the_factor_that_fits_undoes_a_wrong_scale(kind: str, rate: float, scale: float) -> None:
-    data = known(kind, rate)
-    found = fitting_factor(data.logits * scale, torch.from_numpy(data.labels), noise_rate=rate)
-    assert found * scale == pytest.approx(1.0, abs=0.15)
+def test_the_factor_that_fits_undoes_a_wrong_scale(subtests: pytest.Subtests) -> None:
+    for kind, rate in (("symmetric", 0.0), ("symmetric", 0.4), ("pair", 0.3)):
+        data = known(kind, rate)
+        for scale in (0.01, 1.0, 30.0):
+            with subtests.test(kind=kind, rate=rate, scale=scale):
+                found = fitting_factor(data.logits * scale, torch.from_numpy(data.labels), noise_rate=rate)
+                assert found * scale == pytest.approx(1.0, abs=0.15)
 
 
 def unit_features(data: Known) -> tuple[LabelledFeatures, NDArray[np.float32], float]:
@@ -985,10 +987,24 @@ def test_one_class_with_nearly_all_images() -> None:
     assert verdicts.is_issue[~wrong & (truth > 0)].mean() < 0.2
 
 
+def estimate_of(clean: list[float], ends: tuple[list[float], list[float]], rates: tuple[float, float]) -> Estimate:
+    model = JointModel(torch.ones(1), torch.zeros(2), SymmetricNoise.of(2, 0.5))
+    low, high = map(torch.tensor, ends)
+    fit = Fit(model, torch.tensor(clean), (low, high), rates, (model, model), None)
+    found = _estimate(fit, np.array(clean, dtype=np.float32), 0.5)
+    assert found is not None
+    return found
+
+
 def test_no_more_labels_are_missed_than_are_not_flagged() -> None:
     """Nine of ten labels are flagged: at one end of the estimate most are right, at the other all are wrong."""
-    clean = torch.tensor([0.1] * 9 + [0.9])
-    ends = (torch.tensor([0.6] * 9 + [0.95]), torch.tensor([0.0] * 9 + [0.1]))
-    model = JointModel(torch.ones(1), torch.zeros(2), SymmetricNoise.of(2, 0.5))
-    found = _estimate(Fit(model, clean, ends, (model, model), None), clean.numpy(), 0.5)
-    assert found is not None and found.missed_labels.high == 1 and found.missed_labels.value == pytest.approx(0.1)
+    found = estimate_of([0.1] * 9 + [0.9], ([0.6] * 9 + [0.95], [0.0] * 9 + [0.1]), (0.365, 0.99))
+    assert found.missed_labels.high == 1 and found.missed_labels.value == pytest.approx(0.1)
+
+
+def test_the_ends_are_as_many_as_may_be_wrong_though_no_sharpness_makes_so_many() -> None:
+    """The evidence disagrees with two labels of ten; up to three may be wrong, or none."""
+    found = estimate_of([0.1] * 2 + [0.9] * 8, ([0.5] * 2 + [0.95] * 8, [0.0] * 2 + [0.95] * 8), (0.0, 0.3))
+    assert (found.wrong_labels.low, found.wrong_labels.high) == pytest.approx((0.0, 3.0))
+    assert found.right_flags is not None and found.right_flags.low == 0, "no more than are wrong"
+    assert found.missed_labels.high == pytest.approx(3.0)

@@ -299,7 +299,7 @@ def score_annotators(
     every = [crowd, *(each for _, each in of_ends)]
     crowd = crowd._replace(low=np.min([each.low for each in every], 0), high=np.max([each.high for each in every], 0))
     ends = tuple(torch.from_numpy(each.clean) for each, _ in of_ends)
-    return posterior, crowd, replace(fit, clean=torch.from_numpy(posterior.clean), ends=ends)
+    return posterior, crowd, replace(fit, clean=torch.from_numpy(posterior.clean), ends=ends, end_rates=())
 
 
 @torch.no_grad()

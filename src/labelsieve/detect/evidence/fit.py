@@ -83,6 +83,8 @@ class Fit:
         clean: p_clean of the rows that its noise was fitted to, (n,).
         ends: p_clean of these rows where as few, and as many, labels are wrong as the surest images allow, (n,) each;
             empty where they tell nothing.
+        end_rates: The shares that these are, which no sharpness of the evidence may come to; empty where there are no
+            ends.
         end_models: The models of both ends; none where there are no ends.
         factor: At which the logits of the zero-shot model would fit the labels best; None without such a model.
     """
@@ -90,6 +92,7 @@ class Fit:
     model: JointModel
     clean: Tensor
     ends: tuple[Tensor, ...]
+    end_rates: tuple[float, ...]
     end_models: tuple[JointModel, ...]
     factor: float | None
 
@@ -144,13 +147,14 @@ def fit_joint(
             rate = surest and noise_rate(joined, surest, assumed, like_pair=like_pair, reliable=reliable)
             model, clean = _sharpen(joined, likeliest, rate=rate and rate.value, assumed=assumed, advance=advance)
             advance(1)
-        ends = [_sharpen(joined, likeliest, rate=end, assumed=assumed, advance=advance) for end in (rate or ())[1:]]
+        end_rates = tuple(rate[1:]) if rate else ()
+        ends = [_sharpen(joined, likeliest, rate=end, assumed=assumed, advance=advance) for end in end_rates]
 
     def unscaled(model: JointModel) -> JointModel:
         return JointModel(model.weights / sample.spread, model.bias, model.noise)
 
     cleans = tuple(each for _, each in ends)
-    return Fit(unscaled(model), clean, cleans, tuple(unscaled(each) for each, _ in ends), factor)
+    return Fit(unscaled(model), clean, cleans, end_rates, tuple(unscaled(each) for each, _ in ends), factor)
 
 
 def _spread(parts: Tensor) -> Tensor:

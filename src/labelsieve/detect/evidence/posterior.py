@@ -137,16 +137,18 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     flagged = clean <= np.float32(threshold)
     of_fit = fit.clean.numpy() <= np.float32(threshold)
 
-    def interval(rows: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Interval:
+    def interval(rows: NDArray[np.bool_], fitted: NDArray[np.bool_], rates: Sequence[float] = ()) -> Interval:
         wrong = float((1 - clean[rows].astype(np.float64)).sum())
         parts = [float((1 - each.numpy()[fitted].astype(np.float64)).sum()) for each in (fit.clean, *fit.ends)]
+        parts += [rate * len(of_fit) for rate in rates]
         ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), float(rows.sum())) for part in parts[1:]]
         return Interval(wrong, max(min(wrong, *ends), 0.0), max(wrong, *ends))
 
-    everywhere = interval(np.ones_like(flagged), np.ones_like(of_fit))
+    everywhere = interval(np.ones_like(flagged), np.ones_like(of_fit), fit.end_rates)
     if not (count := int(flagged.sum())):
         return Estimate(everywhere, None, everywhere)
     right = interval(flagged, of_fit)
+    right = right._replace(low=min(right.low, everywhere.low))  # no more flags are right than labels are wrong
     # what is missed is the rest, and the errors of both add up: the ranking may be worse than the posterior thinks
     missed = Interval(
         everywhere.value - right.value,
