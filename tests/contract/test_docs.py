@@ -166,19 +166,20 @@ CHANGES = [
 """The rows of the table of changes: change, file, line, test."""
 
 
-@pytest.mark.parametrize(("file", "line", "test"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
-def test_what_a_change_touches_is_there(file: str, line: str, test: str) -> None:
-    for path in re.findall(r"`((?:\w+/)*[\w.]+\.(?:py|md|toml|csv|html\.jinja))`", f"{file} {line}"):
-        place = path if path.startswith(("docs/", "tests/", "tools/")) else f"src/labelsieve/{path}"
-        there = (ROOT / place).parent if "NAME" in place else ROOT / place
-        assert there.exists(), path
-    for table, path in re.findall(r"`([A-Z_]+)` in `([\w/]+\.py)`", line):
-        code = (ROOT / "src" / "labelsieve" / path).read_text(encoding="utf-8")
-        assert re.search(rf"^{table}\b.* = ", code, re.MULTILINE), f"{table} in {path}"
-    tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", test)
-    assert tests
-    for path, name in tests:
-        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+def test_what_a_change_touches_is_there(subtests: pytest.Subtests) -> None:
+    for change, file, line, test in CHANGES:
+        with subtests.test(change):
+            for path in re.findall(r"`((?:\w+/)*[\w.]+\.(?:py|md|toml|csv|html\.jinja))`", f"{file} {line}"):
+                place = path if path.startswith(("docs/", "tests/", "tools/")) else f"src/labelsieve/{path}"
+                there = (ROOT / place).parent if "NAME" in place else ROOT / place
+                assert there.exists(), path
+            for table, path in re.findall(r"`([A-Z_]+)` in `([\w/]+\.py)`", line):
+                code = (ROOT / "src" / "labelsieve" / path).read_text(encoding="utf-8")
+                assert re.search(rf"^{table}\b.* = ", code, re.MULTILINE), f"{table} in {path}"
+            tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", test)
+            assert tests
+            for path, name in tests:
+                assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
 
 
 def test_the_table_of_changes_is_whole() -> None:

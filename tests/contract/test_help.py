@@ -109,15 +109,16 @@ def test_what_is_shown_is_there(verb: str) -> None:
     assert set(names) <= known and len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_every_setting_of_a_detector_is_still_an_option(name: str) -> None:
-    settings, words = detector_class(name)(), []
-    for field in dataclasses.fields(settings):
-        option, value = field.name.replace("_", "-"), getattr(settings, field.name)
-        is_switch = isinstance(value, bool)
-        words += [f"--{option}" if value else f"--no-{option}"] if is_switch else [f"--{option}", str(value)]
-    parsed: Any = Scan.parse(["x", "--out", "run", "--detector", name, *words], prog="labelsieve scan")
-    assert parsed.settings == settings
+def test_every_setting_of_a_detector_is_still_an_option(subtests: pytest.Subtests) -> None:
+    for name in DETECTORS:
+        with subtests.test(name):
+            settings, words = detector_class(name)(), []
+            for field in dataclasses.fields(settings):
+                option, value = field.name.replace("_", "-"), getattr(settings, field.name)
+                is_switch = isinstance(value, bool)
+                words += [f"--{option}" if value else f"--no-{option}"] if is_switch else [f"--{option}", str(value)]
+            parsed: Any = Scan.parse(["x", "--out", "run", "--detector", name, *words], prog="labelsieve scan")
+            assert parsed.settings == settings
 
 
 def test_help_is_shown_whatever_else_is_said(run: Run) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -148,41 +149,43 @@ def test_a_record_that_somebody_changed(
     assert all("\n" not in line and len(line) < 400 + len(str(broken)) for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
+def test_the_line_names_the_key(subtests: pytest.Subtests, broken: Path, run: Run) -> None:
+    record = json.loads((broken / "run.json").read_text())
+    for key, value, said in (
         ("model", "clip", '"model" in .*run.json to be an object, found "clip"; make the run again'),
         ("threshold", float("nan"), '"threshold" .* a number, found NaN'),
         ("test.accuracy", None, '"test.accuracy" .* a number from 0 to 1, found none'),
         ("findings.level", [], r'"findings.level" .* a text, found \[\]'),
         ("class_names", {"a": 1}, '"class_names" .* a list of texts'),
-    ],
-)
-@pytest.mark.parametrize("verb", ["report", "export", "adapt"])
-def test_the_line_names_the_key(key: str, value: Any, said: str, verb: str, broken: Path, run: Run) -> None:
-    record = json.loads((broken / "run.json").read_text())
-    (broken / "run.json").write_text(json.dumps(changed(record, key, value)))
-    more = {"export": ("--format", "csv")}.get(verb, ())
-    answer = run(verb, broken, "--out", broken.with_name("out.html"), *more)
-    assert answer[0] == 1 and one_line(answer)
-    with pytest.raises(RunError, match=said):
-        raise RunError(answer[2])
-    assert not broken.with_name("out.html").exists()
+    ):
+        (broken / "run.json").write_text(json.dumps(changed(record, key, value)))
+        for verb in ("report", "export", "adapt"):
+            with subtests.test(key=key, verb=verb):
+                more = {"export": ("--format", "csv")}.get(verb, ())
+                out = broken.with_name(f"{verb}-{key}.html")
+                answer = run(verb, broken, "--out", out, *more)
+                assert answer[0] == 1 and one_line(answer)
+                with pytest.raises(RunError, match=said):
+                    raise RunError(answer[2])
+                assert not out.exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '"a"', "1", "{", "[" * 100_000, "\ufeff{}"])
-@pytest.mark.parametrize("name", ["run.json", "metrics.json"])
-def test_a_file_that_holds_something_else(text: str, name: str, broken: Path, run: Run) -> None:
-    (broken / name).write_text(text)
-    answer = run("export", broken, "--format", "csv", "--out", broken.with_name("out.csv"))
-    assert answer[0] == 1 and one_line(answer)
+def test_a_file_that_holds_something_else(subtests: pytest.Subtests, whole: Path, tmp_path: Path, run: Run) -> None:
+    texts = ("", "[]", "null", '"a"', "1", "{", "[" * 100_000, "\ufeff{}")
+    for number, (name, text) in enumerate(product(("run.json", "metrics.json"), texts)):
+        with subtests.test(name, text=text):
+            broken = Path(shutil.copytree(whole, tmp_path / str(number)))
+            (broken / name).write_text(text)
+            answer = run("export", broken, "--format", "csv", "--out", tmp_path / f"{number}.csv")
+            assert answer[0] == 1 and one_line(answer)
 
 
-@pytest.mark.parametrize("value", VALUES)
-def test_metrics_that_somebody_changed(value: Any, broken: Path, run: Run) -> None:
+def test_metrics_that_somebody_changed(subtests: pytest.Subtests, broken: Path, run: Run) -> None:
     metrics = json.loads((broken / "metrics.json").read_text())
-    (broken / "metrics.json").write_text(json.dumps(dict.fromkeys(metrics, value)))
-    assert one_line(run("report", broken, "--max-images", 1))
+    for value in VALUES:
+        with subtests.test(value=value):
+            (broken / "metrics.json").write_text(json.dumps(dict.fromkeys(metrics, value)))
+            assert one_line(run("report", broken, "--max-images", 1))
 
 
 def _renamed(table: pa.Table) -> pa.Table:

@@ -67,12 +67,12 @@ REGISTRIES: dict[str, Registry[Any, Any]] = {each.title: each for each in (*OFFE
 PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 
 
-@pytest.mark.parametrize("option", REGISTRIES)
-def test_what_is_registered_loads_and_says_what_it_is(option: str) -> None:
-    registry = REGISTRIES[option]
-    for name in registry:
-        assert callable(registry[name]) and name in registry, name
-        assert registry.about(name) and "\n" not in registry.about(name), name
+def test_what_is_registered_loads_and_says_what_it_is(subtests: pytest.Subtests) -> None:
+    for option, registry in REGISTRIES.items():
+        with subtests.test(option):
+            for name in registry:
+                assert callable(registry[name]) and name in registry, name
+                assert registry.about(name) and "\n" not in registry.about(name), name
 
 
 # Of what is written for a registry: where it lies, and how it begins.
@@ -95,29 +95,32 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("registry", "folder", "beginning"), WRITTEN, ids=[each[0].title for each in WRITTEN])
-def test_what_is_written_is_registered(registry: Registry[Any, Any], folder: str, beginning: str) -> None:
+def test_what_is_written_is_registered(subtests: pytest.Subtests) -> None:
     root = Path(labelsieve.__file__).parent
-    places = set()
-    for path in [root / folder] if folder.endswith(".py") else (root / folder).rglob("*.py"):
-        module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
-        names = re.findall(beginning, path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-        places |= {f"{module}:{name}" for name in names}
-    here = f"labelsieve.{folder.removesuffix('.py').replace('/', '.')}"
-    assert places == {entry.place for entry in registry.entries.values() if entry.place.startswith(here)}
+    for registry, folder, beginning in WRITTEN:
+        with subtests.test(registry.title):
+            places = set()
+            for path in [root / folder] if folder.endswith(".py") else (root / folder).rglob("*.py"):
+                module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+                names = re.findall(beginning, path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+                places |= {f"{module}:{name}" for name in names}
+            here = f"labelsieve.{folder.removesuffix('.py').replace('/', '.')}"
+            assert places == {entry.place for entry in registry.entries.values() if entry.place.startswith(here)}
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_what_an_export_goes_through_is_there(name: str) -> None:
-    assert callable(FORMATS[name]) and (not FORMATS.entries[name].tags or name in TABLE_WRITERS)
+def test_what_an_export_goes_through_is_there(subtests: pytest.Subtests) -> None:
+    for name in FORMATS:
+        with subtests.test(name):
+            assert callable(FORMATS[name]) and (not FORMATS.entries[name].tags or name in TABLE_WRITERS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_that_was_stopped_says_how_to_go_on(verb: str) -> None:
-    options = {field.name for field in dataclasses.fields(VERBS[verb])}
-    said = _resume_hint([verb, "a b"])
-    assert said.endswith(" --resume") == ("resume" in options)
-    assert said == "stopped" or said.startswith(f"stopped; to go on: labelsieve {verb} 'a b'")
+def test_a_verb_that_was_stopped_says_how_to_go_on(subtests: pytest.Subtests) -> None:
+    for verb in VERBS:
+        with subtests.test(verb):
+            options = {field.name for field in dataclasses.fields(VERBS[verb])}
+            said = _resume_hint([verb, "a b"])
+            assert said.endswith(" --resume") == ("resume" in options)
+            assert said == "stopped" or said.startswith(f"stopped; to go on: labelsieve {verb} 'a b'")
 
 
 @pytest.mark.parametrize("name", WARMUP_LOSSES)

@@ -103,27 +103,26 @@ def test_help_names_every_option(run: Run) -> None:
     assert (get_args(kinds["loss"]), get_args(kinds["tune"])) == (tuple(LOSSES), tuple(TUNE))
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["--recipe", "papr"], 2, 'got papr (did you mean "paper"?)'),
-        (["--test-label-column", "label"], 1, "go with --test SOURCE only"),
-        (["--backbone", "./none"], 1, '"./none" is neither; give one with --backbone'),
-        (["--test", "./none"], 1, "./none does not exist"),
-        (["--marks", "./none.csv"], 1, "cannot be read as a CSV of marks"),
-        (["--tune", "vpt-deep"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
-        (["--tune", "adapter", "--backbone", "./none"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
-        (["--learning-rate", "-1"], 1, "expected --learning-rate above 0"),
-        (["--source", "./none"], 1, "--source says where the images of a run lie now"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
+BAD_WORDS = (
+    (["--recipe", "papr"], 2, 'got papr (did you mean "paper"?)'),
+    (["--test-label-column", "label"], 1, "go with --test SOURCE only"),
+    (["--backbone", "./none"], 1, '"./none" is neither; give one with --backbone'),
+    (["--test", "./none"], 1, "./none does not exist"),
+    (["--marks", "./none.csv"], 1, "cannot be read as a CSV of marks"),
+    (["--tune", "vpt-deep"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
+    (["--tune", "adapter", "--backbone", "./none"], 1, "so it cannot be saved; use --tune lora, ssf or bitfit"),
+    (["--learning-rate", "-1"], 1, "expected --learning-rate above 0"),
+    (["--source", "./none"], 1, "--source says where the images of a run lie now"),
 )
-def test_bad_words_are_one_line(
-    words: list[str], code: int, said: str, finished: Path, run: Run, tmp_path: Path
-) -> None:
-    found, _, err = run("adapt", finished, "--out", tmp_path / "m", *QUICK, *words)
-    assert found == code and said in err and err.count("\n") == 1
-    assert not (tmp_path / "m").exists(), "nothing is left behind"
+
+
+def test_bad_words_are_one_line(subtests: pytest.Subtests, finished: Path, run: Run, tmp_path: Path) -> None:
+    for number, (words, code, said) in enumerate(BAD_WORDS):
+        with subtests.test(" ".join(words)):
+            out = tmp_path / str(number)
+            found, _, err = run("adapt", finished, "--out", out, *QUICK, *words)
+            assert found == code and said in err and err.count("\n") == 1
+            assert not out.exists(), "nothing is left behind"
 
 
 def test_what_is_no_run_and_what_is_in_the_way(finished: Path, photos: Path, run: Run, tmp_path: Path) -> None:

@@ -65,12 +65,13 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"labelsieve {labelsieve.__version__}\n", "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str, run: Run) -> None:
-    code, out, err = run(verb, "--help")
-    assert code == 0 and err == ""
-    assert out.startswith(f"usage: labelsieve {verb}")
-    assert "{" not in out.split("options")[0], "no template is left over"
+def test_every_verb_has_help(subtests: pytest.Subtests, run: Run) -> None:
+    for verb in VERBS:
+        with subtests.test(verb):
+            code, out, err = run(verb, "--help")
+            assert code == 0 and err == ""
+            assert out.startswith(f"usage: labelsieve {verb}")
+            assert "{" not in out.split("options")[0], "no template is left over"
 
 
 def test_help_of_scan_names_the_options_of_the_detector(run: Run) -> None:
@@ -122,52 +123,45 @@ def test_unknown_detector_or_recipe(words: list[str], said: str, run: Run, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["scan"], "labelsieve: missing SOURCE, --out; see labelsieve scan --help\n"),
-        (["scan", "photos", "--zzz"], "missing --out; unknown option --zzz; see labelsieve scan --help"),
-        (["scan", "photos", "--out", "run", "--epoch", "3"], 'unknown option --epoch (did you mean "--epochs"?); see'),
-        (
-            ["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"],
-            "of --detector deft, small-",
-        ),
-        (
-            ["scan", "photos", "--out", "run", "--epochs", "many"],
-            "expected an integer for --epochs, got many; see",
-        ),
-        (["scan", "photos", "--out", "run", "--limit", "few"], "expected an integer for --limit, got few; see"),
-        (
-            ["scan", "x", "--out", "run", "--batch-size", "9.5"],
-            "an integer or auto for --batch-size, got 9.5; see",
-        ),
-        (["scan", "x", "--out", "run", "--logit-scale", "e"], "expected a number for --logit-scale, got e; see"),
-        (
-            ["noise", "x", "--out", "y", "--kind", "pair", "--rate", "1/2"],
-            "--rate as a share such as 10% or 0.1, got 1/2; see",
-        ),
-        (["scan", "photos", "--out"], "expected a value for --out, found none; see"),
-        (["scan", "photos", "--label-column", "--out", "run"], "expected a value for --label-column, found none; see"),
-        (["apply", "run", "--out", "x", "--marks"], "expected a value for --marks, found none; see"),
-        (["scan", "photos", "more", "--out", "run"], "unknown argument more; see"),
-        (["scan", "--epoch", "3"], "missing SOURCE; "),
-        (["report", "--max-images", "3"], "missing RUN; "),
-        (["scan", "photos", "--out", "run", "--peft", "vpt"], "expected --peft to be one of auto, none, vpt-deep, "),
-        (["scan", "photos", "--out", "run", "--precision", "fp16"], "bf16"),
-        (["noise", "photos", "--kind", "pear", "--rate", "0.1", "--out", "x.parquet"], "pair"),
-        (["export", "run", "--format", "cvs", "--out", "x"], "csv"),
-        (["report", "run", "--thumbnails", "3"], "--thumbnail-px"),
-        (["demo", "--image", "50"], "--images"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+WRONG_COMMAND_LINES = (
+    (["scan"], "labelsieve: missing SOURCE, --out; see labelsieve scan --help\n"),
+    (["scan", "photos", "--zzz"], "missing --out; unknown option --zzz; see labelsieve scan --help"),
+    (["scan", "photos", "--out", "run", "--epoch", "3"], 'unknown option --epoch (did you mean "--epochs"?); see'),
+    (["scan", "photos", "--out", "run", "--detector", "label-match", "--epochs", "3"], "of --detector deft, small-"),
+    (["scan", "photos", "--out", "run", "--epochs", "many"], "expected an integer for --epochs, got many; see"),
+    (["scan", "photos", "--out", "run", "--limit", "few"], "expected an integer for --limit, got few; see"),
+    (["scan", "x", "--out", "run", "--batch-size", "9.5"], "an integer or auto for --batch-size, got 9.5; see"),
+    (["scan", "x", "--out", "run", "--logit-scale", "e"], "expected a number for --logit-scale, got e; see"),
+    (
+        ["noise", "x", "--out", "y", "--kind", "pair", "--rate", "1/2"],
+        "--rate as a share such as 10% or 0.1, got 1/2; see",
+    ),
+    (["scan", "photos", "--out"], "expected a value for --out, found none; see"),
+    (["scan", "photos", "--label-column", "--out", "run"], "expected a value for --label-column, found none; see"),
+    (["apply", "run", "--out", "x", "--marks"], "expected a value for --marks, found none; see"),
+    (["scan", "photos", "more", "--out", "run"], "unknown argument more; see"),
+    (["scan", "--epoch", "3"], "missing SOURCE; "),
+    (["report", "--max-images", "3"], "missing RUN; "),
+    (["scan", "photos", "--out", "run", "--peft", "vpt"], "expected --peft to be one of auto, none, vpt-deep, "),
+    (["scan", "photos", "--out", "run", "--precision", "fp16"], "bf16"),
+    (["noise", "photos", "--kind", "pear", "--rate", "0.1", "--out", "x.parquet"], "pair"),
+    (["export", "run", "--format", "cvs", "--out", "x"], "csv"),
+    (["report", "run", "--thumbnails", "3"], "--thumbnail-px"),
+    (["demo", "--image", "50"], "--images"),
 )
+
+
 def test_wrong_command_lines(
-    words: list[str], said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subtests: pytest.Subtests, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, err = run(*words)
-    assert (code, out) == (2, "") and said in err and err.count("\n") == 1 and "│" not in err
-    assert list(tmp_path.iterdir()) == []
+    for number, (words, said) in enumerate(WRONG_COMMAND_LINES):
+        with subtests.test(" ".join(words)):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            code, out, err = run(*words)
+            assert (code, out) == (2, "") and said in err and err.count("\n") == 1 and "│" not in err
+            assert list(folder.iterdir()) == []
 
 
 def test_names_that_are_not_utf8_are_refused_before_any_work(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
@@ -192,34 +186,28 @@ def test_setting_out_of_range(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["adapt", "{run}", "--out", "m", "--validation", "2"], "expected --validation from 0 to below 1, got 2.0; "),
-        (
-            ["adapt", "{run}", "--out", "m", "--drop-at", "120%"],
-            "expected --drop-at from 0 to 1, got 1.2; a share, such as 0.1 for 10 %\n",
-        ),
-        (["export", "{run}", "--format", "imagefolder", "--out", "x", "--drop-at=-1"], "expected --drop-at from 0 to "),
-        (
-            ["export", "{run}", "--format", "csv", "--drop-at", "0.5", "--out", "x"],
-            ": --drop-at goes with imagefolder only",
-        ),
-        (["export", "{run}", "--format", "csv", "--out", "{run}/../there.csv"], "another name or pass --overwrite\n"),
-        (["scan", "{table}", "--out", "x", "--class-names", "a", "b"], "fix the labels or give --class-names\n"),
-        (
-            ["scan", "x", "--out", "x", "--detector", "deft", "--scores-from", "last-epoch"],
-            ": --scores-from last-epoch",
-        ),
-        (["scan", "{photos}", "--out", "x", "--test", "{kinds}"], "; name it with --test-label-column\n"),
-        (["scan", "{photos}", "--out", "x", "--against", "{photos}", "--against-split", "a"], "no split"),
-        (["scan", "{kinds}", "--out", "x"], "; name it with --label-column\n"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+TYPED_OPTIONS = (
+    (["adapt", "{run}", "--out", "m", "--validation", "2"], "expected --validation from 0 to below 1, got 2.0; "),
+    (
+        ["adapt", "{run}", "--out", "m", "--drop-at", "120%"],
+        "expected --drop-at from 0 to 1, got 1.2; a share, such as 0.1 for 10 %\n",
+    ),
+    (["export", "{run}", "--format", "imagefolder", "--out", "x", "--drop-at=-1"], "expected --drop-at from 0 to "),
+    (
+        ["export", "{run}", "--format", "csv", "--drop-at", "0.5", "--out", "x"],
+        ": --drop-at goes with imagefolder only",
+    ),
+    (["export", "{run}", "--format", "csv", "--out", "{run}/../there.csv"], "another name or pass --overwrite\n"),
+    (["scan", "{table}", "--out", "x", "--class-names", "a", "b"], "fix the labels or give --class-names\n"),
+    (["scan", "x", "--out", "x", "--detector", "deft", "--scores-from", "last-epoch"], ": --scores-from last-epoch"),
+    (["scan", "{photos}", "--out", "x", "--test", "{kinds}"], "; name it with --test-label-column\n"),
+    (["scan", "{photos}", "--out", "x", "--against", "{photos}", "--against-split", "a"], "no split"),
+    (["scan", "{kinds}", "--out", "x"], "; name it with --label-column\n"),
 )
+
+
 def test_messages_name_the_options_that_were_typed(
-    words: list[str],
-    said: str,
+    subtests: pytest.Subtests,
     run: Run,
     finished: Path,
     drawn_folder: Path,
@@ -230,9 +218,13 @@ def test_messages_name_the_options_that_were_typed(
     places = {"run": finished, "photos": drawn_folder, "table": tmp_path / "drop_at.csv", "kinds": tmp_path / "k.csv"}
     places["table"].write_text("image,label\na.png,7\nb.png,8\n")
     places["kinds"].write_text("image,kind\na.png,7\nb.png,8\n")
-    monkeypatch.chdir(tmp_path)
-    code, _, err = run(*(word.format(**places) for word in words))
-    assert code == 1 and said in err and err.count("\n") == 1
+    for number, (words, said) in enumerate(TYPED_OPTIONS):
+        with subtests.test(" ".join(words)):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            code, _, err = run(*(word.format(**places) for word in words))
+            assert code == 1 and said in err and err.count("\n") == 1
 
 
 def test_options_of_features_are_named_as_they_were_typed(run: Run, drawn_folder: Path, tmp_path: Path) -> None:

@@ -49,24 +49,27 @@ def test_every_table_of_the_paper_is_an_experiment_and_every_experiment_one_of_i
     assert {name.removeprefix("paper/") for name in shipped() if name.startswith("paper/")} == set(PAPER)
 
 
-@pytest.mark.parametrize("name", list(SIZES))
-def test_a_file_has_every_number_of_its_table_and_no_other(name: str) -> None:
-    assert TOOL["of_the_files"]()[name] == PAPER[name]
+def test_a_file_has_every_number_of_its_table_and_no_other(subtests: pytest.Subtests) -> None:
+    files = TOOL["of_the_files"]()
+    for name in SIZES:
+        with subtests.test(name):
+            assert files[name] == PAPER[name]
 
 
-@pytest.mark.parametrize("name", list(SIZES))
-def test_what_the_paper_measures_is_measured(name: str) -> None:
-    experiment = experiment_of(name)
-    published = experiment.published
-    assert published is not None
-    methods = {method for _, method, _, _ in PAPER[name]}
-    assert methods <= {*experiment.method, *published.only_published}
-    assert published.only_published == (RIVALS if name in ("table3", "table8") else ())
-    measured = {(cell.data, cell.method, cell.noise) for cell in experiment.cells()}
-    asked = {where[:3] for where in PAPER[name] if where[1] not in RIVALS}
-    assert asked <= measured
-    shown = {metric for metrics in experiment.tables for metric in metrics}
-    assert {metric for *_, metric in PAPER[name]} == set(published.metrics) <= shown
+def test_what_the_paper_measures_is_measured(subtests: pytest.Subtests) -> None:
+    for name in SIZES:
+        with subtests.test(name):
+            experiment = experiment_of(name)
+            published = experiment.published
+            assert published is not None
+            methods = {method for _, method, _, _ in PAPER[name]}
+            assert methods <= {*experiment.method, *published.only_published}
+            assert published.only_published == (RIVALS if name in ("table3", "table8") else ())
+            measured = {(cell.data, cell.method, cell.noise) for cell in experiment.cells()}
+            asked = {where[:3] for where in PAPER[name] if where[1] not in RIVALS}
+            assert asked <= measured
+            shown = {metric for metrics in experiment.tables for metric in metrics}
+            assert {metric for *_, metric in PAPER[name]} == set(published.metrics) <= shown
 
 
 def test_f1_is_that_of_precision_and_recall() -> None:
@@ -97,17 +100,18 @@ def test_figures_show_numbers_of_tables(figure: str, method: str, table: str, sa
     assert sum(each is not None for each in beside.values()) == {"figure1": 3, "figure3": 12}[figure]
 
 
-@pytest.mark.parametrize("name", list(SIZES))
-def test_files_say_where_their_numbers_come_from(name: str) -> None:
-    published = experiment_of(name).published
-    kind = "Figure" if name.startswith("figure") else "Table"
-    assert published is not None
-    assert published.source.startswith(
-        f"{kind} {name.lstrip('abcdefghijklmnopqrstuvwxyz')} of Wei et al., NeurIPS 2024"
-    )
-    assert ("read by eye" in published.source) == (kind == "Figure")
-    text = shipped()[f"paper/{name}"].read_text()
-    assert not [word for word in ("not at hand", "our reading", "these are ours", "summary of it") if word in text]
+def test_files_say_where_their_numbers_come_from(subtests: pytest.Subtests) -> None:
+    for name in SIZES:
+        with subtests.test(name):
+            published = experiment_of(name).published
+            kind = "Figure" if name.startswith("figure") else "Table"
+            assert published is not None
+            number = name.lstrip("abcdefghijklmnopqrstuvwxyz")
+            assert published.source.startswith(f"{kind} {number} of Wei et al., NeurIPS 2024")
+            assert ("read by eye" in published.source) == (kind == "Figure")
+            text = shipped()[f"paper/{name}"].read_text()
+            unsure = ("not at hand", "our reading", "these are ours", "summary of it")
+            assert not [word for word in unsure if word in text]
 
 
 def test_the_tool_prints_what_is_found_and_missing(

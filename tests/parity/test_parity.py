@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,8 +86,7 @@ def engine() -> Engine:
     return make_engine(device="cpu", precision="fp32")
 
 
-@pytest.fixture
-def learner(vlm: HuggingFaceCLIP, engine: Engine) -> Learner:
+def make_learner(vlm: HuggingFaceCLIP, engine: Engine) -> Learner:
     made = Learner(vlm, NAMES, settings=SYNTHETIC, engine=engine)
     made.prompts.token_ids = INIT["pos_ids"]
     assert isinstance(made.peft, VisualPrompts)
@@ -95,6 +95,11 @@ def learner(vlm: HuggingFaceCLIP, engine: Engine) -> Learner:
         made.prompts.negative.copy_(INIT["neg_ctx"])
         made.peft.prompts.copy_(INIT["vpt"])
     return made
+
+
+@pytest.fixture
+def learner(vlm: HuggingFaceCLIP, engine: Engine) -> Learner:
+    return make_learner(vlm, engine)
 
 
 def trained(learner: Learner) -> dict[str, Tensor]:
@@ -271,28 +276,32 @@ def check_objective(theirs: Mapping[str, Tensor], loss: Tensor, parts: Mapping[s
         assert int(parts["selected"]) == int(theirs["select"].sum())
 
 
-@pytest.mark.parametrize("batch", ["a", "b"])
-@pytest.mark.parametrize("case", list(CASES))
-def test_losses_and_gradients(learner: Learner, engine: Engine, refined: list[Tensor], case: str, batch: str) -> None:
-    settings, warmup, epoch = CASES[case]
-    data, _, name = case.partition("_")
-    theirs = {
-        key.removeprefix(f"{batch}_{name}_"): value
-        for key, value in parity(f"losses_{data}").items()
-        if key.startswith(f"{batch}_{name}_")
-    }
-    labels, wrong = BATCHES[f"{batch}_labels"], BATCHES[f"{batch}_comp_labels"]
-    positive, negative = logits(learner, BATCHES[f"{batch}_images"])
-    check_losses(case, theirs, positive, negative, labels, wrong)
-    objective = make_objective(settings, warmup, engine, len(labels), wrong)
-    loss, parts = objective(Step(positive, negative, labels, torch.arange(len(labels)), epoch))
-    check_objective(theirs, loss, parts, len(labels))
-    assert ("selected" in parts) == (epoch > warmup)
-    same(refined[0], theirs["label_used"])
-    loss.backward()
-    for key, parameter in trained(learner).items():
-        assert parameter.grad is not None
-        close(parameter.grad, theirs[f"grad_{key}"])
+def test_losses_and_gradients(
+    vlm: HuggingFaceCLIP, engine: Engine, refined: list[Tensor], subtests: pytest.Subtests
+) -> None:
+    for case, batch in product(CASES, "ab"):
+        with subtests.test(case, batch=batch):
+            settings, warmup, epoch = CASES[case]
+            data, _, name = case.partition("_")
+            theirs = {
+                key.removeprefix(f"{batch}_{name}_"): value
+                for key, value in parity(f"losses_{data}").items()
+                if key.startswith(f"{batch}_{name}_")
+            }
+            learner = make_learner(vlm, engine)
+            labels, wrong = BATCHES[f"{batch}_labels"], BATCHES[f"{batch}_comp_labels"]
+            positive, negative = logits(learner, BATCHES[f"{batch}_images"])
+            check_losses(case, theirs, positive, negative, labels, wrong)
+            objective = make_objective(settings, warmup, engine, len(labels), wrong)
+            refined.clear()
+            loss, parts = objective(Step(positive, negative, labels, torch.arange(len(labels)), epoch))
+            check_objective(theirs, loss, parts, len(labels))
+            assert ("selected" in parts) == (epoch > warmup)
+            same(refined[0], theirs["label_used"])
+            loss.backward()
+            for key, parameter in trained(learner).items():
+                assert parameter.grad is not None
+                close(parameter.grad, theirs[f"grad_{key}"])
 
 
 @pytest.mark.parametrize("case", list(CASES))

@@ -354,29 +354,33 @@ def _broken_metrics(folder: Path) -> None:
     (folder / METRICS_JSON).write_text("")
 
 
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        _of_another_run,
-        _one_byte,
-        _half,
-        _gone,
-        _flipped_labels,
-        _broken_record,
-        _broken_metrics,
-        _record_with(class_names=None),
-        _record_with(class_names=7),
-        _record_with(class_names="catdogfox"),
-        _record_with(class_names=["dog", "fox"]),
-        _record_with(verdicts_fingerprint="0" * 16),
-        _record_with(verdicts_fingerprint=None),
-    ],
+OF_ANOTHER_RUN = r"verdicts\.parquet is not the file that run\.json was written for"
+NO_LIST = r'expected "class_names" in .*run\.json to be a list of texts, found '
+TAMPERINGS = (
+    (_of_another_run, OF_ANOTHER_RUN),
+    (_one_byte, OF_ANOTHER_RUN),
+    (_half, OF_ANOTHER_RUN),
+    (_gone, r"verdicts\.parquet is missing"),
+    (_flipped_labels, OF_ANOTHER_RUN),
+    (_broken_record, r"run\.json cannot be read as JSON"),
+    (_broken_metrics, r"metrics\.json cannot be read as JSON"),
+    (_record_with(class_names=None), NO_LIST + "none"),
+    (_record_with(class_names=7), NO_LIST + "7"),
+    (_record_with(class_names="catdogfox"), NO_LIST + '"catdogfox"'),
+    (_record_with(class_names=["dog", "fox"]), r"run\.json does not name all classes of verdicts\.parquet"),
+    (_record_with(verdicts_fingerprint="0" * 16), OF_ANOTHER_RUN),
+    (_record_with(verdicts_fingerprint=None), r'"verdicts_fingerprint" in .*run\.json to be a text, found none'),
 )
-def test_a_tampered_run_is_refused(tamper: Callable[[Path], None], tmp_path: Path) -> None:
-    verdicts_by([0.1, 0.2, 0.9], truth=[1, 0, 0]).save(tmp_path)
-    tamper(tmp_path)
-    with pytest.raises(RunError, match=r"again|\.json"):
-        Verdicts.load(tmp_path)
+
+
+def test_a_tampered_run_is_refused(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (tamper, message) in enumerate(TAMPERINGS):
+        with subtests.test(tamper.__name__, number=number):
+            folder = tmp_path / str(number)
+            verdicts_by([0.1, 0.2, 0.9], truth=[1, 0, 0]).save(folder)
+            tamper(folder)
+            with pytest.raises(RunError, match=rf"{message}.*(make the run again|has to be made again)$"):
+                Verdicts.load(folder)
 
 
 class PowerCutError(Exception):

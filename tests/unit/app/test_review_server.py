@@ -71,25 +71,23 @@ def test_the_page_lets_in_whoever_has_the_token(client: Client) -> None:
     assert client.open("/")[0] == client.open("/?token=other")[0] == client.open("/classes")[0] == 403
 
 
-@pytest.mark.parametrize(
-    ("headers", "said"),
-    [
-        ({"Origin": "http://evil.example"}, "a page of http://evil.example may not use"),
-        ({"Origin": "http://127.0.0.1:1"}, "may not use"),
-        ({"Origin": "null"}, "may not use"),
-        ({"Host": "evil.example:80"}, "expected a request to 127.0.0.1"),
-        ({"Host": "127.0.0.1.evil.example"}, "expected a request to 127.0.0.1"),
-        ({"Sec-Fetch-Site": "cross-site"}, "another site"),
-        ({"Sec-Fetch-Site": "same-site"}, "another site"),
-        ({"Authorization": "Bearer wrong"}, "expected the token"),
-        ({"Authorization": ""}, "expected the token"),
-    ],
-)
-def test_others_are_refused_with_one_line(client: Client, made: SmallRun, headers: dict[str, str], said: str) -> None:
-    for path, body in (("/cards", b"{}"), ("/classes", None), ("/thumbnails/small/0", None)):
-        status, reply, _ = client.open(path, body, **headers)
-        assert status == 403 and said in reply.decode() and reply.decode().count("\n") == 1
-    assert log_of(made) == []
+def test_others_are_refused_with_one_line(subtests: pytest.Subtests, client: Client, made: SmallRun) -> None:
+    for header, value, said in (
+        ("Origin", "http://evil.example", "a page of http://evil.example may not use"),
+        ("Origin", "http://127.0.0.1:1", "may not use"),
+        ("Origin", "null", "may not use"),
+        ("Host", "evil.example:80", "expected a request to 127.0.0.1"),
+        ("Host", "127.0.0.1.evil.example", "expected a request to 127.0.0.1"),
+        ("Sec-Fetch-Site", "cross-site", "another site"),
+        ("Sec-Fetch-Site", "same-site", "another site"),
+        ("Authorization", "Bearer wrong", "expected the token"),
+        ("Authorization", "", "expected the token"),
+    ):
+        with subtests.test(f"{header}: {value}"):
+            for path, body in (("/cards", b"{}"), ("/classes", None), ("/thumbnails/small/0", None)):
+                status, reply, _ = client.open(path, body, **{header: value})
+                assert status == 403 and said in reply.decode() and reply.decode().count("\n") == 1
+            assert log_of(made) == []
 
 
 def test_only_own_files_are_served(client: Client) -> None:
@@ -177,33 +175,35 @@ def test_an_answer_that_is_sent_again_is_kept_once(client: Client, made: SmallRu
     assert len(log_of(made)) == 1
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"kind": "label", "labels": ["dgo"]}, 'expected a class of the run, got "dgo" (did you mean "dog"?)'),
-        ({"kind": "label", "labels": [["dog"]]}, "expected a class of the run"),
-        ({"kind": "label", "labels": []}, "expected one label"),
-        ({"kind": "maybe"}, "to be one of label, several"),
-        ({"kind": "undo"}, "undoes"),
-        ({"kind": "none", "card": "other"}, "earlier start of the server"),
-        ({"kind": "none", "seconds": "NaN"}, "a number from 0"),
-        ({"kind": "none", "token": 5}, 'expected "token"'),
-        ({"kind": "none", "note": "x" * 20_000}, "at most 10,000"),
-    ],
-)
+WRONG_ANSWERS: list[tuple[dict[str, Any], str]] = [
+    ({"kind": "label", "labels": ["dgo"]}, 'expected a class of the run, got "dgo" (did you mean "dog"?)'),
+    ({"kind": "label", "labels": [["dog"]]}, "expected a class of the run"),
+    ({"kind": "label", "labels": []}, "expected one label"),
+    ({"kind": "maybe"}, "to be one of label, several"),
+    ({"kind": "undo"}, "undoes"),
+    ({"kind": "none", "card": "other"}, "earlier start of the server"),
+    ({"kind": "none", "seconds": "NaN"}, "a number from 0"),
+    ({"kind": "none", "token": 5}, 'expected "token"'),
+    ({"kind": "none", "note": "x" * 20_000}, "at most 10,000"),
+]
+
+
 def test_a_wrong_answer_is_refused_and_nothing_is_kept(
-    client: Client, made: SmallRun, given: dict[str, Any], said: str
+    subtests: pytest.Subtests, finished: SmallRun, tmp_path: Path
 ) -> None:
-    first, second = client.cards(2)
-    good = {"card": first["card"], "token": "good", "kind": "none"}
-    reply = client.post("/answers", answers=[good, {"card": second["card"], "token": "bad", **given}])
-    assert reply["status"] == 400 and said in reply["error"] and "\n" not in reply["error"]
-    assert log_of(made) == []
+    for number, (given, said) in enumerate(WRONG_ANSWERS):
+        made = copied(finished, tmp_path / str(number))
+        with subtests.test(said), served(session_of(made)) as address:
+            client = Client(address)
+            first, second = client.cards(2)
+            good = {"card": first["card"], "token": "good", "kind": "none"}
+            reply = client.post("/answers", answers=[good, {"card": second["card"], "token": "bad", **given}])
+            assert reply["status"] == 400 and said in reply["error"] and "\n" not in reply["error"]
+            assert log_of(made) == []
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
+def test_a_request_that_makes_no_sense_is_one_line(subtests: pytest.Subtests, client: Client) -> None:
+    for path, body in (
         ("/cards", b"{"),
         ("/cards", b"[]"),
         ("/cards", b'{"client": ""}'),
@@ -223,11 +223,10 @@ def test_a_wrong_answer_is_refused_and_nothing_is_kept(
         ("/near", b'{"client": "a", "row": 0, "labels": [true]}'),
         ("/cards", b'{"client": "a", "filters": {"text": "\\ud800"}}'),
         ("/near", b"[" * 100_000),
-    ],
-)
-def test_a_request_that_makes_no_sense_is_one_line(client: Client, path: str, body: bytes) -> None:
-    status, reply, _ = client.open(path, body)
-    assert status == 400 and "\n" not in json.loads(reply)["error"]
+    ):
+        with subtests.test(path, body=body):
+            status, reply, _ = client.open(path, body)
+            assert status == 400 and "\n" not in json.loads(reply)["error"]
 
 
 def test_undo_takes_back_any_number_of_answers(client: Client, made: SmallRun) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from types import SimpleNamespace
@@ -383,16 +384,16 @@ def test_calibration_of_probabilities() -> None:
     assert calibration(quality[:0], right[:0])["brier"] is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("power", [0.25, 0.5, 1.0, 2.0])
-def test_odds_are_even_where_half_of_the_labels_are_right(seed: int, power: float) -> None:
+def test_odds_are_even_where_half_of_the_labels_are_right(subtests: pytest.Subtests) -> None:
     """Of labels that are right with probability quality ** power that is at 0.5 ** (1 / power)."""
-    rng = np.random.default_rng(seed)
-    quality = rng.random(20_000).astype(np.float32)
-    found = calibration(quality, rng.random(20_000) < quality**power)
-    assert found["even_odds"] == pytest.approx(0.5 ** (1 / power), abs=0.06)
-    assert calibration(quality, np.zeros(20_000, bool))["even_odds"] == 1.0
-    assert calibration(quality, np.ones(20_000, bool))["even_odds"] == pytest.approx(quality.min())
+    for power, seed in product((0.25, 0.5, 1.0, 2.0), range(3)):
+        with subtests.test(power=power, seed=seed):
+            rng = np.random.default_rng(seed)
+            quality = rng.random(20_000).astype(np.float32)
+            found = calibration(quality, rng.random(20_000) < quality**power)
+            assert found["even_odds"] == pytest.approx(0.5 ** (1 / power), abs=0.06)
+            assert calibration(quality, np.zeros(20_000, bool))["even_odds"] == 1.0
+            assert calibration(quality, np.ones(20_000, bool))["even_odds"] == pytest.approx(quality.min())
 
 
 def test_peak_memory_is_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -736,29 +737,28 @@ def test_other_test_images_are_refused(trained: tuple[Path, Path], tmp_path: Pat
         run_experiment(experiment, trained[1])
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("epochs = 0 }\n\n[method.selected]", "epoch = 0 }\n\n[method.selected]", "adapt has no setting epoch"),
-        ('tune = "linear"', 'tune = "liner"', 'got liner (did you mean "linear"?)'),
-        ('tune = "linear"', 'recipe = "papr"', 'got papr (did you mean "paper"?)'),
-        ('train_on = "truth"', 'train_on = "truth"\ndetector = "gmm"', "train_on truth takes no detector"),
-        ('detector = "label-match"\nadapt', "adapt", 'expected a detector, or train_on = "all", "probe"'),
-        ('detector = "label-match"\ntrain_on', "train_on", "expected a detector, found none"),
-        ('"label-match"\ntrain_on', '"knn"\ntrain_on', "detector knn has no model that could be tested"),
-        ('train_on = "nothing"', 'train_on = "nothing"\nbackbone = "x"', "train_on nothing trains no backbone"),
-        ('test = "drawings"', "", "expected test images to measure a classifier on, found none"),
-    ],
+WRONG_ADAPT_FILES = (
+    ("epochs = 0 }\n\n[method.selected]", "epoch = 0 }\n\n[method.selected]", "adapt has no setting epoch"),
+    ('tune = "linear"', 'tune = "liner"', 'got liner (did you mean "linear"?)'),
+    ('tune = "linear"', 'recipe = "papr"', 'got papr (did you mean "paper"?)'),
+    ('train_on = "truth"', 'train_on = "truth"\ndetector = "gmm"', "train_on truth takes no detector"),
+    ('detector = "label-match"\nadapt', "adapt", 'expected a detector, or train_on = "all", "probe"'),
+    ('detector = "label-match"\ntrain_on', "train_on", "expected a detector, found none"),
+    ('"label-match"\ntrain_on', '"knn"\ntrain_on', "detector knn has no model that could be tested"),
+    ('train_on = "nothing"', 'train_on = "nothing"\nbackbone = "x"', "train_on nothing trains no backbone"),
+    ('test = "drawings"', "", "expected test images to measure a classifier on, found none"),
 )
-def test_wrong_adapt_files(
-    old: str, new: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+
+
+def test_wrong_adapt_files(subtests: pytest.Subtests, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "tiny.toml"
-    file.write_text(TRAINED)
-    changed(file, old, new)
-    assert main(["bench", str(file), "--out", str(tmp_path / "out")]) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    for number, (old, new, message) in enumerate(WRONG_ADAPT_FILES):
+        with subtests.test(message):
+            file.write_text(TRAINED)
+            changed(file, old, new)
+            code = main(["bench", str(file), "--out", str(tmp_path / str(number))])
+            lines = capsys.readouterr().err.strip().splitlines()
+            assert code == 1 and len(lines) == 1 and message in lines[0]
 
 
 # ------------------------------------------------------------------------------------------------ never twice
@@ -1040,106 +1040,93 @@ def test_a_checkpoint_that_does_not_fit_is_not_gone_on_from(file: Path, tmp_path
 # ------------------------------------------------------------------------------------------------ bad input
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("seeds = [0, 1]", "seads = [0, 1]", 'an experiment has no setting seads (did you mean "seeds"?)'),
-        ("rate = 0.25", "rat = 0.25", '[noise.sym-20]: it has no setting rat (did you mean "rate"?)'),
-        ("rate = 0.25", "rate = 25", "from 0 to below 1, got 25; a share, such as 0.1 for 10 %"),
-        ("rate = 0.25", 'rate = "much"', "[noise.sym-20]: expected rate to be of type float, got 'much'"),
-        ('kind = "given"', 'kind = "given"\nrate = 0.1', "[noise.as-drawn]: kind given takes no rate"),
-        ('kind = "symmetric"', 'kind = "symetric"', 'got symetric (did you mean "symmetric"?)'),
-        ("limit = 48", "limit = 4.5", "[data.drawings]: expected limit to be of type int, got 4.5"),
-        ("limit = 48", "limit = true", "[data.drawings]: expected limit to be of type int, got True"),
-        ('source = "drawings"', "", "[data.drawings]: expected source, found none"),
-        ("epochs = 0", "epoch = 0", '[method.untrained]: detector deft has no setting epoch (did you mean "epochs"?)'),
-        ("epochs = 0", "epochs = -1", "[method.untrained]: expected epochs from 0 to 1,000, got -1"),
-        ('detector = "deft"', 'detector = "deaft"', 'got deaft (did you mean "deft"?)'),
-        ('detector = "deft"', 'recipe = "default"', "[method.untrained]: expected a detector, found none"),
-        ('detector = "deft"', 'detector = "deft"\nrecipe = "papr"', 'got papr (did you mean "paper"?)'),
-        ('detector = "deft"', 'detector = "deft"\ntrain_on = "all"', "go with task adapt only"),
-        ('task = "detect"', 'task = "detekt"', 'got detekt (did you mean "detect"?)'),
-        ("rate = 0.25", 'rate = 0.25\nfile = "a.parquet"', "with kind file and with no other, got kind symmetric"),
-        ('kind = "given"', 'kind = "file"', 'expected file = "..." with kind file and with no other, got kind file'),
-        (
-            "limit = 48",
-            'limit = 48\ntest_split = "test"',
-            "[data.drawings]: `drawings` have no splits; leave test_split out",
-        ),
-        ("[model]", "[defaults.metod]\nx = 1\n\n[model]", 'defaults has no setting metod (did you mean "method"?)'),
-        (
-            "[model]",
-            "[defaults.noise]\nrat = 1\n\n[model]",
-            '[noise.sym-20]: it has no setting rat (did you mean "rate"?)',
-        ),
-        ("[model]", "[published]\nsource = 'A'\n\n[model]", "[published]: expected metrics, found none"),
-        ("[model]", PUBLISHED.replace("untrained =", "untraind ="), 'got untraind (did you mean "untrained"?)'),
-        ("[model]", PUBLISHED.replace("drawings]", "drawing]"), 'got drawing (did you mean "drawings"?)'),
-        ("[model]", PUBLISHED.replace("sym-20 =", "sym ="), "got sym"),
-        (
-            "[model]",
-            PUBLISHED.replace("97.5]", "975]"),
-            "numbers in percent, from 0 to 100, for drawings, sym-20, untrained",
-        ),
-        (
-            "[model]",
-            PUBLISHED.replace(", 97.5]", "]"),
-            "expected 2 numbers, one for each of clean_precision, clean_recall, got 1",
-        ),
-        (
-            "[model]",
-            PUBLISHED.replace('"clean_recall"', '"clean_recal"'),
-            'got clean_recal (did you mean "clean_recall"?)',
-        ),
-        ("[model]", PUBLISHED + '\nother = "bundled"', "expected one model beside published numbers, got 2"),
-        (
-            "[model]",
-            RIVAL.replace('["bystander"]', '["untrained"]'),
-            "names methods that are measured here, untrained;",
-        ),
-        ("[model]", RIVAL.replace('["bystander"]', '"bystander"'), "expected only_published to be a list of names of"),
-        ("[model]", RIVAL.replace('["bystander"]', "[5]"), "expected only_published to be a list of names of methods"),
-        ("[model]", RIVAL.replace('["bystander"]', '["bystandr"]'), 'got bystander (did you mean "bystandr"?)'),
-        ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
-        ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got 0, 0"),
-        (
-            "seeds = [0, 1]",
-            'seeds = [0, 1000000]\ndefaults = { data = { test = "drawings" } }',
-            "expected seeds other than 1000000, that of the test images of [data.drawings], got 0, 1000000",
-        ),
-        ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of integers, got []"),
-        ('title = "Tiny"', "", "expected title, found none"),
-        ('title = "Tiny"', "title = 5", "expected title to be a text, got 5"),
-        ("limit = 48", "limit = 0", "[data.drawings]: expected limit from 1 to 1,000,000,000, got 0"),
-        ("limit = 48", "limit = 1000000", "[data.drawings]: expected limit from 1 to 20,000, got 1000000"),
-        ("seeds = [0, 1]", "seeds = [0, 9223372036854775808]", "expected each of seeds from 0 to below 2^63, got 9"),
-        ("limit = 48", "test_limit = -3", "[data.drawings]: expected test_limit from 1 to 1,000,000,000, got -3"),
-        ('source = "drawings"', 'source = ""', '[data.drawings]: expected source to say where images lie, got ""'),
-        ('mini = "bundled"', 'mini = ""', "expected model.mini to be a Hub id, a folder or bundled, got ''"),
-        ("rate = 0.25", "", "[noise.sym-20]: expected rate, found none"),
-        (
-            'detector = "label-match"',
-            'detector = "label-match"\nrecipe = "paper"',
-            "recipe goes with detector deft only",
-        ),
-        (
-            'detector = "label-match"',
-            'detector = "label-match"\nsettings = { x = 1 }',
-            "detector label-match has no setting x; it has none",
-        ),
-        ("epochs = 0", 'epochs = "true"', "[method.untrained]: expected epochs to be of type int, got 'true'"),
-        ("[model]", "[defaults]\nmethod = 1\n\n[model]", "expected a table [defaults.method], got 1"),
-        ("[model]", PUBLISHED.replace('"clean_recall"', '"seconds"'), "one of clean_precision,"),
-        ('mini = "bundled"', "mini = 5", "expected model.mini to be a Hub id, a folder or bundled, got 5"),
-        ("[model]", "[model", "is not TOML"),
-    ],
+WRONG_FILES = (
+    ("seeds = [0, 1]", "seads = [0, 1]", 'an experiment has no setting seads (did you mean "seeds"?)'),
+    ("rate = 0.25", "rat = 0.25", '[noise.sym-20]: it has no setting rat (did you mean "rate"?)'),
+    ("rate = 0.25", "rate = 25", "from 0 to below 1, got 25; a share, such as 0.1 for 10 %"),
+    ("rate = 0.25", 'rate = "much"', "[noise.sym-20]: expected rate to be of type float, got 'much'"),
+    ('kind = "given"', 'kind = "given"\nrate = 0.1', "[noise.as-drawn]: kind given takes no rate"),
+    ('kind = "symmetric"', 'kind = "symetric"', 'got symetric (did you mean "symmetric"?)'),
+    ("limit = 48", "limit = 4.5", "[data.drawings]: expected limit to be of type int, got 4.5"),
+    ("limit = 48", "limit = true", "[data.drawings]: expected limit to be of type int, got True"),
+    ('source = "drawings"', "", "[data.drawings]: expected source, found none"),
+    ("epochs = 0", "epoch = 0", '[method.untrained]: detector deft has no setting epoch (did you mean "epochs"?)'),
+    ("epochs = 0", "epochs = -1", "[method.untrained]: expected epochs from 0 to 1,000, got -1"),
+    ('detector = "deft"', 'detector = "deaft"', 'got deaft (did you mean "deft"?)'),
+    ('detector = "deft"', 'recipe = "default"', "[method.untrained]: expected a detector, found none"),
+    ('detector = "deft"', 'detector = "deft"\nrecipe = "papr"', 'got papr (did you mean "paper"?)'),
+    ('detector = "deft"', 'detector = "deft"\ntrain_on = "all"', "go with task adapt only"),
+    ('task = "detect"', 'task = "detekt"', 'got detekt (did you mean "detect"?)'),
+    ("rate = 0.25", 'rate = 0.25\nfile = "a.parquet"', "with kind file and with no other, got kind symmetric"),
+    ('kind = "given"', 'kind = "file"', 'expected file = "..." with kind file and with no other, got kind file'),
+    (
+        "limit = 48",
+        'limit = 48\ntest_split = "test"',
+        "[data.drawings]: `drawings` have no splits; leave test_split out",
+    ),
+    ("[model]", "[defaults.metod]\nx = 1\n\n[model]", 'defaults has no setting metod (did you mean "method"?)'),
+    ("[model]", "[defaults.noise]\nrat = 1\n\n[model]", '[noise.sym-20]: it has no setting rat (did you mean "rate"?)'),
+    ("[model]", "[published]\nsource = 'A'\n\n[model]", "[published]: expected metrics, found none"),
+    ("[model]", PUBLISHED.replace("untrained =", "untraind ="), 'got untraind (did you mean "untrained"?)'),
+    ("[model]", PUBLISHED.replace("drawings]", "drawing]"), 'got drawing (did you mean "drawings"?)'),
+    ("[model]", PUBLISHED.replace("sym-20 =", "sym ="), "got sym"),
+    (
+        "[model]",
+        PUBLISHED.replace("97.5]", "975]"),
+        "numbers in percent, from 0 to 100, for drawings, sym-20, untrained",
+    ),
+    (
+        "[model]",
+        PUBLISHED.replace(", 97.5]", "]"),
+        "expected 2 numbers, one for each of clean_precision, clean_recall, got 1",
+    ),
+    ("[model]", PUBLISHED.replace('"clean_recall"', '"clean_recal"'), 'got clean_recal (did you mean "clean_recall"?)'),
+    ("[model]", PUBLISHED + '\nother = "bundled"', "expected one model beside published numbers, got 2"),
+    ("[model]", RIVAL.replace('["bystander"]', '["untrained"]'), "names methods that are measured here, untrained;"),
+    ("[model]", RIVAL.replace('["bystander"]', '"bystander"'), "expected only_published to be a list of names of"),
+    ("[model]", RIVAL.replace('["bystander"]', "[5]"), "expected only_published to be a list of names of methods"),
+    ("[model]", RIVAL.replace('["bystander"]', '["bystandr"]'), 'got bystander (did you mean "bystandr"?)'),
+    ('["issue_f1"]', '["issue_f2"]', 'got issue_f2 (did you mean "issue_f1"?)'),
+    ("seeds = [0, 1]", "seeds = [0, 0]", "expected different seeds, got 0, 0"),
+    (
+        "seeds = [0, 1]",
+        'seeds = [0, 1000000]\ndefaults = { data = { test = "drawings" } }',
+        "expected seeds other than 1000000, that of the test images of [data.drawings], got 0, 1000000",
+    ),
+    ("seeds = [0, 1]", "seeds = []", "expected seeds to be a list of integers, got []"),
+    ('title = "Tiny"', "", "expected title, found none"),
+    ('title = "Tiny"', "title = 5", "expected title to be a text, got 5"),
+    ("limit = 48", "limit = 0", "[data.drawings]: expected limit from 1 to 1,000,000,000, got 0"),
+    ("limit = 48", "limit = 1000000", "[data.drawings]: expected limit from 1 to 20,000, got 1000000"),
+    ("seeds = [0, 1]", "seeds = [0, 9223372036854775808]", "expected each of seeds from 0 to below 2^63, got 9"),
+    ("limit = 48", "test_limit = -3", "[data.drawings]: expected test_limit from 1 to 1,000,000,000, got -3"),
+    ('source = "drawings"', 'source = ""', '[data.drawings]: expected source to say where images lie, got ""'),
+    ('mini = "bundled"', 'mini = ""', "expected model.mini to be a Hub id, a folder or bundled, got ''"),
+    ("rate = 0.25", "", "[noise.sym-20]: expected rate, found none"),
+    ('detector = "label-match"', 'detector = "label-match"\nrecipe = "paper"', "recipe goes with detector deft only"),
+    (
+        'detector = "label-match"',
+        'detector = "label-match"\nsettings = { x = 1 }',
+        "detector label-match has no setting x; it has none",
+    ),
+    ("epochs = 0", 'epochs = "true"', "[method.untrained]: expected epochs to be of type int, got 'true'"),
+    ("[model]", "[defaults]\nmethod = 1\n\n[model]", "expected a table [defaults.method], got 1"),
+    ("[model]", PUBLISHED.replace('"clean_recall"', '"seconds"'), "one of clean_precision,"),
+    ('mini = "bundled"', "mini = 5", "expected model.mini to be a Hub id, a folder or bundled, got 5"),
+    ("[model]", "[model", "is not TOML"),
 )
-def test_wrong_files(file: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(file, old, new)
-    assert main(["bench", str(file), "--out", str(file.parent / "out")]) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0] and str(file) in lines[0]
-    assert not (file.parent / "out").exists()
+
+
+def test_wrong_files(subtests: pytest.Subtests, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, (old, new, message) in enumerate(WRONG_FILES):
+        with subtests.test(message):
+            file.write_text(TINY)
+            changed(file, old, new)
+            out = file.with_name(f"out-{number}")
+            code = main(["bench", str(file), "--out", str(out)])
+            lines = capsys.readouterr().err.strip().splitlines()
+            assert code == 1 and len(lines) == 1 and message in lines[0] and str(file) in lines[0]
+            assert not out.exists()
 
 
 def test_no_such_experiment(tmp_path: Path) -> None:
@@ -1439,13 +1426,14 @@ def test_all_shipped_experiments_are_counted() -> None:
     assert len(files) == len(SHIPPED), "a file lies where no experiment is found"
 
 
-@pytest.mark.parametrize("name", list(shipped()))
-def test_shipped_experiments_are_valid(name: str) -> None:
-    experiment = read_experiment(name)
-    assert experiment.name == name and len(experiment.seeds) >= 3
-    text = shipped()[name].read_text()
-    assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
-    assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
+def test_shipped_experiments_are_valid(subtests: pytest.Subtests) -> None:
+    for name, file in shipped().items():
+        with subtests.test(name):
+            experiment = read_experiment(name)
+            assert experiment.name == name and len(experiment.seeds) >= 3
+            text = file.read_text()
+            assert f"labelsieve bench {name} --out" in text, "the head of the file says how it is run"
+            assert len({experiment.key(cell) for cell in experiment.cells()}) == len(list(experiment.cells()))
 
 
 @pytest.mark.parametrize(
@@ -1486,16 +1474,19 @@ def published_sources() -> set[tuple[str, str | None, str | None]]:
     return {(data.source.partition(":")[0], data.split, data.test_split) for data in every if ":" in data.source}
 
 
-@pytest.mark.parametrize(("source", "split", "test_split"), sorted(published_sources(), key=str))
 def test_splits_of_shipped_experiments_are_there_and_have_the_same_classes(
-    source: str, split: str | None, test_split: str | None, tmp_path: Path
+    subtests: pytest.Subtests, tmp_path: Path
 ) -> None:
-    REPLICAS[source].write(tmp_path)
-    data = Data(source=f"{source}:{tmp_path}", split=split, test_split=test_split)
-    images = load_data(data, seed=0)
-    if test_split is not None:
-        assert data.test_source is not None
-        assert load_test(data, data.test_source).class_names == images.class_names
+    for number, (source, split, test_split) in enumerate(sorted(published_sources(), key=str)):
+        with subtests.test(source=source, split=split, test_split=test_split):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            REPLICAS[source].write(folder)
+            data = Data(source=f"{source}:{folder}", split=split, test_split=test_split)
+            images = load_data(data, seed=0)
+            if test_split is not None:
+                assert data.test_source is not None
+                assert load_test(data, data.test_source).class_names == images.class_names
 
 
 def test_a_loss_that_selects_does_so_in_the_one_epoch_of_a_smoke_run() -> None:

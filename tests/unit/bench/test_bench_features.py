@@ -479,109 +479,109 @@ def test_a_method_that_is_told_the_rate_is_no_rival(tmp_path: Path) -> None:
 REGIMES = '["text_of_images", "none"]'
 
 
-@pytest.mark.parametrize(
-    ("changes", "old", "new", "said"),
-    [
-        (
-            {"label_sym_1": None},
-            "",
-            "",
-            '[data.one]: expected a column "label_sym_1" in WHERE/one.npz, found "features", "truth", "class_names", '
-            '"text", "text_of_images", "logit_scale", "label_people", "label_right", "label_sym_0", "label_sym_2" (did '
-            'you mean "label_sym_2"?); name another, or say which data sets have this noise: data = ["..."]',
-        ),
-        ({}, ', data = ["one"] }\nright', " }\nright", '[data.two]: expected a column "label_people" in WHERE/two.npz'),
-        (
-            {"label_sym_1": np.zeros(59, int)},
-            "",
-            "",
-            '[data.one]: expected one value of "label_sym_1" for each of 60 rows of features in the file WHERE/one.npz',
-        ),
-        ({"label_sym_1": np.full(60, 3)}, "", "", "[data.one]: 60 of 60 labels in "),
-        (
-            {},
-            REGIMES,
-            '["text_of_image"]',
-            '[data.one]: expected an array "text_of_image" of class text features in WHERE/one.npz, found "features", ',
-        ),
-        ({}, REGIMES, '["text_of_image"]', '(did you mean "text_of_images"?); name another in text, or "none"'),
-        (
-            {"text": np.zeros((3, 9))},
-            REGIMES,
-            '["text_of_images", "text"]',
-            '[data.one]: "text" of WHERE/one.npz: expected text features as numbers of shape (3, 8), one for each '
-            "class and as wide as the features, got float64 of shape (3, 9)",
-        ),
-        ({"text_of_images": np.zeros((2, 8))}, "", "", "[data.one]: expected text features as numbers of shape (3, 8)"),
-        ({"logit_scale": None}, "", "", "[data.one]: text features need the model's logit_scale"),
-        ({"truth": None}, "", "", "[data.one]: expected the true labels in WHERE/one.npz, to measure against, found "),
-        ({}, '"one.npz"', '"one.npz", truth_column = "right"', '[data.one]: expected a column "right"'),
-        ({}, '"one.npz"', '"none.npz"', "none.npz does not exist; check the path"),
-        ({}, '"one.npz"', '"one.npz", split = "train"', "[data.one]: split goes with images, and WHERE/one.npz holds"),
-        ({}, '"one.npz"', '"one.npz", test = "drawings"', "[data.one]: test goes with images, and WHERE/one.npz holds"),
-        ({}, 'kind = "none"', 'kind = "instance", rate = 0.2', "[data.one]: noise of kind instance goes with images"),
-        ({}, "[data]", '[model]\nmini = "bundled"\n[data]', "holds features, which need no model; leave [model] out"),
-        ({}, '"two.npz"', '"drawings"', "[data.two]: images need a model to look at them; name one under [model]"),
-        (
-            {"text": None, "logit_scale": None},
-            f"text = {REGIMES}",
-            "",
-            "[method.label-match]: detector label-match needs text features of the classes",
-        ),
-        (
-            {},
-            f"text = {REGIMES}\n",
-            "",
-            "[method.deft]: detector deft needs the images and a model; with features alone use one of joint",
-        ),
-    ],
-)
-def test_wrong_features(
-    changes: dict[str, Any], old: str, new: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = TINY.replace('knn = { detector = "knn" }', 'deft = { detector = "deft" }') if "deft" in said else TINY
-    assert old in text
-    file = write(tmp_path, text.replace(old, new, 1), **changes)
-    assert main(["bench", str(file), "--out", str(tmp_path / "out"), "--source", str(tmp_path)]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said.replace("WHERE", str(tmp_path)) in line
-    assert not (tmp_path / "out").exists()
+WRONG_FEATURES: list[tuple[dict[str, Any], str, str, str]] = [
+    (
+        {"label_sym_1": None},
+        "",
+        "",
+        '[data.one]: expected a column "label_sym_1" in WHERE/one.npz, found "features", "truth", "class_names", '
+        '"text", "text_of_images", "logit_scale", "label_people", "label_right", "label_sym_0", "label_sym_2" (did '
+        'you mean "label_sym_2"?); name another, or say which data sets have this noise: data = ["..."]',
+    ),
+    ({}, ', data = ["one"] }\nright', " }\nright", '[data.two]: expected a column "label_people" in WHERE/two.npz'),
+    (
+        {"label_sym_1": np.zeros(59, int)},
+        "",
+        "",
+        '[data.one]: expected one value of "label_sym_1" for each of 60 rows of features in the file WHERE/one.npz',
+    ),
+    ({"label_sym_1": np.full(60, 3)}, "", "", "[data.one]: 60 of 60 labels in "),
+    (
+        {},
+        REGIMES,
+        '["text_of_image"]',
+        '[data.one]: expected an array "text_of_image" of class text features in WHERE/one.npz, found "features", ',
+    ),
+    ({}, REGIMES, '["text_of_image"]', '(did you mean "text_of_images"?); name another in text, or "none"'),
+    (
+        {"text": np.zeros((3, 9))},
+        REGIMES,
+        '["text_of_images", "text"]',
+        '[data.one]: "text" of WHERE/one.npz: expected text features as numbers of shape (3, 8), one for each '
+        "class and as wide as the features, got float64 of shape (3, 9)",
+    ),
+    ({"text_of_images": np.zeros((2, 8))}, "", "", "[data.one]: expected text features as numbers of shape (3, 8)"),
+    ({"logit_scale": None}, "", "", "[data.one]: text features need the model's logit_scale"),
+    ({"truth": None}, "", "", "[data.one]: expected the true labels in WHERE/one.npz, to measure against, found "),
+    ({}, '"one.npz"', '"one.npz", truth_column = "right"', '[data.one]: expected a column "right"'),
+    ({}, '"one.npz"', '"none.npz"', "none.npz does not exist; check the path"),
+    ({}, '"one.npz"', '"one.npz", split = "train"', "[data.one]: split goes with images, and WHERE/one.npz holds"),
+    ({}, '"one.npz"', '"one.npz", test = "drawings"', "[data.one]: test goes with images, and WHERE/one.npz holds"),
+    ({}, 'kind = "none"', 'kind = "instance", rate = 0.2', "[data.one]: noise of kind instance goes with images"),
+    ({}, "[data]", '[model]\nmini = "bundled"\n[data]', "holds features, which need no model; leave [model] out"),
+    ({}, '"two.npz"', '"drawings"', "[data.two]: images need a model to look at them; name one under [model]"),
+    (
+        {"text": None, "logit_scale": None},
+        f"text = {REGIMES}",
+        "",
+        "[method.label-match]: detector label-match needs text features of the classes",
+    ),
+    (
+        {},
+        f"text = {REGIMES}\n",
+        "",
+        "[method.deft]: detector deft needs the images and a model; with features alone use one of joint",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ('column = "label_people"', "rate = 0.0", 'expected column = "..." with kind column and with no other'),
-        ('kind = "none"', 'kind = "none", column = "x"', 'expected column = "..." with kind column'),
-        ('kind = "none"', 'kind = "none", rate = 0.1', "[noise.right]: kind none takes no rate"),
-        ('data = ["one"]', 'data = ["on"]', "[noise.sym]: a name in data to be one of one, two, got on (did you mean"),
-        ('data = ["one"]', 'data = "one"', "[noise.sym]: expected data to be of type list, got 'one'"),
-        (REGIMES, '["none", "none"]', "expected different names in text, got none, none"),
-        (REGIMES, "[1]", "expected text to be a list of names of class text features, got [1]"),
-        (REGIMES, '"none"', "expected text to be a list of names of class text features, got none"),
-        (
-            'detector = "knn"',
-            'detector = "gmm"',
-            "[method.knn]: detector gmm needs the images and a model; with text, which is for features alone, use one",
-        ),
-        (
-            'method = "joint"',
-            'method = "join"',
-            "[against]: method to be one of joint, label-match, knn, got join (did",
-        ),
-        ('method = "joint"', "", "[against]: expected method, found none"),
-        ('method = "joint"', 'method = "joint"\nwithin = { issue_f2 = 1 }', 'got issue_f2 (did you mean "issue_f1"?)'),
-        ('method = "joint"', 'method = "joint"\nwithin = { auroc = 2 }', "expected within.auroc from 0 to 1, got 2"),
-        ('method = "joint"', 'method = "joint"\nrate_within = 6', "expected rate_within from 0 to 1, got 6"),
-        ('method = "joint"', 'method = "joint"\nwithing = 6', '(did you mean "within"?)'),
-    ],
+def test_wrong_features(subtests: pytest.Subtests, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, (changes, old, new, said) in enumerate(WRONG_FEATURES):
+        with subtests.test(said):
+            text = TINY
+            if "deft" in said:
+                text = text.replace('knn = { detector = "knn" }', 'deft = { detector = "deft" }')
+            assert old in text
+            folder = tmp_path / str(number)
+            file = write(folder, text.replace(old, new, 1), **changes)
+            code = main(["bench", str(file), "--out", str(folder / "out"), "--source", str(folder)])
+            lines = capsys.readouterr().err.strip().splitlines()
+            assert code == 1 and len(lines) == 1 and said.replace("WHERE", str(folder)) in lines[0]
+            assert not (folder / "out").exists()
+
+
+WRONG_EXPERIMENTS = (
+    ('column = "label_people"', "rate = 0.0", 'expected column = "..." with kind column and with no other'),
+    ('kind = "none"', 'kind = "none", column = "x"', 'expected column = "..." with kind column'),
+    ('kind = "none"', 'kind = "none", rate = 0.1', "[noise.right]: kind none takes no rate"),
+    ('data = ["one"]', 'data = ["on"]', "[noise.sym]: a name in data to be one of one, two, got on (did you mean"),
+    ('data = ["one"]', 'data = "one"', "[noise.sym]: expected data to be of type list, got 'one'"),
+    (REGIMES, '["none", "none"]', "expected different names in text, got none, none"),
+    (REGIMES, "[1]", "expected text to be a list of names of class text features, got [1]"),
+    (REGIMES, '"none"', "expected text to be a list of names of class text features, got none"),
+    (
+        'detector = "knn"',
+        'detector = "gmm"',
+        "[method.knn]: detector gmm needs the images and a model; with text, which is for features alone, use one",
+    ),
+    ('method = "joint"', 'method = "join"', "[against]: method to be one of joint, label-match, knn, got join (did"),
+    ('method = "joint"', "", "[against]: expected method, found none"),
+    ('method = "joint"', 'method = "joint"\nwithin = { issue_f2 = 1 }', 'got issue_f2 (did you mean "issue_f1"?)'),
+    ('method = "joint"', 'method = "joint"\nwithin = { auroc = 2 }', "expected within.auroc from 0 to 1, got 2"),
+    ('method = "joint"', 'method = "joint"\nrate_within = 6', "expected rate_within from 0 to 1, got 6"),
+    ('method = "joint"', 'method = "joint"\nwithing = 6', '(did you mean "within"?)'),
 )
-def test_wrong_experiments(old: str, new: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert old in TINY
-    file = write(tmp_path, TINY.replace(old, new, 1))
-    assert main(["bench", str(file), "--out", str(tmp_path / "out"), "--source", str(tmp_path)]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said in line and str(file) in line
+
+
+def test_wrong_experiments(subtests: pytest.Subtests, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, (old, new, said) in enumerate(WRONG_EXPERIMENTS):
+        with subtests.test(said):
+            assert old in TINY
+            folder = tmp_path / str(number)
+            file = write(folder, TINY.replace(old, new, 1))
+            code = main(["bench", str(file), "--out", str(folder / "out"), "--source", str(folder)])
+            lines = capsys.readouterr().err.strip().splitlines()
+            assert code == 1 and len(lines) == 1 and said in lines[0] and str(file) in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,8 @@ def test_data_are_read_with_tags_and_noise(tmp_path: Path) -> None:
     assert with_noise(noisy, Noise(kind="given"), seed=0).fingerprint == noisy.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
+def test_what_does_not_go_with_tags_is_named(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for changed, said in (
         (('kind = "tags"\nomit = 0.25\nadd = 0.1', 'kind = "pair"\nrate = 0.2'), r"\[noise.some\]: task tags takes"),
         (("omit = 0.25\nadd = 0.1", ""), r"expected omit or add above 0 with kind tags, found none"),
         (('"none"', '"none"\nadd = 0.1'), r"kind none takes no add; leave it out"),
@@ -128,13 +127,12 @@ def test_data_are_read_with_tags_and_noise(tmp_path: Path) -> None:
         (('detector = "knn"', 'train_on = "all"'), r"\[method.knn\]: expected a detector, found none"),
         (('detector = "knn"', 'detector = "knn"\nbackbone = "x"'), r"a detector and its settings only"),
         (("neighbours = 5", "neighbors = 5"), r"\[method.joint\]: .*neighbors"),
-    ],
-)
-def test_what_does_not_go_with_tags_is_named(changed: tuple[str, str], said: str, tmp_path: Path) -> None:
-    assert changed[0] in TINY
-    (tmp_path / "tiny.toml").write_text(TINY.replace(*changed))
-    with pytest.raises(SettingsError, match=said):
-        read_experiment(tmp_path / "tiny.toml")
+    ):
+        with subtests.test(said):
+            assert changed[0] in TINY
+            (tmp_path / "tiny.toml").write_text(TINY.replace(*changed))
+            with pytest.raises(SettingsError, match=said):
+                read_experiment(tmp_path / "tiny.toml")
 
 
 def test_tags_do_not_go_with_one_label_an_image(tmp_path: Path) -> None:

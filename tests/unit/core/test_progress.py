@@ -70,28 +70,27 @@ def features() -> LabelledFeatures:
     return load_features(values, labels=np.arange(60) % 3, class_names=["a", "b", "c"], text=text, logit_scale=10.0)
 
 
-@pytest.mark.parametrize(
-    ("detector", "stages"),
-    [
-        ("joint", ["fitting discriminants", "scoring", "weighing the evidence"]),
-        ("label-match", ["scoring"]),
-        ("clip-margin", ["scoring"]),
-        ("knn", ["comparing images"]),
-        ("lemon", ["comparing images", "scoring"]),
-        ("aum", ["training probe 1 of 2", "training probe 2 of 2"]),
-        ("confident-learning", ["fitting a probe", "pruning with cleanlab"]),
-        ("prototype-gmm", ["comparing with prototypes", "comparing images"]),
-        ("clip-cleaner", ["fitting a classifier", "scoring"]),
-        ("simifeat", ["comparing images", "estimating the noise"]),
-        ("fine", ["finding directions", "scoring"]),
-    ],
-)
-def test_what_a_detector_does_with_features_is_shown(
-    detector: str, stages: list[str], features: LabelledFeatures
-) -> None:
-    progress = Recorded()
-    scan(features, detector=detector_class(detector)(), device="cpu", progress=progress)
-    progress.check(*stages)
+STAGES = {
+    "joint": ["fitting discriminants", "scoring", "weighing the evidence"],
+    "label-match": ["scoring"],
+    "clip-margin": ["scoring"],
+    "knn": ["comparing images"],
+    "lemon": ["comparing images", "scoring"],
+    "aum": ["training probe 1 of 2", "training probe 2 of 2"],
+    "confident-learning": ["fitting a probe", "pruning with cleanlab"],
+    "prototype-gmm": ["comparing with prototypes", "comparing images"],
+    "clip-cleaner": ["fitting a classifier", "scoring"],
+    "simifeat": ["comparing images", "estimating the noise"],
+    "fine": ["finding directions", "scoring"],
+}
+
+
+def test_what_a_detector_does_with_features_is_shown(features: LabelledFeatures, subtests: pytest.Subtests) -> None:
+    for detector, stages in STAGES.items():
+        with subtests.test(detector=detector):
+            progress = Recorded()
+            scan(features, detector=detector_class(detector)(), device="cpu", progress=progress)
+            progress.check(*stages)
 
 
 def test_what_the_default_does_with_images_is_shown(images: LabelledImages, mini_clip: Any) -> None:

@@ -35,9 +35,10 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize(("text", "cell"), CELLS.items())
-def test_a_formula_gets_an_apostrophe(text: str, cell: str) -> None:
-    assert escaped(text) == cell and unescaped(cell) == text
+def test_a_formula_gets_an_apostrophe(subtests: pytest.Subtests) -> None:
+    for text, cell in CELLS.items():
+        with subtests.test(text=text):
+            assert escaped(text) == cell and unescaped(cell) == text
 
 
 @given(st.text(alphabet="'=+-@\t\r\n5.ea\uff0b", max_size=5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -96,12 +97,14 @@ def check_refusal(make: Callable[[], Any], value: Any, limits: Range) -> None:
         assert value not in limits or str(limits) not in said, "a value in the range was called out of it"
 
 
-@pytest.mark.parametrize(("kind", "name"), FIELDS, ids=lambda each: getattr(each, "__name__", each))
-def test_each_number_of_the_settings_is_checked(kind: type[Any], name: str) -> None:
-    limits = range_of(field_kinds(kind)[name])
-    assert limits is not None, "a number without a range"
-    for value in (*HOSTILE, *edges(limits)):
-        check_refusal(lambda value=value: kind(**{**SETTINGS[kind], name: value}), value, limits)  # type: ignore[misc]
+def test_each_number_of_the_settings_is_checked(subtests: pytest.Subtests) -> None:
+    for kind, name in FIELDS:
+        with subtests.test(kind=kind.__name__, name=name):
+            limits = range_of(field_kinds(kind)[name])
+            assert limits is not None, "a number without a range"
+            make: Callable[..., Any] = kind
+            for value in (*HOSTILE, *edges(limits)):
+                check_refusal(partial(make, **{**SETTINGS[kind], name: value}), value, limits)
 
 
 @pytest.mark.parametrize(("verb", "kind", "name"), OPTIONS, ids=lambda each: getattr(each, "__name__", each))
@@ -129,25 +132,26 @@ def test_there_is_something_to_check() -> None:
     assert RECIPES, "the recipes are in their own ranges, or this module would not load"
 
 
-@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
-def test_functions_check_as_the_command_line_does(value: Any) -> None:
+def test_functions_check_as_the_command_line_does(subtests: pytest.Subtests) -> None:
     features = np.eye(4, dtype=np.float32)
     pixels = np.zeros((4, 8, 8, 3), dtype=np.uint8)
     given: dict[str, Any] = {"labels": ["cat", "cat", "cup", "cup"]}
     images = load_images(pixels, **given)
     text: dict[str, Any] = {"text": np.eye(2, 4), "class_names": ["cat", "cup"]}
-    calls: list[Callable[[], Any]] = [
-        lambda: load_images(pixels, limit=value, **given),
-        lambda: load_images(pixels, limit=2, seed=value, **given),
-        lambda: load_features(features, limit=value, **given),
-        lambda: load_features(features, logit_scale=value, **text, **given),
-        lambda: inject(images, kind="pair", rate=value),
-        lambda: inject(images, kind="pair", rate=0.5, seed=value),
-        lambda: make_engine(seed=value),
-    ]
-    for call in calls:
-        said = complaint(call)
-        assert value == 0 if said is None else len(said) < 300 and "\n" not in said
+    for value in HOSTILE:
+        with subtests.test(value=value):
+            calls: list[Callable[[], Any]] = [
+                partial(load_images, pixels, limit=value, **given),
+                partial(load_images, pixels, limit=2, seed=value, **given),
+                partial(load_features, features, limit=value, **given),
+                partial(load_features, features, logit_scale=value, **text, **given),
+                partial(inject, images, kind="pair", rate=value),
+                partial(inject, images, kind="pair", rate=0.5, seed=value),
+                partial(make_engine, seed=value),
+            ]
+            for call in calls:
+                said = complaint(call)
+                assert value == 0 if said is None else len(said) < 300 and "\n" not in said
 
 
 def test_report_has_the_ranges_of_its_options(tmp_path: Path) -> None:

@@ -95,47 +95,46 @@ def test_boxes_beyond_their_image_are_cut_and_those_outside_have_a_reason(tmp_pa
             images.open(row)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda found: found.update(annotations=[]), "a COCO file with annotations in"),
-        (lambda found: found.update(images=[]), "a COCO file with images in"),
-        (lambda found: found.update(categories=[]), "expected categories with id and name"),
-        (lambda found: found["annotations"][3].update(category_id=8), "found 8, which is none of 1, 4, 7"),
-        (lambda found: found["categories"][1].update(name="cat"), 'the class "cat" is listed twice'),
-        (
-            lambda found: [each.pop("bbox") for each in found["annotations"]],
-            "found none with numbers; for several labels",
-        ),
-        (
-            lambda found: found.update(annotations=[{"id": 1, "image_id": 0, "caption": "a cat"}]),
-            "expected annotations with a category_id in",
-        ),
-        (
-            lambda found: found.update(annotations=[{"id": 1, "image_id": 0, "segments_info": []}]),
-            "found those of panoptic segmentation",
-        ),
-        (
-            lambda found: found["images"].append({**found["images"][1], "id": found["images"][0]["id"]}),
-            "expected one file_name for each id in the images",
-        ),
-        (
-            lambda found: found["categories"].append({"id": 1, "name": "zebra"}),
-            "expected one name for each id in the categories",
-        ),
-        (lambda found: found["images"][0].pop("file_name"), 'expected "file_name" in each of the images'),
-        (lambda found: found["images"][0].update(file_name="\ud800"), 'expected UTF-8 in "file_name" of the images'),
-        (lambda found: found["annotations"][0].update(id="\ud800"), 'expected UTF-8 in "id" of the annotations'),
-        (
-            lambda found: found["annotations"][0].update(category_id=[1]),
-            'expected one value in "category_id" of the annotations',
-        ),
-    ],
-)
-def test_a_coco_file_of_something_else_is_refused(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
-) -> None:
-    refused(edited(make_coco(tmp_path), change), said)
+NO_COCO: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda found: found.update(annotations=[]), "a COCO file with annotations in"),
+    (lambda found: found.update(images=[]), "a COCO file with images in"),
+    (lambda found: found.update(categories=[]), "expected categories with id and name"),
+    (lambda found: found["annotations"][3].update(category_id=8), "found 8, which is none of 1, 4, 7"),
+    (lambda found: found["categories"][1].update(name="cat"), 'the class "cat" is listed twice'),
+    (
+        lambda found: [each.pop("bbox") for each in found["annotations"]],
+        "found none with numbers; for several labels",
+    ),
+    (
+        lambda found: found.update(annotations=[{"id": 1, "image_id": 0, "caption": "a cat"}]),
+        "expected annotations with a category_id in",
+    ),
+    (
+        lambda found: found.update(annotations=[{"id": 1, "image_id": 0, "segments_info": []}]),
+        "found those of panoptic segmentation",
+    ),
+    (
+        lambda found: found["images"].append({**found["images"][1], "id": found["images"][0]["id"]}),
+        "expected one file_name for each id in the images",
+    ),
+    (
+        lambda found: found["categories"].append({"id": 1, "name": "zebra"}),
+        "expected one name for each id in the categories",
+    ),
+    (lambda found: found["images"][0].pop("file_name"), 'expected "file_name" in each of the images'),
+    (lambda found: found["images"][0].update(file_name="\ud800"), 'expected UTF-8 in "file_name" of the images'),
+    (lambda found: found["annotations"][0].update(id="\ud800"), 'expected UTF-8 in "id" of the annotations'),
+    (
+        lambda found: found["annotations"][0].update(category_id=[1]),
+        'expected one value in "category_id" of the annotations',
+    ),
+]
+
+
+def test_a_coco_file_of_something_else_is_refused(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (change, said) in enumerate(NO_COCO):
+        with subtests.test(said):
+            refused(edited(make_coco(tmp_path / str(number)), change), said)
 
 
 def test_a_json_file_that_is_cut_off_or_no_object_is_refused(tmp_path: Path) -> None:
@@ -328,25 +327,26 @@ def test_a_line_that_is_no_box_is_named(tmp_path: Path, line: str, said: str) ->
     refused(folder, said)
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ("train: images/train\n", "expected a YOLO data set with names of classes"),
-        ("- 1\n", "expected a YOLO data set with names of classes"),
-        ("a: [\n", "expected YAML in"),
-        ("names: [a]\n", "expected train, val or test in"),
-        ("names: [a]\ntrain: nowhere\n", "which does not exist"),
-        ("names: [a]\ntrain: labels\n", "expected images in train of"),
-        ("names: cat\ntrain: images/train\n", "expected a list of classes"),
-        ("names: [a, b]\nnc: 3\ntrain: images/train\n", "expected 3 names of classes"),
-        ("names: [a, a, b]\ntrain: images/train\n", 'the class "a" is listed twice'),
-        ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", 'a data set for the task "key points"'),
-        ("names: [a]\ntask: obb\ntrain: images/train\n", 'a data set for the task "obb"'),
-        ("names: [a]\ntrain: {a: b}\n", 'expected folders or lists of images in "train"'),
-    ],
-)
-def test_a_yaml_file_of_something_else_is_refused(tmp_path: Path, config: str, said: str) -> None:
-    refused(make_yolo(tmp_path, config=config), said)
+NO_YOLO = [
+    ("train: images/train\n", "expected a YOLO data set with names of classes"),
+    ("- 1\n", "expected a YOLO data set with names of classes"),
+    ("a: [\n", "expected YAML in"),
+    ("names: [a]\n", "expected train, val or test in"),
+    ("names: [a]\ntrain: nowhere\n", "which does not exist"),
+    ("names: [a]\ntrain: labels\n", "expected images in train of"),
+    ("names: cat\ntrain: images/train\n", "expected a list of classes"),
+    ("names: [a, b]\nnc: 3\ntrain: images/train\n", "expected 3 names of classes"),
+    ("names: [a, a, b]\ntrain: images/train\n", 'the class "a" is listed twice'),
+    ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", 'a data set for the task "key points"'),
+    ("names: [a]\ntask: obb\ntrain: images/train\n", 'a data set for the task "obb"'),
+    ("names: [a]\ntrain: {a: b}\n", 'expected folders or lists of images in "train"'),
+]
+
+
+def test_a_yaml_file_of_something_else_is_refused(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (config, said) in enumerate(NO_YOLO):
+        with subtests.test(config=config):
+            refused(make_yolo(tmp_path / str(number), config=config), said)
 
 
 def test_what_yolo_does_not_have_is_refused(tmp_path: Path) -> None:

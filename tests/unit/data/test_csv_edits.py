@@ -13,30 +13,31 @@ from labelsieve.core.errors import DataError
 from labelsieve.data.sources.csv_edits import edited
 from labelsieve.data.sources.csv_files import read_texts
 
+CHANGES: list[tuple[str, dict[int, str | None], str]] = [
+    ("path,label\na,cat\nb,dog\n", {1: "cat"}, "path,label\na,cat\nb,cat\n"),
+    ('path,label\r\n"a","cat"\r\nb,dog', {0: "dog", 1: "cat"}, 'path,label\r\n"a","dog"\r\nb,cat'),
+    ("\ufefflabel;x\rcat;1\rdog;2\r", {0: "dog"}, "\ufefflabel;x\rdog;1\rdog;2\r"),
+    ("x|label\n1| cat \n2|dog\n", {0: "dog"}, "x|label\n1| dog \n2|dog\n"),
+    ('x\tlabel\n"two\nlines"\tcat\n2\tdog\n', {0: "dog"}, 'x\tlabel\n"two\nlines"\tdog\n2\tdog\n'),
+    ("x,label\n1,\tcat \n2,\xa0dog\n", {0: "a, b", 1: "cat"}, 'x,label\n1,"\ta, b" \n2,\xa0cat\n'),
+    ('x,label\n"a, ""b""",cat\n2,dog\n', {0: 'big, "red"'}, 'x,label\n"a, ""b""","big, ""red"""\n2,dog\n'),
+    ("\n\nsep=;\nx;label\n\n1;cat\n;\n2;dog\n", {1: "cat"}, "\n\nsep=;\nx;label\n\n1;cat\n;\n2;cat\n"),
+    ('"x" ,"label" \n"1" , "cat" \n', {0: "dog"}, '"x" ,"label" \n"1" , "dog" \n'),
+    ("x,label\n1,cat\n2,dog\n3,cat\n", {0: None, 2: None}, "x,label\n2,dog\n"),
+    ("x,label\n1,cat\r\n2,dog", {1: None}, "x,label\n1,cat"),
+    ("x,label,\n1,cat,\n2,dog,,,\n", {1: "cat"}, "x,label,\n1,cat,\n2,cat,,,\n"),
+]
 
-@pytest.mark.parametrize(
-    ("before", "values", "after"),
-    [
-        ("path,label\na,cat\nb,dog\n", {1: "cat"}, "path,label\na,cat\nb,cat\n"),
-        ('path,label\r\n"a","cat"\r\nb,dog', {0: "dog", 1: "cat"}, 'path,label\r\n"a","dog"\r\nb,cat'),
-        ("\ufefflabel;x\rcat;1\rdog;2\r", {0: "dog"}, "\ufefflabel;x\rdog;1\rdog;2\r"),
-        ("x|label\n1| cat \n2|dog\n", {0: "dog"}, "x|label\n1| dog \n2|dog\n"),
-        ('x\tlabel\n"two\nlines"\tcat\n2\tdog\n', {0: "dog"}, 'x\tlabel\n"two\nlines"\tdog\n2\tdog\n'),
-        ("x,label\n1,\tcat \n2,\xa0dog\n", {0: "a, b", 1: "cat"}, 'x,label\n1,"\ta, b" \n2,\xa0cat\n'),
-        ('x,label\n"a, ""b""",cat\n2,dog\n', {0: 'big, "red"'}, 'x,label\n"a, ""b""","big, ""red"""\n2,dog\n'),
-        ("\n\nsep=;\nx;label\n\n1;cat\n;\n2;dog\n", {1: "cat"}, "\n\nsep=;\nx;label\n\n1;cat\n;\n2;cat\n"),
-        ('"x" ,"label" \n"1" , "cat" \n', {0: "dog"}, '"x" ,"label" \n"1" , "dog" \n'),
-        ("x,label\n1,cat\n2,dog\n3,cat\n", {0: None, 2: None}, "x,label\n2,dog\n"),
-        ("x,label\n1,cat\r\n2,dog", {1: None}, "x,label\n1,cat"),
-        ("x,label,\n1,cat,\n2,dog,,,\n", {1: "cat"}, "x,label,\n1,cat,\n2,cat,,,\n"),
-    ],
-)
-def test_one_column_changes(before: str, values: dict[int, str | None], after: str) -> None:
-    for encoding, mark in (("utf-8", b""), ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE)):
-        if mark and before.startswith("\ufeff"):
-            continue
-        result = edited(mark + before.encode(encoding), column="label", values=values)
-        assert result == mark + after.encode(encoding)
+
+def test_one_column_changes(subtests: pytest.Subtests) -> None:
+    encodings = (("utf-8", b""), ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE))
+    for before, values, after in CHANGES:
+        for encoding, mark in encodings:
+            if mark and before.startswith("\ufeff"):
+                continue
+            with subtests.test(before=before, values=values, encoding=encoding):
+                result = edited(mark + before.encode(encoding), column="label", values=values)
+                assert result == mark + after.encode(encoding)
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)

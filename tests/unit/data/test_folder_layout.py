@@ -32,78 +32,82 @@ def make(root: Path, *names: str) -> Path:
     return root / "set"
 
 
-@pytest.mark.parametrize(
-    ("names", "passed"),
-    [
-        (["seg_train/seg_train/a", "seg_train/seg_train/b", "seg_pred/seg_pred"], "seg_train/seg_train"),
-        (["Training/a", "Training/b", "Test/a", "Test/b", "test-multiple_fruits", "papers/"], "Training"),
-        (["train/a", "train/b", "test"], "train"),
-        (["train/a", "train/b", "val/a", "val/b", "set/train/a", "set/train/b", "set/val/a"], "train"),
-        (["letters_train/x/A", "letters_train/x/B", "letters_test"], "letters_train/x"),
-        (["Training/a", "Training/b", "PublicTest/a", "PublicTest/b"], "Training"),
-        (["train2017/a", "train2017/b", "val2017/a", "val2017/b", "unlabeled2017"], "train2017"),
-        (["trainset/a", "trainset/b", "hold_out/a", "hold_out/b"], "trainset"),
-        (["train/a", "train/b", "sample"], "train"),
-        (["data/train/a", "data/train/b", "data/test"], "data/train"),
-        (["only/train/a", "only/train/b"], "only/train"),
-        (["wrapper/inner/a", "wrapper/inner/b", "annotations/"], "wrapper/inner"),
-    ],
-)
-def test_splits_are_no_classes(names: list[str], passed: str, tmp_path: Path) -> None:
-    folder = make(tmp_path, *names)
-    with pytest.raises(DataError) as error:
-        load_images(folder)
-    assert str(error.value).endswith(f"; pass {folder / passed}") and "\n" not in str(error.value)
-    assert len(load_images(folder / passed).class_names) == 2, "what is advised can be read"
+WITH_SPLITS = [
+    (["seg_train/seg_train/a", "seg_train/seg_train/b", "seg_pred/seg_pred"], "seg_train/seg_train"),
+    (["Training/a", "Training/b", "Test/a", "Test/b", "test-multiple_fruits", "papers/"], "Training"),
+    (["train/a", "train/b", "test"], "train"),
+    (["train/a", "train/b", "val/a", "val/b", "set/train/a", "set/train/b", "set/val/a"], "train"),
+    (["letters_train/x/A", "letters_train/x/B", "letters_test"], "letters_train/x"),
+    (["Training/a", "Training/b", "PublicTest/a", "PublicTest/b"], "Training"),
+    (["train2017/a", "train2017/b", "val2017/a", "val2017/b", "unlabeled2017"], "train2017"),
+    (["trainset/a", "trainset/b", "hold_out/a", "hold_out/b"], "trainset"),
+    (["train/a", "train/b", "sample"], "train"),
+    (["data/train/a", "data/train/b", "data/test"], "data/train"),
+    (["only/train/a", "only/train/b"], "only/train"),
+    (["wrapper/inner/a", "wrapper/inner/b", "annotations/"], "wrapper/inner"),
+]
 
 
-@pytest.mark.parametrize(
-    ("names", "advice"),
-    [
-        (
-            ["train_images", "test_images", "train.csv", "sample_submission.csv"],
-            "scan {}/train.csv --image-folder {}/train_images",
-        ),
-        (["train", "test", "labels.csv", "test.csv"], "scan {}/labels.csv --image-folder {}/train"),
-        (["images", "labels.csv"], "scan {}/labels.csv --image-folder {}/images"),
-        (["images_1", "images_2", "all.csv"], "scan {}/all.csv --image-folder {}"),
-        (["HAM10000_images_part_1", "HAM10000_images_part_2", "all.csv"], "scan {}/all.csv --image-folder {}"),
-        (
-            ["train", "test"],
-            "put the images of each class into a folder of its own, or write a CSV",
-        ),
-        (
-            [f"train/{name}.{row}.png" for name in ("cat", "dog") for row in range(3)] + ["test1"],
-            "the file names seem to hold the labels (cat, dog; first: cat.0.png), so write a CSV",
-        ),
-        ([f"{name}_{row}.png" for name in ("cat", "dog") for row in range(3)], "seem to hold the labels (cat, dog;"),
-        ([f"IMG_{row}.png" for row in range(3)], "put the images of each class into a folder of its own"),
-        (["cat", "dog/"], 'has only "cat" (no image in dog); add the other classes'),
-    ],
-)
-def test_folders_without_classes(names: list[str], advice: str, tmp_path: Path) -> None:
-    folder = make(tmp_path, *names)
-    with pytest.raises(DataError) as error:
-        load_images(folder)
-    assert advice.format(folder, folder) in str(error.value) and "\n" not in str(error.value)
+def test_splits_are_no_classes(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (names, passed) in enumerate(WITH_SPLITS):
+        with subtests.test(names=names):
+            folder = make(tmp_path / str(number), *names)
+            with pytest.raises(DataError) as error:
+                load_images(folder)
+            assert str(error.value).endswith(f"; pass {folder / passed}") and "\n" not in str(error.value)
+            assert len(load_images(folder / passed).class_names) == 2, "what is advised can be read"
 
 
-@pytest.mark.parametrize(
-    "classes",
-    [
-        ["car", "plane", "ship", "train"],
-        ["car", "test"],
-        ["test tube", "toy train", "train"],
-        ["bullet_train", "freight_train", "steam_train"],
-        ["bus", "car", "train", "unlabeled"],
-        ["class_0", "class_1"],
-        ["with_mask", "without_mask"],
-        ["photo", "sketch"],
-        ["0", "1"],
-    ],
-)
-def test_real_classes_stay(classes: list[str], tmp_path: Path) -> None:
-    assert load_images(make(tmp_path, *classes, "table.csv")).class_names == tuple(classes)
+WITHOUT_CLASSES = [
+    (
+        ["train_images", "test_images", "train.csv", "sample_submission.csv"],
+        "scan {}/train.csv --image-folder {}/train_images",
+    ),
+    (["train", "test", "labels.csv", "test.csv"], "scan {}/labels.csv --image-folder {}/train"),
+    (["images", "labels.csv"], "scan {}/labels.csv --image-folder {}/images"),
+    (["images_1", "images_2", "all.csv"], "scan {}/all.csv --image-folder {}"),
+    (["HAM10000_images_part_1", "HAM10000_images_part_2", "all.csv"], "scan {}/all.csv --image-folder {}"),
+    (
+        ["train", "test"],
+        "put the images of each class into a folder of its own, or write a CSV",
+    ),
+    (
+        [f"train/{name}.{row}.png" for name in ("cat", "dog") for row in range(3)] + ["test1"],
+        "the file names seem to hold the labels (cat, dog; first: cat.0.png), so write a CSV",
+    ),
+    ([f"{name}_{row}.png" for name in ("cat", "dog") for row in range(3)], "seem to hold the labels (cat, dog;"),
+    ([f"IMG_{row}.png" for row in range(3)], "put the images of each class into a folder of its own"),
+    (["cat", "dog/"], 'has only "cat" (no image in dog); add the other classes'),
+]
+
+
+def test_folders_without_classes(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (names, advice) in enumerate(WITHOUT_CLASSES):
+        with subtests.test(names=names):
+            folder = make(tmp_path / str(number), *names)
+            with pytest.raises(DataError) as error:
+                load_images(folder)
+            assert advice.format(folder, folder) in str(error.value) and "\n" not in str(error.value)
+
+
+REAL_CLASSES = [
+    ["car", "plane", "ship", "train"],
+    ["car", "test"],
+    ["test tube", "toy train", "train"],
+    ["bullet_train", "freight_train", "steam_train"],
+    ["bus", "car", "train", "unlabeled"],
+    ["class_0", "class_1"],
+    ["with_mask", "without_mask"],
+    ["photo", "sketch"],
+    ["0", "1"],
+]
+
+
+def test_real_classes_stay(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, classes in enumerate(REAL_CLASSES):
+        with subtests.test(classes=classes):
+            folder = make(tmp_path / str(number), *classes, "table.csv")
+            assert load_images(folder).class_names == tuple(classes)
 
 
 def test_a_class_with_folders_of_its_own_is_noted(tmp_path: Path) -> None:
@@ -152,15 +156,16 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), SAME)
-def test_names_that_look_the_same_are_one_class(one: str, other: str, tmp_path: Path) -> None:
-    assert normalise(one) == normalise(other)
-    folder = make(tmp_path, "x")
-    (folder / "all.csv").write_text(f"path,label\nx/0.png,{one}\nx/1.png,{other}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"class names must differ: .*write them alike if they are one class"):
-        load_images(folder / "all.csv")
-    known = load_images(folder / "all.csv", class_names=[one, "other"])
-    assert known.labels.tolist() == [0, 0]
+def test_names_that_look_the_same_are_one_class(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (one, other) in enumerate(SAME):
+        with subtests.test(one=ascii(one), other=ascii(other)):
+            assert normalise(one) == normalise(other)
+            folder = make(tmp_path / str(number), "x")
+            (folder / "all.csv").write_text(f"path,label\nx/0.png,{one}\nx/1.png,{other}\n", encoding="utf-8")
+            with pytest.raises(DataError, match=r"class names must differ: .*write them alike if they are one class"):
+                load_images(folder / "all.csv")
+            known = load_images(folder / "all.csv", class_names=[one, "other"])
+            assert known.labels.tolist() == [0, 0]
 
 
 def test_names_that_look_the_same_are_shown_by_their_characters(tmp_path: Path) -> None:

@@ -274,38 +274,39 @@ def test_a_number_is_no_array() -> None:
     one_line(lambda: load_features(np.ones((2, 3)), labels=[0, 1], text=3.0, logit_scale=1))
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"features": None}, ('expected an array "features"',)),
-        ({"labels": None}, ("expected a label column",)),
-        ({"features": np.zeros((3, 4, 5))}, ("60",)),
-        ({"features": np.zeros(60)}, ("(N, D)", "(60,)")),
-        ({"features": np.zeros(())}, ("(N, D)", "shape ()")),
-        ({"features": np.array([["a", "b"]] * 60)}, ("numbers of shape (N, D)",)),
-        ({"features": np.zeros((60, 8), complex)}, ("complex",)),
-        ({"labels": np.array(["cat", "dog"])}, ('value of "labels"', "60 rows", "found 2")),
-        ({"truth": np.array(["cat"])}, ('value of "truth"', "60 rows", "found 1")),
-        ({"labels": np.full(60, 1j)}, ('array "labels"', "found complex128")),
-        ({"labels": np.array(["\ud800"] * 60)}, ('array "labels"', "surrogates")),
-        ({"labels": np.array(["cat"] * 59 + ["rat"])}, ("1 of 60 labels", "rat")),
-        ({"text": np.zeros((2, 8))}, ("(3, 8)", "(2, 8)")),
-        ({"text": np.float64(3.0)}, ("(3, 8)", "shape ()")),
-        ({"text": np.zeros((3, 7))}, ("(3, 8)", "(3, 7)", "one model")),
-        ({"text": np.zeros(())}, ("(3, 8)", "shape ()")),
-        ({"text": np.zeros(()), "class_names": None, "labels": np.arange(60) % 3}, ("at least two classes",)),
-        ({"text": np.full((3, 8), np.nan)}, ("finite text features",)),
-        ({"logit_scale": None}, ("text features need the model's logit_scale",)),
-        ({"logit_scale": 0.0}, ("logit_scale above 0",)),
-        ({"logit_scale": np.array([1.0, 2.0])}, ("logit_scale above 0",)),
-        ({"text": None}, ("logit_scale goes with text features",)),
-        ({"class_names": None}, ("text features need class_names",)),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
-)
-def test_bad_arrays(change: dict[str, Any], words: tuple[str, ...], tmp_path: Path) -> None:
-    arrays = {name: value for name, value in {**blobs(), **change}.items() if value is not None}
-    one_line(lambda: load_features(save(tmp_path / "x.npz", **arrays)), *words)
+BAD_ARRAYS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"features": None}, ('expected an array "features"',)),
+    ({"labels": None}, ("expected a label column",)),
+    ({"features": np.zeros((3, 4, 5))}, ("each of 3 rows of features", "found 60")),
+    ({"features": np.zeros(60)}, ("(N, D)", "(60,)")),
+    ({"features": np.zeros(())}, ("(N, D)", "shape ()")),
+    ({"features": np.array([["a", "b"]] * 60)}, ("numbers of shape (N, D)",)),
+    ({"features": np.zeros((60, 8), complex)}, ("complex",)),
+    ({"labels": np.array(["cat", "dog"])}, ('value of "labels"', "60 rows", "found 2")),
+    ({"truth": np.array(["cat"])}, ('value of "truth"', "60 rows", "found 1")),
+    ({"labels": np.full(60, 1j)}, ('array "labels"', "found complex128")),
+    ({"labels": np.array(["\ud800"] * 60)}, ('array "labels"', "surrogates")),
+    ({"labels": np.array(["cat"] * 59 + ["rat"])}, ("1 of 60 labels", "rat")),
+    ({"text": np.zeros((2, 8))}, ("(3, 8)", "(2, 8)")),
+    ({"text": np.float64(3.0)}, ("(3, 8)", "shape ()")),
+    ({"text": np.zeros((3, 7))}, ("(3, 8)", "(3, 7)", "one model")),
+    ({"text": np.zeros(())}, ("(3, 8)", "shape ()")),
+    ({"text": np.zeros(()), "class_names": None, "labels": np.arange(60) % 3}, ("at least two classes",)),
+    ({"text": np.full((3, 8), np.nan)}, ("finite text features",)),
+    ({"logit_scale": None}, ("text features need the model's logit_scale",)),
+    ({"logit_scale": 0.0}, ("logit_scale above 0",)),
+    ({"logit_scale": np.array([1.0, 2.0])}, ("logit_scale above 0",)),
+    ({"text": None}, ("logit_scale goes with text features",)),
+    ({"class_names": None}, ("text features need class_names",)),
+]
+
+
+def test_bad_arrays(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (change, words) in enumerate(BAD_ARRAYS):
+        with subtests.test("-".join(change), words=words):
+            arrays = {name: value for name, value in {**blobs(), **change}.items() if value is not None}
+            path = save(tmp_path / f"{number}.npz", **arrays)
+            one_line(lambda path=path: load_features(path), *words)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])

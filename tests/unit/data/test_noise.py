@@ -202,9 +202,8 @@ def test_pairs_by_name() -> None:
     assert (images.labels[changed] == 2).all() and (noisy.labels[changed] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_settings(subtests: pytest.Subtests) -> None:
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"kind": "symmetric", "rate": 1.0}, "from 0 to below 1"),
         ({"kind": "symmetric", "rate": -0.1}, "from 0 to below 1"),
         ({"kind": "symmetric", "rate": float("nan")}, "from 0 to below 1"),
@@ -214,11 +213,10 @@ def test_pairs_by_name() -> None:
         ({"kind": "pair", "rate": 0.5, "pairs": {"kind 0": "kind 1"}}, "at most 0.3333"),
         ({"kind": "pair", "rate": 0.1, "pairs": {"kind 0": "kinds 1"}}, 'did you mean "kind 1"'),
         ({"kind": "pair", "rate": 0.1, "pairs": {"kind 0": "kind 0"}}, "change nothing"),
-    ],
-)
-def test_wrong_settings(arguments: Any, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        inject(some_images(), **arguments)
+    )
+    for arguments, message in cases:
+        with subtests.test(arguments=arguments), pytest.raises(SettingsError, match=message):
+            inject(some_images(), **arguments)
 
 
 def test_unreadable_images_keep_their_label_under_instance_noise(photo_folder: Callable[..., Path]) -> None:

@@ -38,7 +38,6 @@ from small_published import (
 )
 
 Run = Callable[..., tuple[int, str, str]]
-CASES = [(name, split) for name, replica in REPLICAS.items() for split in replica.splits]
 
 
 @pytest.fixture(scope="module")
@@ -76,53 +75,60 @@ def test_every_published_data_set_has_a_replica_of_every_split() -> None:
     assert all("train" in known.splits for known in PUBLISHED.entries.values()), "the default of every split"
 
 
-@pytest.mark.parametrize(("name", "split"), CASES)
-def test_what_was_written_is_read(name: str, split: str, written: Path) -> None:
-    images, expected = load_images(f"{name}:{written / name}", split=split), REPLICAS[name].splits[split]
-    assert images.class_names == tuple(expected.classes)
-    assert images.ids == tuple(expected.ids)
-    assert images.labels.tolist() == list(expected.labels)
-    assert (images.truth is None) == (expected.truth is None)
-    if expected.truth is not None and images.truth is not None:
-        assert images.truth.tolist() == list(expected.truth)
-    if expected.pixels is not None:
-        assert np.array_equal([np.asarray(images.open(row)) for row in range(len(images))], expected.pixels)
-    else:
-        there = [row for row, name in enumerate(images.ids) if "gone" not in name]
-        assert {images.open(row).mode for row in there} == {"RGB"}, "grey pictures get colours"
-    again = load_images(**json.loads(json.dumps(dict(images.origin))))
-    assert again.fingerprint == images.fingerprint and again.origin == images.origin
+def test_what_was_written_is_read(subtests: pytest.Subtests, written: Path) -> None:
+    for name, replica in REPLICAS.items():
+        for split, expected in replica.splits.items():
+            with subtests.test(name=name, split=split):
+                images = load_images(f"{name}:{written / name}", split=split)
+                assert images.class_names == tuple(expected.classes)
+                assert images.ids == tuple(expected.ids)
+                assert images.labels.tolist() == list(expected.labels)
+                assert (images.truth is None) == (expected.truth is None)
+                if expected.truth is not None and images.truth is not None:
+                    assert images.truth.tolist() == list(expected.truth)
+                if expected.pixels is not None:
+                    pixels = [np.asarray(images.open(row)) for row in range(len(images))]
+                    assert np.array_equal(pixels, expected.pixels)
+                else:
+                    there = [row for row, image in enumerate(images.ids) if "gone" not in image]
+                    assert {images.open(row).mode for row in there} == {"RGB"}, "grey pictures get colours"
+                again = load_images(**json.loads(json.dumps(dict(images.origin))))
+                assert again.fingerprint == images.fingerprint and again.origin == images.origin
 
 
-@pytest.mark.parametrize("name", REPLICAS)
-def test_the_default_split_is_train(name: str, written: Path) -> None:
-    images = load_images(f"{name}:{written / name}")
-    assert images.ids == tuple(REPLICAS[name].splits["train"].ids)
-    assert any(note.startswith("split train of train, ") for note in images.notes)
-    assert "split" not in images.origin
+def test_the_default_split_is_train(subtests: pytest.Subtests, written: Path) -> None:
+    for name, replica in REPLICAS.items():
+        with subtests.test(name=name):
+            images = load_images(f"{name}:{written / name}")
+            assert images.ids == tuple(replica.splits["train"].ids)
+            assert any(note.startswith("split train of train, ") for note in images.notes)
+            assert "split" not in images.origin
 
 
-@pytest.mark.parametrize("name", REPLICAS)
-def test_nothing_there_is_one_line(name: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for split in PUBLISHED.entries[name].splits:
-        said = refusal(f"{name}:{tmp_path / 'empty'}", split=split)
-        assert "expected " in said and "missing: " in said and "found: nothing" in said
-    assert "found: no such folder" in refusal(f"{name}:{tmp_path / 'none'}")
-    (tmp_path / "file").write_text("x")
-    assert str(tmp_path / "file") in refusal(f"{name}:{tmp_path / 'file'}")
+def test_nothing_there_is_one_line(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for name in REPLICAS:
+        with subtests.test(name=name):
+            folder = tmp_path / name
+            (folder / "empty").mkdir(parents=True)
+            for split in PUBLISHED.entries[name].splits:
+                said = refusal(f"{name}:{folder / 'empty'}", split=split)
+                assert "expected " in said and "missing: " in said and "found: nothing" in said
+            assert "found: no such folder" in refusal(f"{name}:{folder / 'none'}")
+            (folder / "file").write_text("x")
+            assert str(folder / "file") in refusal(f"{name}:{folder / 'file'}")
 
 
-@pytest.mark.parametrize("name", REPLICAS)
-def test_options_that_do_not_go_with_it(name: str, written: Path) -> None:
-    source = f"{name}:{written / name}"
-    assert 'expected a column "photo"' in refusal(source, image_column="photo")
-    assert "name another with image_column" in refusal(source, image_column="label")
-    assert 'expected a column "lable"' in refusal(source, label_column="lable")
-    assert 'expected a column "truth"' in refusal(source, truth_column="truth")
-    said = refusal(source, split="tset")
-    assert f"found {', '.join(PUBLISHED.entries[name].splits)}" in said and PUBLISHED.entries[name].about in said
-    assert 'expected a split "train[:2]"' in refusal(source, split="train[:2]")
+def test_options_that_do_not_go_with_it(subtests: pytest.Subtests, written: Path) -> None:
+    for name in REPLICAS:
+        with subtests.test(name=name):
+            source, known = f"{name}:{written / name}", PUBLISHED.entries[name]
+            assert 'expected a column "photo"' in refusal(source, image_column="photo")
+            assert "name another with image_column" in refusal(source, image_column="label")
+            assert 'expected a column "lable"' in refusal(source, label_column="lable")
+            assert 'expected a column "truth"' in refusal(source, truth_column="truth")
+            said = refusal(source, split="tset")
+            assert f"found {', '.join(known.splits)}" in said and known.about in said
+            assert 'expected a split "train[:2]"' in refusal(source, split="train[:2]")
 
 
 def test_paths_may_be_relative_or_of_the_home_folder(

@@ -381,48 +381,49 @@ def test_numbers_as_labels(photo_folder: MakeFolder, numbers: Any, class_names: 
     assert any("numbers without names" in note for note in images.notes) == (class_names is None and are_numbers)
 
 
-@pytest.mark.parametrize(
-    ("header", "rows", "arguments", "message"),
-    [
-        ("path,label", ["../a.png,cat", "x/0.png,dog"], {}, r'path "\.\./a\.png" in row 1 .* leads out of the folder'),
-        ("path,label", ["x/0.png,cat", "/etc/a.png,dog"], {}, r'path "/etc/a\.png" in row 2 .* leads out'),
-        ("path,label", ["x/0.png,cat", "https://example.org/a.png,dog"], {}, "expected the path of an image"),
-        ("path,label", ["x/0.png,cat", ",dog"], {}, "expected the path of an image in row 2"),
-        ("path,label", ["x/0.png,cat", "x/1.png,"], {}, r'1 of 2 labels are missing .*\(first: id "x/1\.png"\)'),
-        ("path,label", ["x/0.png,cat", "x/1.png,cat"], {}, "at least two classes .* found cat"),
-        ("path,label", ["x/0.png,cat", "x/1.png,Cat"], {}, '"Cat" and "cat" .* are the same'),
-        ("path,label", ["a.png,cat", "b.png,dog"], {}, "none of the 2 images .* was found"),
-        ("path,label", [], {}, "found no rows"),
-        ("path,label", ["x/0.png,cat", "x/1.png,dog,more"], {}, "expected 2 values in line 3 .* found 3"),
-        ("path,path", ["x/0.png,cat", "x/1.png,dog"], {}, '"path" more than once'),
-        ("path,labl", ["x/0.png,cat", "x/1.png,dog"], {}, r'did you mean "label".*found the columns "path", "labl"'),
-        ("pth,label", ["x/0.png,cat", "x/1.png,dog"], {}, r'expected an image column .*did you mean "path"'),
-        ("path,file,label", ["x/0.png,x,cat", "x/1.png,x,dog"], {}, r'several that fit: "path", "file"'),
-        ("path,label,class", ["x/0.png,cat,1", "x/1.png,dog,1"], {}, r'several that fit: "label", "class"'),
-        ("path,label", ["x/0.png,cat", "x/1.png,dog"], {"label_column": "lable"}, r'found .*did you mean "label"'),
-        ("path,label", ["x/0.png,cat", "x/1.png,dgo"], {"class_names": ["cat", "dog"]}, r'did you mean "dog"'),
-        ("path,label", ["x/0.png,1", "x/1.png,2"], {"class_names": ["cat", "dog"]}, "seem to count from 1"),
-        ("path,label", ["x/0.png,-1", "x/1.png,1"], {}, "expected names or numbers from 0 in .* found -1"),
-        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", "CAT"]}, "are the same"),
-        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", ""]}, "not empty"),
-        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "nowhere.txt"}, "cannot be read"),
-        ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "~no-such-user/names.txt"}, "cannot be read"),
-        (
-            "path,label",
-            ["x/0.png,0", "x/1.png,1"],
-            {"image_folder": "~no-such-user/x"},
-            '"~no-such-user/x" does not exist',
-        ),
-        ("path,label,t", ["x/0.png,cat,cat", "x/1.png,dog,cow"], {"truth_column": "t"}, 'column "t" .* first "cow"'),
-        ("path,label,t", ["x/0.png,cat,1", "x/1.png,dog,0"], {"truth_column": "t"}, "outside of the 2 class names"),
-    ],
-)
-def test_bad_csv(photo_folder: MakeFolder, header: str, rows: list[str], arguments: Any, message: str) -> None:
-    folder = photo_folder({"x": 2})
-    (folder / "all.csv").write_text("\n".join([header, *rows]) + "\n")
-    with pytest.raises(DataError, match=message) as error:
-        load_images(folder / "all.csv", **arguments)
-    one_line(error)
+BAD_CSV: list[tuple[str, list[str], dict[str, Any], str]] = [
+    ("path,label", ["../a.png,cat", "x/0.png,dog"], {}, r'path "\.\./a\.png" in row 1 .* leads out of the folder'),
+    ("path,label", ["x/0.png,cat", "/etc/a.png,dog"], {}, r'path "/etc/a\.png" in row 2 .* leads out'),
+    ("path,label", ["x/0.png,cat", "https://example.org/a.png,dog"], {}, "expected the path of an image"),
+    ("path,label", ["x/0.png,cat", ",dog"], {}, "expected the path of an image in row 2"),
+    ("path,label", ["x/0.png,cat", "x/1.png,"], {}, r'1 of 2 labels are missing .*\(first: id "x/1\.png"\)'),
+    ("path,label", ["x/0.png,cat", "x/1.png,cat"], {}, "at least two classes .* found cat"),
+    ("path,label", ["x/0.png,cat", "x/1.png,Cat"], {}, '"Cat" and "cat" .* are the same'),
+    ("path,label", ["a.png,cat", "b.png,dog"], {}, "none of the 2 images .* was found"),
+    ("path,label", [], {}, "found no rows"),
+    ("path,label", ["x/0.png,cat", "x/1.png,dog,more"], {}, "expected 2 values in line 3 .* found 3"),
+    ("path,path", ["x/0.png,cat", "x/1.png,dog"], {}, '"path" more than once'),
+    ("path,labl", ["x/0.png,cat", "x/1.png,dog"], {}, r'did you mean "label".*found the columns "path", "labl"'),
+    ("pth,label", ["x/0.png,cat", "x/1.png,dog"], {}, r'expected an image column .*did you mean "path"'),
+    ("path,file,label", ["x/0.png,x,cat", "x/1.png,x,dog"], {}, r'several that fit: "path", "file"'),
+    ("path,label,class", ["x/0.png,cat,1", "x/1.png,dog,1"], {}, r'several that fit: "label", "class"'),
+    ("path,label", ["x/0.png,cat", "x/1.png,dog"], {"label_column": "lable"}, r'found .*did you mean "label"'),
+    ("path,label", ["x/0.png,cat", "x/1.png,dgo"], {"class_names": ["cat", "dog"]}, r'did you mean "dog"'),
+    ("path,label", ["x/0.png,1", "x/1.png,2"], {"class_names": ["cat", "dog"]}, "seem to count from 1"),
+    ("path,label", ["x/0.png,-1", "x/1.png,1"], {}, "expected names or numbers from 0 in .* found -1"),
+    ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", "CAT"]}, "are the same"),
+    ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": ["cat", ""]}, "not empty"),
+    ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "nowhere.txt"}, "cannot be read"),
+    ("path,label", ["x/0.png,0", "x/1.png,1"], {"class_names": "~no-such-user/names.txt"}, "cannot be read"),
+    (
+        "path,label",
+        ["x/0.png,0", "x/1.png,1"],
+        {"image_folder": "~no-such-user/x"},
+        '"~no-such-user/x" does not exist',
+    ),
+    ("path,label,t", ["x/0.png,cat,cat", "x/1.png,dog,cow"], {"truth_column": "t"}, 'column "t" .* first "cow"'),
+    ("path,label,t", ["x/0.png,cat,1", "x/1.png,dog,0"], {"truth_column": "t"}, "outside of the 2 class names"),
+]
+
+
+def test_bad_csv(subtests: pytest.Subtests, photo_folder: MakeFolder) -> None:
+    for number, (header, rows, arguments, message) in enumerate(BAD_CSV):
+        with subtests.test(header=header, rows=rows, arguments=arguments):
+            folder = photo_folder({"x": 2}, name=str(number))
+            (folder / "all.csv").write_text("\n".join([header, *rows]) + "\n")
+            with pytest.raises(DataError, match=message) as error:
+                load_images(folder / "all.csv", **arguments)
+            one_line(error)
 
 
 def test_csv_that_is_no_text_or_empty(tmp_path: Path) -> None:
@@ -501,26 +502,28 @@ def test_changed_file_is_read_anew(tmp_path: Path) -> None:
     assert before.open(1).getpixel((0, 0)) == (2, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"image": [b"x", b"y"], "label": ["a", None]}, r"1 of 2 labels are missing .*0000001"),
-        ({"image": [b"x", b"y"], "label": [0.5, 1.0]}, "found 0.5"),
-        ({"image": [b"x", b"y"], "label": [-1, 1]}, "found -1"),
-        ({"image": [b"x", b"y"], "label": [["a"], ["b", "c"]]}, "one label a row .* found 2 in row 2"),
-        ({"image": [b"x", b"y"], "label": [{"name": "a"}, {"name": "b"}]}, "a row .* found records of name"),
-        ({"image": [b"x", b"y"], "label": [b"caf\xe9", b"b"]}, "expected texts in UTF-8 .* found other bytes"),
-        ({"image": [1, 2], "label": ["a", "b"]}, "found integers; if they name images, add image_folder"),
-        ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of integers"),
-        ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; features of images'),
-        ({"image": [[[300]], [[1]]], "label": ["a", "b"]}, "pixels from 0 to 255 .* in row 1"),
-        ({"image": [None, None], "label": ["a", "b"], "bytes": [b"x", b"y"], "raw": [b"x", b"y"]}, "several that fit"),
-    ],
-)
-def test_bad_tables(tmp_path: Path, columns: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message) as error:
-        load_images(write_table(pa.table(columns), tmp_path / "all.parquet"))
-    one_line(error)
+BAD_TABLES: list[tuple[dict[str, Any], str]] = [
+    ({"image": [b"x", b"y"], "label": ["a", None]}, r"1 of 2 labels are missing .*0000001"),
+    ({"image": [b"x", b"y"], "label": [0.5, 1.0]}, "found 0.5"),
+    ({"image": [b"x", b"y"], "label": [-1, 1]}, "found -1"),
+    ({"image": [b"x", b"y"], "label": [["a"], ["b", "c"]]}, "one label a row .* found 2 in row 2"),
+    ({"image": [b"x", b"y"], "label": [{"name": "a"}, {"name": "b"}]}, "a row .* found records of name"),
+    ({"image": [b"x", b"y"], "label": [b"caf\xe9", b"b"]}, "expected texts in UTF-8 .* found other bytes"),
+    ({"image": [1, 2], "label": ["a", "b"]}, "found integers; if they name images, add image_folder"),
+    ({"image": [[1, 2], [3, 4]], "label": ["a", "b"]}, "expected images or paths .* found lists of integers"),
+    ({"clip": [[1.0], [2.0]], "label": ["a", "b"]}, 'lists of numbers in the column "clip"; features of images'),
+    ({"image": [[[300]], [[1]]], "label": ["a", "b"]}, "pixels from 0 to 255 .* in row 1"),
+    ({"image": [None, None], "label": ["a", "b"], "bytes": [b"x", b"y"], "raw": [b"x", b"y"]}, "several that fit"),
+]
+
+
+def test_bad_tables(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (columns, message) in enumerate(BAD_TABLES):
+        with subtests.test(columns=columns):
+            path = write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+            with pytest.raises(DataError, match=message) as error:
+                load_images(path)
+            one_line(error)
 
 
 def test_labels_of_minus_one_are_missing(tmp_path: Path) -> None:
@@ -635,9 +638,8 @@ def test_pictures_in_memory(photo_folder: MakeFolder) -> None:
     assert [images.open(row).size for row in range(3)] == [(8, 8), (3, 2), (1, 1)]
 
 
-@pytest.mark.parametrize(
-    ("pictures", "labels", "message"),
-    [
+def test_bad_pictures_in_memory(subtests: pytest.Subtests) -> None:
+    cases: tuple[tuple[Any, Any, str], ...] = (
         (np.zeros((2, 4, 4, 3), np.float32), ["a", "b"], "expected images as uint8 .* got float32"),
         (np.zeros((2, 3, 5, 5), np.uint8), ["a", "b"], r"got uint8 of shape \(2, 3, 5, 5\)"),
         ([np.zeros((4, 4), np.uint8), np.zeros((4, 4, 5), np.uint8)], ["a", "b"], "for image 1, got"),
@@ -651,12 +653,12 @@ def test_pictures_in_memory(photo_folder: MakeFolder) -> None:
         (np.zeros((2, 4, 4, 3), np.uint8), None, "got ndarray without labels"),
         ([], [], "found no rows"),
         (42, ["a"], "expected images as uint8"),
-    ],
-)
-def test_bad_pictures_in_memory(pictures: Any, labels: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message) as error:
-        load_images(pictures, labels=labels)
-    one_line(error)
+    )
+    for pictures, labels, message in cases:
+        with subtests.test(message):
+            with pytest.raises(DataError, match=message) as error:
+                load_images(pictures, labels=labels)
+            one_line(error)
 
 
 def test_labels_that_arrow_cannot_read_are_refused_in_one_short_line() -> None:

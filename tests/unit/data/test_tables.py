@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,35 +73,37 @@ def refused(source: Path | str, *words: str, **options: Any) -> str:
 # ---------------------------------------------------------------- quotes and lines of CSV files
 
 
-@pytest.mark.parametrize(
-    ("changed", "line", "said"),
-    [
-        ({"row3": 'x/3.png,dog,"12 inch'}, 5, "is never closed"),
-        ({"row5": 'x/5.png,dog,"open'}, 7, "is never closed"),
-        ({"row1": '"x/1.png,dog,fine'}, 3, "is never closed"),
-        (
-            {"row1": 'x/1.png,dog,"12 inch', "row4": 'x/4.png,cat,5" wide'},
-            3,
-            "closed in the middle of a value, in line 6",
-        ),
-        ({"row1": 'x/1.png,dog,"12 inch', "row4": 'x/4.png,cat,"quoted"'}, 3, "closed in the middle of a value"),
-        (
-            {"row1": 'x/1.png,dog,"12 inch', "row4": 'x/4.png,cat,wide 5"'},
-            3,
-            'takes in other rows, such as "x/2.png,cat',
-        ),
-        (
-            {"row1": 'x/1.png,dog,"12 inch', "row2": 'x/2.png,cat,wide 5"'},
-            3,
-            'other rows, such as "x/2.png,cat,wide 5"',
-        ),
-        ({"row1": 'x/1.png,"dog,fine', "row2": 'x/2.png,5",fine'}, 3, 'other rows, such as "x/2.png,5,fine"'),
-        ({"row1": '"x/1.png,dog,fine', "row2": 'x/2.png",cat,fine'}, 3, "takes in other rows"),
-    ],
-)
-def test_no_row_is_lost_to_an_open_quote(changed: dict[str, str], line: int, said: str, folder: Path) -> None:
-    (folder / "all.csv").write_text(rows(**changed))
-    refused(folder / "all.csv", f"the quote that opens in line {line} of ", said, "close it")
+OPEN_QUOTES = [
+    ({"row3": 'x/3.png,dog,"12 inch'}, 5, "is never closed"),
+    ({"row5": 'x/5.png,dog,"open'}, 7, "is never closed"),
+    ({"row1": '"x/1.png,dog,fine'}, 3, "is never closed"),
+    (
+        {"row1": 'x/1.png,dog,"12 inch', "row4": 'x/4.png,cat,5" wide'},
+        3,
+        "closed in the middle of a value, in line 6",
+    ),
+    ({"row1": 'x/1.png,dog,"12 inch', "row4": 'x/4.png,cat,"quoted"'}, 3, "closed in the middle of a value"),
+    (
+        {"row1": 'x/1.png,dog,"12 inch', "row4": 'x/4.png,cat,wide 5"'},
+        3,
+        'takes in other rows, such as "x/2.png,cat',
+    ),
+    (
+        {"row1": 'x/1.png,dog,"12 inch', "row2": 'x/2.png,cat,wide 5"'},
+        3,
+        'other rows, such as "x/2.png,cat,wide 5"',
+    ),
+    ({"row1": 'x/1.png,"dog,fine', "row2": 'x/2.png,5",fine'}, 3, 'other rows, such as "x/2.png,5,fine"'),
+    ({"row1": '"x/1.png,dog,fine', "row2": 'x/2.png",cat,fine'}, 3, "takes in other rows"),
+]
+
+
+def test_no_row_is_lost_to_an_open_quote(subtests: pytest.Subtests, folder: Path) -> None:
+    for number, (changed, line, said) in enumerate(OPEN_QUOTES):
+        with subtests.test(changed=changed):
+            table = folder / f"{number}.csv"
+            table.write_text(rows(**changed))
+            refused(table, f"the quote that opens in line {line} of ", said, "close it")
 
 
 def test_a_swallowed_row_is_known_by_its_label_where_names_have_no_suffix(folder: Path) -> None:
@@ -134,11 +137,12 @@ def test_lines_that_do_not_fit(changed: dict[str, str], words: tuple[str, ...], 
     refused(folder / "all.csv", *words)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
-def test_encodings_and_ends_of_lines(encoding: str, ends: str, folder: Path) -> None:
-    (folder / "all.csv").write_bytes(rows().replace("\n", ends).encode(encoding))
-    assert_read(load_images(folder / "all.csv"))
+def test_encodings_and_ends_of_lines(subtests: pytest.Subtests, folder: Path) -> None:
+    for number, (encoding, ends) in enumerate(product(("utf-8", "utf-8-sig", "utf-16"), ("\n", "\r\n", "\r"))):
+        with subtests.test(encoding=encoding, ends=ends):
+            table = folder / f"{number}.csv"
+            table.write_bytes(rows().replace("\n", ends).encode(encoding))
+            assert_read(load_images(table))
 
 
 def test_other_encodings_are_told_with_their_line(folder: Path) -> None:
@@ -160,32 +164,34 @@ def test_empty_lines_and_rows(folder: Path) -> None:
 # ---------------------------------------------------------------- headers, blanks, backslashes, numbers
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        rows().replace(",", ", "),
-        rows().replace(",", " ,"),
-        rows().replace(",", '", "').replace("\n", '"\n"').removesuffix('"').join(('"', "")),
-        rows().replace("x/", "x\\"),
-        rows().replace("x/", ".\\x\\"),
-        rows("\t"),
-        rows(";"),
-        rows("|"),
-        "sep=;\n" + rows(";"),
-        '"sep=\t"\r\n' + rows("\t"),
-        ",path,label,\n" + "".join(f"{n},x/{n}.png,{NAMES[n]},\n" for n in range(6)),
-        "path,label\n" + "".join(f"x/{n}.png,{NAMES[n]},\n" for n in range(6)),
-        "path,label,note,note\n" + "".join(f"x/{n}.png,{NAMES[n]},a,b\n" for n in range(6)),
-        "Image Path,LABEL\n" + "".join(f"x/{n}.png,{NAMES[n]}\n" for n in range(6)),
-        "path\tlabel\tnote, if any\n" + rows("\t").split("\n", 1)[1],
-        "path,y\n" + "".join(f"x/{n}.png,{NAMES[n]}\n" for n in range(6)),
-    ],
-)
-def test_tables_as_people_have_them(text: str, folder: Path) -> None:
-    (folder / "all.csv").write_text(text)
-    images = load_images(folder / "all.csv")
-    assert_read(images)
-    assert images.ids == tuple(f"x/{n}.png" for n in range(6))
+AS_PEOPLE_HAVE_THEM = [
+    rows().replace(",", ", "),
+    rows().replace(",", " ,"),
+    rows().replace(",", '", "').replace("\n", '"\n"').removesuffix('"').join(('"', "")),
+    rows().replace("x/", "x\\"),
+    rows().replace("x/", ".\\x\\"),
+    rows("\t"),
+    rows(";"),
+    rows("|"),
+    "sep=;\n" + rows(";"),
+    '"sep=\t"\r\n' + rows("\t"),
+    ",path,label,\n" + "".join(f"{n},x/{n}.png,{NAMES[n]},\n" for n in range(6)),
+    "path,label\n" + "".join(f"x/{n}.png,{NAMES[n]},\n" for n in range(6)),
+    "path,label,note,note\n" + "".join(f"x/{n}.png,{NAMES[n]},a,b\n" for n in range(6)),
+    "Image Path,LABEL\n" + "".join(f"x/{n}.png,{NAMES[n]}\n" for n in range(6)),
+    "path\tlabel\tnote, if any\n" + rows("\t").split("\n", 1)[1],
+    "path,y\n" + "".join(f"x/{n}.png,{NAMES[n]}\n" for n in range(6)),
+]
+
+
+def test_tables_as_people_have_them(subtests: pytest.Subtests, folder: Path) -> None:
+    for number, text in enumerate(AS_PEOPLE_HAVE_THEM):
+        with subtests.test(text=text):
+            table = folder / f"{number}.csv"
+            table.write_text(text)
+            images = load_images(table)
+            assert_read(images)
+            assert images.ids == tuple(f"x/{n}.png" for n in range(6))
 
 
 def test_a_file_whose_name_has_blanks_or_backslashes_is_read_as_it_is(folder: Path) -> None:
@@ -207,41 +213,45 @@ def test_whole_floats_are_numbers(class_names: Any, folder: Path) -> None:
     assert load_images(folder / "all.csv").class_names == ("0.0", "1.5"), "these are names"
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (rows().split("\n", 1)[1], ("expected a header such as path,label", 'found the image "x/0.png"')),
-        (
-            "label," + ",".join(f"pixel{n}" for n in range(784)),
-            ("784 columns of numbers, pixel0 to pixel783", "reshape"),
-        ),
-        ("label," + ",".join(f"{n}x{n}" for n in range(28)), ("holds pixels in 28 columns", "load_images(")),
-        ("emotion,pixels\n0,1 2 3", ('the column "pixels"', "load_images(")),
-        ("label," + ",".join(f"f_{n}" for n in range(512)), ("512 columns of numbers", "features.npz")),
-        (rows(" "), ("separated by comma, semicolon, tab or |",)),
-        (",label\nx/0.png,cat\nx/1.png,dog\n", ("columns without a name in the header are not read",)),
-        ('"path;label"\n"x/0.png;cat"\n', ("remove the quotes around whole lines",)),
-        ('path,label\n"x/0.png,cat"\n', ("in line 2 of ", "remove the quotes around the whole line")),
-        ("name,kind," + ",".join("abcdefghijk"), ('"h" and 3 more',)),
-        ("", ("is empty",)),
-    ],
-)
-def test_headers_that_are_none(text: str, words: tuple[str, ...], folder: Path) -> None:
-    (folder / "all.csv").write_text(text)
-    assert len(refused(folder / "all.csv", *words)) < 400
+NO_HEADERS = [
+    (rows().split("\n", 1)[1], ("expected a header such as path,label", 'found the image "x/0.png"')),
+    (
+        "label," + ",".join(f"pixel{n}" for n in range(784)),
+        ("784 columns of numbers, pixel0 to pixel783", "reshape"),
+    ),
+    ("label," + ",".join(f"{n}x{n}" for n in range(28)), ("holds pixels in 28 columns", "load_images(")),
+    ("emotion,pixels\n0,1 2 3", ('the column "pixels"', "load_images(")),
+    ("label," + ",".join(f"f_{n}" for n in range(512)), ("512 columns of numbers", "features.npz")),
+    (rows(" "), ("separated by comma, semicolon, tab or |",)),
+    (",label\nx/0.png,cat\nx/1.png,dog\n", ("columns without a name in the header are not read",)),
+    ('"path;label"\n"x/0.png;cat"\n', ("remove the quotes around whole lines",)),
+    ('path,label\n"x/0.png,cat"\n', ("in line 2 of ", "remove the quotes around the whole line")),
+    ("name,kind," + ",".join("abcdefghijk"), ('"h" and 3 more',)),
+    ("", ("is empty",)),
+]
+
+
+def test_headers_that_are_none(subtests: pytest.Subtests, folder: Path) -> None:
+    for number, (text, words) in enumerate(NO_HEADERS):
+        with subtests.test(text=text):
+            table = folder / f"{number}.csv"
+            table.write_text(text)
+            assert len(refused(table, *words)) < 400
 
 
 # ---------------------------------------------------------------- names in a folder of images
 
 
-@pytest.mark.parametrize("name", ["image_id", "id_code", "Id", "ImageID", "fname", "image name", "path", "id"])
-@pytest.mark.parametrize("suffix", ["", ".png"])
-def test_names_in_a_folder_of_images(name: str, suffix: str, folder: Path) -> None:
-    (folder / "all.csv").write_text(f"{name},label\n" + "".join(f"{n}{suffix},{NAMES[n]}\n" for n in range(6)))
-    images = load_images(folder / "all.csv", image_folder=folder / "x")
-    assert_read(images)
-    assert images.ids[0] == "0.png" and images.origin["image_folder"] == str(folder / "x")
-    assert any('"0" is 0.png' in note for note in images.notes) == (suffix == "")
+def test_names_in_a_folder_of_images(subtests: pytest.Subtests, folder: Path) -> None:
+    names = ("image_id", "id_code", "Id", "ImageID", "fname", "image name", "path", "id")
+    for number, (name, suffix) in enumerate(product(names, ("", ".png"))):
+        with subtests.test(name=name, suffix=suffix):
+            table = folder / f"{number}.csv"
+            table.write_text(f"{name},label\n" + "".join(f"{n}{suffix},{NAMES[n]}\n" for n in range(6)))
+            images = load_images(table, image_folder=folder / "x")
+            assert_read(images)
+            assert images.ids[0] == "0.png" and images.origin["image_folder"] == str(folder / "x")
+            assert any('"0" is 0.png' in note for note in images.notes) == (suffix == "")
 
 
 def test_whole_numbers_of_a_table_name_images(folder: Path) -> None:
@@ -426,48 +436,49 @@ def part(path: Path, start: int, stop: int, **more: Any) -> None:
             writer.write_table(table)
 
 
-@pytest.mark.parametrize(
-    ("source", "files", "splits"),
-    [
-        ("hub", ("hub/data/train-00000-of-00002.parquet", "hub/data/train-00001-of-00002.parquet"), True),
-        ("hub/data", ("hub/data/train-00000-of-00002.parquet", "hub/data/train-00001-of-00002.parquet"), True),
-        (
-            "hub/data/tr*.parquet",
-            ("hub/data/train-00000-of-00002.parquet", "hub/data/train-00001-of-00002.parquet"),
-            True,
-        ),
-        ("refs", ("refs/default/train/0000.parquet", "refs/default/train/0001.parquet"), True),
-        (
-            "out.parquet",
-            ("out.parquet/part-00000-a1-c000.snappy.parquet", "out.parquet/part-00001-a1-c000.snappy.parquet"),
-            False,
-        ),
-        (
-            "old",
-            ("old/train-00000-of-00002-6ef9b5c0d0e5e2b5.parquet", "old/train-00001-of-00002-1a2b3c4d5e6f7a8b.parquet"),
-            True,
-        ),
-        ("dask", ("dask/part.0.parquet", "dask/part.1.parquet"), False),
-        ("arrow", ("arrow/data-00000-of-00002.arrow", "arrow/data-00001-of-00002.arrow"), False),
-        ("any/*.parquet", ("any/first.parquet", "any/second.parquet"), False),
-        ("deep/**/*.parquet", ("deep/a/0.parquet", "deep/b/1.parquet"), False),
-    ],
-)
-def test_a_table_in_several_files(
-    source: str, files: tuple[str, str], splits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(files):
-        part(Path(name), 3 * number, 3 * number + 3)
-    (Path(files[0]).parent / "_SUCCESS").write_text("")
-    (Path(files[0].split("/")[0]) / "README.md").write_text("![](banner.png)")
-    (Path(files[0].split("/")[0]) / "banner.png").write_bytes(png())
-    images = load_images(source)
-    assert_read(images)
-    note = f"2 files are read as one table: {Path(files[0]).name} to {Path(files[1]).name}"
-    assert note in images.notes and images.origin["source"] == str(tmp_path / source)
-    if not splits:
-        refused(source, "has no splits" if "*" not in source else "splits", split="train")
+SEVERAL_FILES = [
+    ("hub", ("hub/data/train-00000-of-00002.parquet", "hub/data/train-00001-of-00002.parquet"), True),
+    ("hub/data", ("hub/data/train-00000-of-00002.parquet", "hub/data/train-00001-of-00002.parquet"), True),
+    (
+        "hub/data/tr*.parquet",
+        ("hub/data/train-00000-of-00002.parquet", "hub/data/train-00001-of-00002.parquet"),
+        True,
+    ),
+    ("refs", ("refs/default/train/0000.parquet", "refs/default/train/0001.parquet"), True),
+    (
+        "out.parquet",
+        ("out.parquet/part-00000-a1-c000.snappy.parquet", "out.parquet/part-00001-a1-c000.snappy.parquet"),
+        False,
+    ),
+    (
+        "old",
+        ("old/train-00000-of-00002-6ef9b5c0d0e5e2b5.parquet", "old/train-00001-of-00002-1a2b3c4d5e6f7a8b.parquet"),
+        True,
+    ),
+    ("dask", ("dask/part.0.parquet", "dask/part.1.parquet"), False),
+    ("arrow", ("arrow/data-00000-of-00002.arrow", "arrow/data-00001-of-00002.arrow"), False),
+    ("any/*.parquet", ("any/first.parquet", "any/second.parquet"), False),
+    ("deep/**/*.parquet", ("deep/a/0.parquet", "deep/b/1.parquet"), False),
+]
+
+
+def test_a_table_in_several_files(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (source, files, splits) in enumerate(SEVERAL_FILES):
+        with subtests.test(source=source, files=files), pytest.MonkeyPatch.context() as patch:
+            home = tmp_path / str(number)
+            home.mkdir()
+            patch.chdir(home)
+            for place, name in enumerate(files):
+                part(Path(name), 3 * place, 3 * place + 3)
+            (Path(files[0]).parent / "_SUCCESS").write_text("")
+            (Path(files[0].split("/")[0]) / "README.md").write_text("![](banner.png)")
+            (Path(files[0].split("/")[0]) / "banner.png").write_bytes(png())
+            images = load_images(source)
+            assert_read(images)
+            note = f"2 files are read as one table: {Path(files[0]).name} to {Path(files[1]).name}"
+            assert note in images.notes and images.origin["source"] == str(home / source)
+            if not splits:
+                refused(source, "has no splits" if "*" not in source else "splits", split="train")
 
 
 def test_splits_of_a_table_in_several_files(tmp_path: Path) -> None:
@@ -539,35 +550,30 @@ def test_patterns_that_fit_nothing_or_no_tables(folder: Path, run: Run) -> None:
 # ---------------------------------------------------------------- kinds of columns
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (lambda cells: pa.array(cells, pa.binary_view()), lambda names: names),
-        (lambda cells: pa.array(cells, pa.large_binary()), lambda names: pa.array(names, pa.string_view())),
-        (lambda cells: pa.array(cells).dictionary_encode(), lambda names: pa.array(names).dictionary_encode()),
-        (lambda cells: cells, lambda names: [name.encode() for name in names]),
-        (lambda cells: cells, lambda names: pa.array([name.encode() for name in names], pa.large_binary())),
-        pytest.param(
-            lambda cells: cells,
-            lambda names: pa.array([name.encode().ljust(5, b"\0") for name in names], pa.binary(5)),
-            marks=pytest.mark.skipif(OLD_DATASETS, reason="datasets has this type from 5.1 on"),
-        ),
-        (lambda cells: cells, lambda names: pa.array([name.encode() for name in names]).dictionary_encode()),
-        (lambda cells: cells, lambda names: [[name] for name in names]),
-        (
-            lambda cells: pa.array(
-                [{"bytes": cell, "path": "a"} for cell in cells],
-                pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())]),
-            ),
-            lambda names: names,
-        ),
-    ],
-)
-def test_kinds_of_columns(images: Any, labels: Any, tmp_path: Path) -> None:
+def test_kinds_of_columns(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    cells, names = [png(n) for n in range(6)], list(NAMES)
+    words = [name.encode() for name in names]
+    views = pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())])
     extra = pa.array([[("a", 1)]] * 6, pa.map_(pa.string(), pa.int64()))
-    table = pa.table({"image": images([png(n) for n in range(6)]), "label": labels(list(NAMES)), "extra": extra})
-    pq.write_table(table, tmp_path / "all.parquet")
-    assert_read(load_images(tmp_path / "all.parquet"))
+    for number, (kind, images, labels) in enumerate(
+        (
+            ("views of bytes", pa.array(cells, pa.binary_view()), names),
+            ("large bytes, views of texts", pa.array(cells, pa.large_binary()), pa.array(names, pa.string_view())),
+            ("categories", pa.array(cells).dictionary_encode(), pa.array(names).dictionary_encode()),
+            ("labels as bytes", cells, words),
+            ("labels as large bytes", cells, pa.array(words, pa.large_binary())),
+            ("labels as bytes of one width", cells, pa.array([word.ljust(5, b"\0") for word in words], pa.binary(5))),
+            ("labels as categories of bytes", cells, pa.array(words).dictionary_encode()),
+            ("labels in lists", cells, [[name] for name in names]),
+            ("records of views", pa.array([{"bytes": cell, "path": "a"} for cell in cells], views), names),
+        )
+    ):
+        with subtests.test(kind):
+            if kind == "labels as bytes of one width" and OLD_DATASETS:
+                pytest.skip("datasets has this type from 5.1 on")
+            path = tmp_path / f"{number}.parquet"
+            pq.write_table(pa.table({"image": images, "label": labels, "extra": extra}), path)
+            assert_read(load_images(path))
 
 
 PNGS = [png(number) for number in range(6)]
@@ -631,29 +637,32 @@ def test_ids_that_repeat_or_lack(ids: list[Any], note: str, folder: Path) -> Non
 # ---------------------------------------------------------------- files that are something else
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        *(
-            (f"all{suffix}", POINTER, ("Git LFS pointer", "git lfs pull"))
-            for suffix in (".csv", ".parquet", ".arrow", ".npz")
-        ),
-        ("all.parquet", "<!DOCTYPE html>", ("it is a web page",)),
-        ("all.csv", "<!DOCTYPE html>", ("is a web page",)),
-        ("all.parquet", "", ("it is empty",)),
-        ("all.parquet", "PAR1 and then nothing", ("it is cut off",)),
-        ("all.arrow", "hello", ("no Arrow file, or damaged",)),
-        ("all.xlsx", "PK", ("save it as CSV",)),
-        ("all.json", "{}", ("pandas.read_json",)),
-        ("all.pkl", "x", ("nothing is unpickled", "numpy.savez")),
-        ("all.zip", "PK", ("unpack it",)),
-        ("a.png", "x", ("pass its folder",)),
-    ],
-)
-def test_files_of_other_kinds(name: str, content: str, words: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / name).write_text(content)
-    said = refused(tmp_path / name, *words)
-    assert not any(word in said for word in ("magic", "thrift", "deserialize", "Invalid"))
+OTHER_FILES: list[tuple[str, str, tuple[str, ...]]] = [
+    *(
+        (f"all{suffix}", POINTER, ("Git LFS pointer", "git lfs pull"))
+        for suffix in (".csv", ".parquet", ".arrow", ".npz")
+    ),
+    ("all.parquet", "<!DOCTYPE html>", ("it is a web page",)),
+    ("all.csv", "<!DOCTYPE html>", ("is a web page",)),
+    ("all.parquet", "", ("it is empty",)),
+    ("all.parquet", "PAR1 and then nothing", ("it is cut off",)),
+    ("all.arrow", "hello", ("no Arrow file, or damaged",)),
+    ("all.xlsx", "PK", ("save it as CSV",)),
+    ("all.json", "{}", ("pandas.read_json",)),
+    ("all.pkl", "x", ("nothing is unpickled", "numpy.savez")),
+    ("all.zip", "PK", ("unpack it",)),
+    ("a.png", "x", ("pass its folder",)),
+]
+
+
+def test_files_of_other_kinds(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, (name, content, words) in enumerate(OTHER_FILES):
+        with subtests.test(name=name, content=content):
+            (tmp_path / str(number)).mkdir()
+            path = tmp_path / str(number) / name
+            path.write_text(content)
+            said = refused(path, *words)
+            assert not any(word in said for word in ("magic", "thrift", "deserialize", "Invalid"))
 
 
 def test_images_that_are_pointers(folder: Path) -> None:

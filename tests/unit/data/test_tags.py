@@ -276,12 +276,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(case: str, written: Callable[[str], Path]) -> None:
-    text, options, message = REFUSED[case]
-    with pytest.raises(LabelsieveError, match=message) as caught:
-        ls.load_tags(written(text), **options)
-    assert "\n" not in str(caught.value)
+def test_what_is_refused(subtests: pytest.Subtests, written: Callable[[str], Path]) -> None:
+    for case, (text, options, message) in REFUSED.items():
+        with subtests.test(case):
+            with pytest.raises(LabelsieveError, match=message) as caught:
+                ls.load_tags(written(text), **options)
+            assert "\n" not in str(caught.value)
 
 
 def test_missing_lists_and_one_label_with_types_are_refused(photos: Path) -> None:

@@ -58,12 +58,13 @@ def test_no_drawings() -> None:
 
 
 @STYLES
-@pytest.mark.parametrize("name", CLASS_NAMES)
-def test_every_class_draws(name: str, style: Style) -> None:
-    picture = draw(name, rng=np.random.default_rng(3), style=style)
-    assert picture.size == (64, 64)
-    assert picture.mode == "RGB"
-    assert np.asarray(picture).std() > 5
+def test_every_class_draws(style: Style, subtests: pytest.Subtests) -> None:
+    for name in CLASS_NAMES:
+        with subtests.test(name):
+            picture = draw(name, rng=np.random.default_rng(3), style=style)
+            assert picture.size == (64, 64)
+            assert picture.mode == "RGB"
+            assert np.asarray(picture).std() > 5
 
 
 @STYLES

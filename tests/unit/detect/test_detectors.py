@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,7 +72,6 @@ PROMPTS_ALONE: dict[str, Any] = {"evidence": "threshold", "demand_agreement": Fa
 # for what does not depend on how the evidence is joined after training
 ONE_EPOCH: dict[str, Any] = {"epochs": 1, "evidence": "threshold"}
 
-every_detector = pytest.mark.parametrize("name", DETECTORS)
 often = pytest.mark.parametrize("name", mostly_slow(DETECTORS, quick={"deft", "joint", "label-match", "gmm", "knn"}))
 trained_detector = pytest.mark.parametrize("name", TRAINED)
 
@@ -143,22 +143,26 @@ def check_contract(scores: Scores, images: LabelledImages, *, unreadable: list[i
 # ---------------------------------------------------------------- every detector of the table
 
 
-@every_detector
-def test_the_table_names_it(name: str) -> None:
-    detector = detector_class(name)()
-    assert DETECTORS.label_of(detector) == name
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        detector.anything = 1
-    with pytest.raises(TypeError):
-        detector_class(name)(1)
+def test_the_table_names_it(subtests: pytest.Subtests) -> None:
+    for name in DETECTORS:
+        with subtests.test(name=name):
+            detector = detector_class(name)()
+            assert DETECTORS.label_of(detector) == name
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                detector.anything = 1
+            with pytest.raises(TypeError):
+                detector_class(name)(1)
 
 
-@every_detector
-def test_scores_have_their_shapes_and_ranges(name: str, noisy: LabelledImages, scored: Callable[[str], Scores]) -> None:
-    scores = scored(name)
-    check_contract(scores, noisy, unreadable=[])
-    assert [record["epoch"] for record in scores.history] == ([1, 2] if hasattr(quick(name), "epochs") else [])
-    assert all(np.isfinite(list(record.values())).all() for record in scores.history)
+def test_scores_have_their_shapes_and_ranges(
+    noisy: LabelledImages, scored: Callable[[str], Scores], subtests: pytest.Subtests
+) -> None:
+    for name in DETECTORS:
+        with subtests.test(name=name):
+            scores = scored(name)
+            check_contract(scores, noisy, unreadable=[])
+            assert [record["epoch"] for record in scores.history] == ([1, 2] if hasattr(quick(name), "epochs") else [])
+            assert all(np.isfinite(list(record.values())).all() for record in scores.history)
 
 
 @pytest.fixture(scope="module")
@@ -184,22 +188,28 @@ def test_unreadable_images_get_a_reason_and_no_score(
     assert scores.zero_shot_agreement == agreement
 
 
-@every_detector
 def test_scores_depend_on_images_labels_and_seed_alone(
-    name: str, noisy: LabelledImages, scored: Callable[[str], Scores], mini_clip: VisionLanguageModel
+    noisy: LabelledImages,
+    scored: Callable[[str], Scores],
+    mini_clip: VisionLanguageModel,
+    subtests: pytest.Subtests,
 ) -> None:
     truth = noisy.truth
     assert truth is not None
     shuffled = noisy.with_labels(noisy.labels, truth=np.random.default_rng(0).permutation(truth))
     assert shuffled.truth is not None and not np.array_equal(shuffled.truth, truth)
-    torch.manual_seed(1)
-    scores = scored(name)
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    assert same(scores, score(quick(name), shuffled, mini_clip)), "read the truth, or drew from a global generator"
-    assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
-    if name in TRAINED:
-        assert not same(scores, score(quick(name), noisy, mini_clip, seed=4))
+    for name in DETECTORS:
+        with subtests.test(name=name):
+            torch.manual_seed(1)
+            scores = scored(name)
+            torch.manual_seed(2)
+            before = torch.get_rng_state()
+            assert same(scores, score(quick(name), shuffled, mini_clip)), (
+                "read the truth, or drew from a global generator"
+            )
+            assert torch.equal(torch.get_rng_state(), before), "the generator of the user was drawn from"
+            if name in TRAINED:
+                assert not same(scores, score(quick(name), noisy, mini_clip, seed=4))
 
 
 @trained_detector
@@ -224,18 +234,22 @@ def test_a_model_that_was_moved_without_gradients_can_be_trained() -> None:
     assert not any(value.is_inference() for value in vlm.vision_layers[0].parameters())
 
 
-@every_detector
 def test_wrong_labels_are_more_suspicious(
-    name: str, noisy: LabelledImages, scored: Callable[[str], Scores], mini_clip: VisionLanguageModel
+    noisy: LabelledImages,
+    scored: Callable[[str], Scores],
+    mini_clip: VisionLanguageModel,
+    subtests: pytest.Subtests,
 ) -> None:
-    # a probe that starts at nothing needs more than two epochs
-    scores = score(quick(name, epochs=20), noisy, mini_clip) if name == "aum" else scored(name)
-    figures = evaluate(
-        wrong=np.asarray(noisy.truth != noisy.labels),
-        flagged=np.zeros(len(noisy), dtype=bool),
-        quality=scores.label_quality,
-    )
-    assert figures["auroc"] is not None and figures["auroc"] > 0.75, "barely better than guessing"
+    for name in DETECTORS:
+        with subtests.test(name=name):
+            # a probe that starts at nothing needs more than two epochs
+            scores = score(quick(name, epochs=20), noisy, mini_clip) if name == "aum" else scored(name)
+            figures = evaluate(
+                wrong=np.asarray(noisy.truth != noisy.labels),
+                flagged=np.zeros(len(noisy), dtype=bool),
+                quality=scores.label_quality,
+            )
+            assert figures["auroc"] is not None and figures["auroc"] > 0.75, "barely better than guessing"
 
 
 @trained_detector
@@ -297,16 +311,16 @@ def test_long_class_names_are_shortened_with_a_note(
 
 
 @pytest.mark.usefixtures("any_number")
-@trained_detector
-@pytest.mark.parametrize("peft", ["none", "vpt-deep"])
-@pytest.mark.parametrize("epochs", [1, 3])  # the last step may be the first that breaks
 def test_training_that_breaks_says_so(
-    name: str, epochs: int, peft: str, drawn: LabelledImages, tiny_clip: VisionLanguageModel
+    drawn: LabelledImages, tiny_clip: VisionLanguageModel, subtests: pytest.Subtests
 ) -> None:
-    detector = quick(name, epochs=epochs, peft=peft, batch_size=len(drawn), learning_rate=1e38)
-    with pytest.raises(TrainingError, match=r"no longer .*finite number.*lower learning_rate") as caught:
-        score(detector, drawn, tiny_clip)
-    assert "\n" not in str(caught.value)
+    # the last step may be the first that breaks
+    for name, peft, epochs in product(TRAINED, ("none", "vpt-deep"), (1, 3)):
+        with subtests.test(name=name, peft=peft, epochs=epochs):
+            detector = quick(name, epochs=epochs, peft=peft, batch_size=len(drawn), learning_rate=1e38)
+            with pytest.raises(TrainingError, match=r"no longer .*finite number.*lower learning_rate") as caught:
+                score(detector, drawn, tiny_clip)
+            assert "\n" not in str(caught.value)
 
 
 @trained_detector
@@ -317,76 +331,82 @@ def test_contexts_too_long_for_the_text_encoder(
         score(quick(name, context_tokens=tiny_clip.context_length), drawn, tiny_clip)
 
 
-@every_detector
-def test_there_is_a_page_on_it(name: str) -> None:
+def test_there_is_a_page_on_it(subtests: pytest.Subtests) -> None:
     folder = Path(__file__).parents[3] / "docs" / "detectors"
-    page = (folder / f"{name}.md").read_text(encoding="utf-8")
-    (row,) = re.findall(
-        rf"^\| \[`{name}`\]\({name}\.md\) .*", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert page.startswith(f"# `{name}`") and f"`ls.{detector_class(name).__name__}`" in row
-    assert getattr(ls, detector_class(name).__name__) is detector_class(name)
-    for part in ("| input |", "| output |", "| source |", "| command |", "**Settings.**", "**What to expect.**"):
-        assert part in page
-    assert "**When it fails.**" in page
-    (command,) = re.findall(r"\| command \| `labelsieve scan (.+?)` \|", page)
-    parsed: Any = Scan.parse(shlex.split(command), prog="labelsieve scan")
-    assert DETECTORS.label_of(parsed.settings) == name
-    for flag in re.findall(r"`--([a-z-]+)", page):
-        options = {field.name for field in (*dataclasses.fields(parsed.settings), *dataclasses.fields(parsed))}
-        assert flag.replace("-", "_") in options, f"no option --{flag}"
+    for name in DETECTORS:
+        with subtests.test(name=name):
+            page = (folder / f"{name}.md").read_text(encoding="utf-8")
+            (row,) = re.findall(
+                rf"^\| \[`{name}`\]\({name}\.md\) .*", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+            )
+            assert page.startswith(f"# `{name}`") and f"`ls.{detector_class(name).__name__}`" in row
+            assert getattr(ls, detector_class(name).__name__) is detector_class(name)
+            for part in (
+                "| input |",
+                "| output |",
+                "| source |",
+                "| command |",
+                "**Settings.**",
+                "**What to expect.**",
+            ):
+                assert part in page
+            assert "**When it fails.**" in page
+            (command,) = re.findall(r"\| command \| `labelsieve scan (.+?)` \|", page)
+            parsed: Any = Scan.parse(shlex.split(command), prog="labelsieve scan")
+            assert DETECTORS.label_of(parsed.settings) == name
+            for flag in re.findall(r"`--([a-z-]+)", page):
+                options = {field.name for field in (*dataclasses.fields(parsed.settings), *dataclasses.fields(parsed))}
+                assert flag.replace("-", "_") in options, f"no option --{flag}"
 
 
 # ---------------------------------------------------------------- settings
 
 
-@trained_detector
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"epochs": -1},
-        {"min_steps": -1},
-        {"warmup_epochs": -1},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
-        {"learning_rate": float("inf")},
-        {"epochs": "many"},
-        {"learning_rate": "slow"},
-        {"weight_decay": float("nan")},
-        {"momentum": 1.0},
-        {"momentum": -0.1},
-        {"weight_decay": -1e-3},
-        {"visual_prompts": -1},
-        {"context_tokens": 0},
-    ],
-    ids=str,
+WRONG_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"epochs": -1},
+    {"min_steps": -1},
+    {"warmup_epochs": -1},
+    {"batch_size": 0},
+    {"learning_rate": 0.0},
+    {"learning_rate": float("nan")},
+    {"learning_rate": float("inf")},
+    {"epochs": "many"},
+    {"learning_rate": "slow"},
+    {"weight_decay": float("nan")},
+    {"momentum": 1.0},
+    {"momentum": -0.1},
+    {"weight_decay": -1e-3},
+    {"visual_prompts": -1},
+    {"context_tokens": 0},
 )
-def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=f"expected .*{next(iter(wrong))}.* got ") as caught:
-        detector_class(name)(**wrong)
-    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"folds": 1}, "expected folds from 2 to 100, got 1"),
-        ({"evidence": "jont"}, r'got jont \(did you mean "joint"\?\)'),
-        ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
-        ({"positive_weight": -1.0}, "expected positive_weight from 0 to 1,000, got -1.0"),
-        ({"dual_prompt_weight": -1.0}, "expected dual_prompt_weight from 0 to 1,000, got -1.0"),
-        ({"negative_weight": -1.0}, "expected negative_weight from 0 to 1,000, got -1.0"),
-        ({"negative_prompts": False}, "without negative_prompts use threshold"),
-        ({"similarity_weight": float("nan")}, "expected similarity_weight from 0 to 1,000, got nan"),
-        ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
-        ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
-    ],
-    ids=str,
+def test_settings_out_of_range(subtests: pytest.Subtests) -> None:
+    for name, wrong in product(TRAINED, WRONG_SETTINGS):
+        with subtests.test(name=name, wrong=wrong):
+            with pytest.raises(SettingsError, match=rf"expected {next(iter(wrong))}\b.* got ") as caught:
+                detector_class(name)(**wrong)
+            assert "\n" not in str(caught.value)
+
+
+WRONG_SETTINGS_OF_DEFT: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"folds": 1}, "expected folds from 2 to 100, got 1"),
+    ({"evidence": "jont"}, r'got jont \(did you mean "joint"\?\)'),
+    ({"warmup_loss": "ces"}, r'got ces \(did you mean "ce"\?\)'),
+    ({"positive_weight": -1.0}, "expected positive_weight from 0 to 1,000, got -1.0"),
+    ({"dual_prompt_weight": -1.0}, "expected dual_prompt_weight from 0 to 1,000, got -1.0"),
+    ({"negative_weight": -1.0}, "expected negative_weight from 0 to 1,000, got -1.0"),
+    ({"negative_prompts": False}, "without negative_prompts use threshold"),
+    ({"similarity_weight": float("nan")}, "expected similarity_weight from 0 to 1,000, got nan"),
+    ({"scores_from": "last-epoch", "evidence": "joint"}, "last-epoch goes with evidence threshold"),
+    ({"scores_from": "last-epoch", "evidence": "threshold", "epochs": 0}, "and at least one epoch only"),
 )
-def test_settings_of_deft_out_of_range(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
-        DeFT(**wrong)
+
+
+def test_settings_of_deft_out_of_range(subtests: pytest.Subtests) -> None:
+    for wrong, said in WRONG_SETTINGS_OF_DEFT:
+        with subtests.test(wrong=wrong), pytest.raises(SettingsError, match=said):
+            DeFT(**wrong)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ from tensor_sizes import LargestTensor
 
 WIDTH = 6
 RIVALS = ("clip-cleaner", "simifeat", "fine")
-every_detector = pytest.mark.parametrize("name", feature_detectors(text=True))
+EVERY_DETECTOR = feature_detectors(text=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -108,9 +109,7 @@ def check(scores: Scores, features: LabelledFeatures) -> None:
 # ---------------------------------------------------------------- the ends of what data can be
 
 
-@pytest.mark.parametrize(
-    "name", mostly_slow(feature_detectors(text=True), quick={"joint", "label-match", "knn", "fine"})
-)
+@pytest.mark.parametrize("name", mostly_slow(EVERY_DETECTOR, quick={"joint", "label-match", "knn", "fine"}))
 @pytest.mark.parametrize(
     ("labels", "classes"),
     [
@@ -131,40 +130,43 @@ def test_few_images_and_uneven_classes(name: str, labels: list[int], classes: in
     check(score(quick(name), features), features)
 
 
-@every_detector
-def test_one_row(name: str) -> None:
-    features = data([1])
-    check(score(quick(name), features), features)
+def test_one_row(subtests: pytest.Subtests) -> None:
+    for name in EVERY_DETECTOR:
+        with subtests.test(name=name):
+            features = data([1])
+            check(score(quick(name), features), features)
 
 
-@every_detector
-@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 0, 0]], ids=len)
-def test_two_classes(name: str, labels: list[int]) -> None:
-    features = data(labels, classes=2)
-    check(score(quick(name), features), features)
+def test_two_classes(subtests: pytest.Subtests) -> None:
+    for name, labels in product(EVERY_DETECTOR, ([0, 1], [0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 0, 0])):
+        with subtests.test(name=name, labels=labels):
+            features = data(labels, classes=2)
+            check(score(quick(name), features), features)
 
 
-@every_detector
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_features_that_are_all_the_same(name: str, value: float) -> None:
-    features = data([0, 1, 2, 3] * 6, np.full((24, WIDTH), value))
-    check(score(quick(name), features), features)
+def test_features_that_are_all_the_same(subtests: pytest.Subtests) -> None:
+    for name, value in product(EVERY_DETECTOR, (0.0, 1.0)):
+        with subtests.test(name=name, value=value):
+            features = data([0, 1, 2, 3] * 6, np.full((24, WIDTH), value))
+            check(score(quick(name), features), features)
 
 
-@every_detector
-def test_duplicates_are_borne(name: str) -> None:
-    once = noisy(20)
-    features = once.take(np.repeat(np.arange(20), 3))
-    features = dataclasses.replace(features, ids=tuple(map(str, range(60))))
-    check(score(quick(name), features), features)
+def test_duplicates_are_borne(subtests: pytest.Subtests) -> None:
+    for name in EVERY_DETECTOR:
+        with subtests.test(name=name):
+            once = noisy(20)
+            features = once.take(np.repeat(np.arange(20), 3))
+            features = dataclasses.replace(features, ids=tuple(map(str, range(60))))
+            check(score(quick(name), features), features)
 
 
-@every_detector
-def test_the_same_seed_gives_the_same_scores(name: str) -> None:
-    features = noisy(40)
-    first, again = (score(quick(name), features, seed=3) for _ in range(2))
-    assert np.array_equal(first.label_quality, again.label_quality)
-    assert np.array_equal(first.predicted, again.predicted)
+def test_the_same_seed_gives_the_same_scores(subtests: pytest.Subtests) -> None:
+    for name in EVERY_DETECTOR:
+        with subtests.test(name=name):
+            features = noisy(40)
+            first, again = (score(quick(name), features, seed=3) for _ in range(2))
+            assert np.array_equal(first.label_quality, again.label_quality)
+            assert np.array_equal(first.predicted, again.predicted)
 
 
 @pytest.mark.parametrize("name", ["label-match", "clip-margin", "knn", "lemon", "prototype-gmm", *RIVALS])
@@ -195,36 +197,36 @@ def test_texts_are_not_read_by_those_that_need_none(name: str) -> None:
     assert first.zero_shot_agreement is not None and second.zero_shot_agreement is None
 
 
-@every_detector
-def test_clear_mistakes_are_found(name: str) -> None:
-    features = noisy(200, rate=0.15)
-    scores = score(detector_class(name)(), features)
-    truth = features.truth
-    assert truth is not None
-    wrong = truth != features.labels
-    figures = evaluate(wrong=wrong, flagged=decide(features, scores).is_issue, quality=scores.label_quality)
-    assert figures["auroc"] is not None and figures["auroc"] > 0.9
-    assert (scores.predicted[wrong] == truth[wrong]).mean() > 0.7
-    assert figures["issue_recall"] is not None and figures["issue_recall"] > 0.8
+def test_clear_mistakes_are_found(subtests: pytest.Subtests) -> None:
+    for name in EVERY_DETECTOR:
+        with subtests.test(name=name):
+            features = noisy(200, rate=0.15)
+            scores = score(detector_class(name)(), features)
+            truth = features.truth
+            assert truth is not None
+            wrong = truth != features.labels
+            figures = evaluate(wrong=wrong, flagged=decide(features, scores).is_issue, quality=scores.label_quality)
+            assert figures["auroc"] is not None and figures["auroc"] > 0.9
+            assert (scores.predicted[wrong] == truth[wrong]).mean() > 0.7
+            assert figures["issue_recall"] is not None and figures["issue_recall"] > 0.8
 
 
 # ---------------------------------------------------------------- neighbours
 
 
-@pytest.mark.parametrize(("queries", "others"), [(1024, 16_384), (7, 10), (64, 5)])
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_neighbours_are_those_of_scikit_learn(
-    k: int, queries: int, others: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "QUERIES", queries)
-    monkeypatch.setattr(blocks, "OTHERS", others)
+def test_neighbours_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
     vectors = unit(np.random.default_rng(0).normal(size=(60, WIDTH)))
-    found = nearest(torch.from_numpy(vectors), k=k)
-    distances, rows = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(vectors).kneighbors()
-    assert np.array_equal(found.rows.numpy(), rows)
-    np.testing.assert_allclose(1 - found.similarity.numpy(), distances, atol=1e-12)
-    some = nearest(torch.from_numpy(vectors), k=k, queries=torch.tensor([5, 50, 7]))
-    assert torch.equal(some.rows, found.rows[[5, 50, 7]])
+    for k, (queries, others) in product((1, 5, 40), ((1024, 16_384), (7, 10), (64, 5))):
+        with subtests.test(k=k, queries=queries, others=others):
+            monkeypatch.setattr(blocks, "QUERIES", queries)
+            monkeypatch.setattr(blocks, "OTHERS", others)
+            found = nearest(torch.from_numpy(vectors), k=k)
+            brute = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(vectors)
+            distances, rows = brute.kneighbors()
+            assert np.array_equal(found.rows.numpy(), rows)
+            np.testing.assert_allclose(1 - found.similarity.numpy(), distances, atol=1e-12)
+            some = nearest(torch.from_numpy(vectors), k=k, queries=torch.tensor([5, 50, 7]))
+            assert torch.equal(some.rows, found.rows[[5, 50, 7]])
 
 
 def test_no_row_is_its_own_neighbour_even_among_copies() -> None:
@@ -581,36 +583,36 @@ def test_a_model_knows_names_where_it_does_better_than_guessing(per_class: list[
 # ---------------------------------------------------------------- settings
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("joint", {"folds": 1}),
-        ("knn", {"neighbours": 0}),
-        ("knn", {"neighbours": 2.5}),
-        ("lemon", {"beta": -1.0}),
-        ("lemon", {"pair_decay": float("nan")}),
-        ("lemon", {"text_distance": "cosin"}),
-        ("confident-learning", {"folds": 1}),
-        ("confident-learning", {"strength": 0.0}),
-        ("confident-learning", {"filter_by": "prune"}),
-        ("aum", {"epochs": 0}),
-        ("aum", {"learning_rate": 0.0}),
-        ("aum", {"momentum": 1.0}),
-        ("aum", {"percentile": 101.0}),
-        ("prototype-gmm", {"sure": 0.4}),
-        ("prototype-gmm", {"sure": 1.1}),
-        ("aum", {"average_of": "logits"}),
-        ("clip-cleaner", {"minimum_consistency": 1.1}),
-        ("clip-cleaner", {"temperature": 0.0}),
-        ("simifeat", {"neighbours": 1}),
-        ("fine", {"minimum_posterior": -0.1}),
-    ],
-    ids=str,
+WRONG_SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("joint", {"folds": 1}),
+    ("knn", {"neighbours": 0}),
+    ("knn", {"neighbours": 2.5}),
+    ("lemon", {"beta": -1.0}),
+    ("lemon", {"pair_decay": float("nan")}),
+    ("lemon", {"text_distance": "cosin"}),
+    ("confident-learning", {"folds": 1}),
+    ("confident-learning", {"strength": 0.0}),
+    ("confident-learning", {"filter_by": "prune"}),
+    ("aum", {"epochs": 0}),
+    ("aum", {"learning_rate": 0.0}),
+    ("aum", {"momentum": 1.0}),
+    ("aum", {"percentile": 101.0}),
+    ("prototype-gmm", {"sure": 0.4}),
+    ("prototype-gmm", {"sure": 1.1}),
+    ("aum", {"average_of": "logits"}),
+    ("clip-cleaner", {"minimum_consistency": 1.1}),
+    ("clip-cleaner", {"temperature": 0.0}),
+    ("simifeat", {"neighbours": 1}),
+    ("fine", {"minimum_posterior": -0.1}),
 )
-def test_settings_out_of_range(name: str, wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=f"expected .*{next(iter(wrong))}") as caught:
-        detector_class(name)(**wrong)
-    assert "\n" not in str(caught.value)
+
+
+def test_settings_out_of_range(subtests: pytest.Subtests) -> None:
+    for name, wrong in WRONG_SETTINGS:
+        with subtests.test(name=name, wrong=wrong):
+            with pytest.raises(SettingsError, match=rf"expected {next(iter(wrong))}\b") as caught:
+                detector_class(name)(**wrong)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["knn", "lemon", *RIVALS])

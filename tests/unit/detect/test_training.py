@@ -171,47 +171,45 @@ def test_without_resume_a_checkpoint_is_not_lost_by_accident(
     assert len(started_again.record["history"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        ({"detector": GMM(**{**QUICK, "epochs": 5})}, f"epochs was {QUICK['epochs']} and is 5"),
-        ({"detector": GMM(**{**QUICK, "peft": "vpt-deep"})}, "peft was none and is vpt-deep"),
-        ({"detector": SmallLoss(**QUICK)}, "it is of GMM, not of SmallLoss"),
-        ({"detector": DeFT(**QUICK)}, "it is of GMM, not of DeFT"),
-        ({"seed": 1}, "seed was 0 and is 1"),
-        ({"precision": "bf16"}, "precision was fp32 and is bf16"),
-        ({"labels": True}, "the data changed"),
-        ({"model": True}, "the model changed"),
-        ({"labels": True, "model": True, "seed": 1}, "seed was 0 and is 1; the data and the model changed"),
-        ({"written": ""}, "it is of another version of labelsieve"),
-        ({"written": '{"settings": 3}'}, "it is of another version of labelsieve"),
-        ({"more": True}, "it is of another version of labelsieve"),
-    ],
-    ids=lambda value: None if isinstance(value, str) else "-".join(value),
+OTHER_RUNS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"detector": GMM(**{**QUICK, "epochs": 5})}, f"epochs was {QUICK['epochs']} and is 5"),
+    ({"detector": GMM(**{**QUICK, "peft": "vpt-deep"})}, "peft was none and is vpt-deep"),
+    ({"detector": SmallLoss(**QUICK)}, "it is of GMM, not of SmallLoss"),
+    ({"detector": DeFT(**QUICK)}, "it is of GMM, not of DeFT"),
+    ({"seed": 1}, "seed was 0 and is 1"),
+    ({"precision": "bf16"}, "precision was fp32 and is bf16"),
+    ({"labels": True}, "the data changed"),
+    ({"model": True}, "the model changed"),
+    ({"labels": True, "model": True, "seed": 1}, "seed was 0 and is 1; the data and the model changed"),
+    ({"written": ""}, "it is of another version of labelsieve"),
+    ({"written": '{"settings": 3}'}, "it is of another version of labelsieve"),
+    ({"more": True}, "it is of another version of labelsieve"),
 )
+
+
 def test_a_checkpoint_of_another_run_is_refused(
-    other: dict[str, Any],
-    said: str,
-    images: LabelledImages,
-    tiny_clip: VisionLanguageModel,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    images: LabelledImages, tiny_clip: VisionLanguageModel, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    interrupted(images, tiny_clip, GMM(**QUICK), tmp_path)
-    options: dict[str, Any] = {"detector": GMM(**QUICK), **other}
-    if options.pop("labels", False):
-        images = images.with_labels(np.roll(images.labels, 1))
-    if options.pop("model", False):
-        monkeypatch.setattr(tiny_clip, "fingerprint", "of another model")
-    written, more = options.pop("written", None), options.pop("more", False)
-    if written is not None:
-        rewrite_owner(tmp_path / STATE, lambda _text: written)
-    if more:
-        rewrite_owner(tmp_path / STATE, lambda text: text.replace('"seed"', '"sown": 1, "seed"'))
-    with pytest.raises(RunError, match=f"belongs to another run: {said}.*; resume with .* with overwrite") as caught:
-        run(images, tiny_clip, out=tmp_path, resume=True, **options)
-    assert "\n" not in str(caught.value)
-    assert epochs_in(tmp_path / STATE) == 2, "the checkpoint is still good for its own run"
+    def check(other: dict[str, Any], said: str, out: Path, patch: pytest.MonkeyPatch) -> None:
+        interrupted(images, tiny_clip, GMM(**QUICK), out)
+        options: dict[str, Any] = {"detector": GMM(**QUICK), **other}
+        given = images.with_labels(np.roll(images.labels, 1)) if options.pop("labels", False) else images
+        if options.pop("model", False):
+            patch.setattr(tiny_clip, "fingerprint", "of another model")
+        written, more = options.pop("written", None), options.pop("more", False)
+        if written is not None:
+            rewrite_owner(out / STATE, lambda _text: written)
+        if more:
+            rewrite_owner(out / STATE, lambda text: text.replace('"seed"', '"sown": 1, "seed"'))
+        refusal = f"belongs to another run: {said}.*; resume with .* with overwrite"
+        with pytest.raises(RunError, match=refusal) as caught:
+            run(given, tiny_clip, out=out, resume=True, **options)
+        assert "\n" not in str(caught.value)
+        assert epochs_in(out / STATE) == 2, "the checkpoint is still good for its own run"
+
+    for number, (other, said) in enumerate(OTHER_RUNS):
+        with subtests.test(said, changed=[*other]), pytest.MonkeyPatch.context() as patch:
+            check(other, said, tmp_path / str(number), patch)
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-100], lambda data: b"x" * len(data)])

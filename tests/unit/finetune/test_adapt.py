@@ -169,31 +169,35 @@ def test_the_ways_to_train_change_what_they_say(images: LabelledImages, verdicts
     assert changed["vpt-deep"] == changed["vpt-shallow"] == changed["adapter"] == head
 
 
-@pytest.mark.parametrize(
-    ("tune", "kind"),
-    [
+def test_the_ways_to_train_fit_every_architecture(
+    images: LabelledImages,
+    verdicts: Verdicts,
+    model: Model,
+    starts: Callable[[str], Adapted],
+    subtests: pytest.Subtests,
+) -> None:
+    for tune, kind in (
         *(("paper", kind) for kind in ("resnet", "swin", "siglip")),
         *(("lora", kind) for kind in ("convnext", "swin", "clip")),
         *(("bitfit", kind) for kind in ("resnet", "convnext", "siglip", "clip")),
-    ],
-)
-def test_the_ways_to_train_fit_every_architecture(
-    tune: str, kind: str, images: LabelledImages, verdicts: Verdicts, model: Model, starts: Callable[[str], Adapted]
-) -> None:
-    start = starts(kind)  # the probe would leave next to no loss on these, and so no gradient
-    result = adapted(images, verdicts, model(kind), tune=tune, epochs=1, learning_rate=1e-2, head_init="zeros")
-    changed = differs(start, result)  # the same names: what LoRA added is merged
-    assert len(changed) > 2
-    if tune == "bitfit":
-        heads = {"classifier.weight", "classifier.1.weight", "timm_model.head.weight"}
-        assert all(key.split(".")[-1] == "bias" for key in changed - heads)
-    else:
-        assert not {key for key in changed if "embed" in key}
-    if tune != "paper":
-        assert not {key for key in changed if "running" in key or "num_batches" in key}, "frozen, with their statistics"
-    if tune != "lora":  # whose weights of its own are merged by now
-        sizes, told = {key: value.numel() for key, value in result.model.named_parameters()}, result.record["backbone"]
-        assert sum(sizes[key] for key in changed & set(sizes)) <= told["trained"] < told["parameters"]
+    ):
+        with subtests.test(tune, kind=kind):
+            start = starts(kind)  # the probe would leave next to no loss on these, and so no gradient
+            result = adapted(images, verdicts, model(kind), tune=tune, epochs=1, learning_rate=1e-2, head_init="zeros")
+            changed = differs(start, result)  # the same names: what LoRA added is merged
+            assert len(changed) > 2
+            if tune == "bitfit":
+                heads = {"classifier.weight", "classifier.1.weight", "timm_model.head.weight"}
+                assert all(key.split(".")[-1] == "bias" for key in changed - heads)
+            else:
+                assert not {key for key in changed if "embed" in key}
+            if tune != "paper":
+                statistics = {key for key in changed if "running" in key or "num_batches" in key}
+                assert not statistics, "frozen, with their statistics"
+            if tune != "lora":  # whose weights of its own are merged by now
+                sizes = {key: value.numel() for key, value in result.model.named_parameters()}
+                told = result.record["backbone"]
+                assert sum(sizes[key] for key in changed & set(sizes)) <= told["trained"] < told["parameters"]
 
 
 def test_weights_without_influence_stay(images: LabelledImages, verdicts: Verdicts, model: Model) -> None:
@@ -852,9 +856,8 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
+def test_a_bad_backbone_is_told_in_one_line(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for how, said in (
         ("size", "does not take the 48 x 48 images that its image processor makes"),
         ("processor", "has no usable image processor"),
         ("oblong", r"to give square images .* got \(4, 3, 32, 48\)"),
@@ -864,12 +867,11 @@ def bad_folder(tmp_path: Path, how: str) -> Path:
         ("truncated", "cannot be loaded"),
         ("kind", "is of kind bert, which transformers has no image classifier for; .* clip, siglip"),
         ("config", r"has no usable configuration \(config\.json\)"),
-    ],
-)
-def test_a_bad_backbone_is_told_in_one_line(how: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=said) as caught:
-        load_backbone(str(bad_folder(tmp_path, how)), CLASSES)
-    assert "\n" not in str(caught.value)
+    ):
+        with subtests.test(how):
+            with pytest.raises(ModelError, match=said) as caught:
+                load_backbone(str(bad_folder(tmp_path / how, how)), CLASSES)
+            assert "\n" not in str(caught.value)
 
 
 def test_a_model_that_does_not_end_in_a_linear_layer_is_told(tmp_path: Path) -> None:
@@ -969,9 +971,8 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
         torch.testing.assert_close(second.backbone.pool(shown), first.backbone.pool(shown), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
+def test_bad_settings(subtests: pytest.Subtests) -> None:
+    bad: tuple[tuple[dict[str, Any], str], ...] = (
         ({"loss": "gec"}, rf'expected loss to be one of {", ".join(LOSSES)}, got gec \(did you mean "gce"\?\)'),
         ({"epochs": -1}, "expected epochs from 0 to 1,000, got -1"),
         ({"learning_rate": 0.0}, "expected learning_rate above 0 and at most 10, got 0.0"),
@@ -983,11 +984,10 @@ def test_a_result_is_a_backbone_again(images: LabelledImages, verdicts: Verdicts
         ({"batch_size": "8"}, "expected batch_size to be of type int"),
         ({"bottleneck": 0}, "expected bottleneck from 1 to 1,024, got 0"),
         ({"visual_prompts": 0}, "expected visual_prompts from 1 to 500, got 0"),
-    ],
-)
-def test_bad_settings(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
-        Adaptation(**settings)
+    )
+    for wrong, said in bad:
+        with subtests.test(**wrong), pytest.raises(SettingsError, match=said):
+            Adaptation(**wrong)
 
 
 @pytest.mark.usefixtures("any_number")

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,16 +135,17 @@ def test_a_box_is_shown_bright_in_the_middle_of_its_dimmed_surroundings(made: Sm
     assert scene().tobytes() == made.images.full_image(0).tobytes(), "drawing has changed the image that is kept"
 
 
-@pytest.mark.parametrize("ground", ["white", "black", "gray"])
-@pytest.mark.parametrize("box", [(40, 40, 60, 60), (0, 0, 100, 100), (0, 30, 4, 34), (97, 97, 100, 100)])
-def test_the_line_is_seen_on_any_ground_and_at_the_edges(ground: str, box: tuple[float, ...]) -> None:
-    image = Image.new("RGB", (100, 100), ground)
-    view = BoxView.around(image, Area(*box))
-    for shown in (view.drawn(200), outlined(image, Area(*box))):
-        levels = np.asarray(shown.convert("L"), dtype=int)
-        for side in (levels, levels.T):  # a light line beside a dark one, across and down
-            assert ((side[:, 1:] == 255) & (side[:, :-1] == 16)).any()
-            assert ((side[:, 1:] == 16) & (side[:, :-1] == 255)).any()
+def test_the_line_is_seen_on_any_ground_and_at_the_edges(subtests: pytest.Subtests) -> None:
+    boxes = ((40, 40, 60, 60), (0, 0, 100, 100), (0, 30, 4, 34), (97, 97, 100, 100))
+    for ground, box in product(("white", "black", "gray"), boxes):
+        with subtests.test(ground=ground, box=box):
+            image = Image.new("RGB", (100, 100), ground)
+            view = BoxView.around(image, Area(*box))
+            for shown in (view.drawn(200), outlined(image, Area(*box))):
+                levels = np.asarray(shown.convert("L"), dtype=int)
+                for side in (levels, levels.T):  # a light line beside a dark one, across and down
+                    assert ((side[:, 1:] == 255) & (side[:, :-1] == 16)).any()
+                    assert ((side[:, 1:] == 16) & (side[:, :-1] == 255)).any()
 
 
 def test_a_tiny_box_is_enlarged_and_found_in_its_image() -> None:

@@ -251,14 +251,18 @@ def test_safe_names(name: str, expected: str) -> None:
     assert safe_name(name) == expected
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "annotations"])  # which is of boxes
-def test_what_is_there_is_not_overwritten(tmp_path: Path, four: tuple[Verdicts, LabelledImages], kind: str) -> None:
-    out = tmp_path / {"imagefolder": "clean", "parquet": "t.parquet"}.get(kind, "t.csv")
-    export(*four, format=kind, out=out)
-    with pytest.raises(RunError, match="there already"):
-        export(*four, format=kind, out=out)
-    assert export(*four, format=kind, out=out, overwrite=True) == out
-    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
+def test_what_is_there_is_not_overwritten(
+    subtests: pytest.Subtests, tmp_path: Path, four: tuple[Verdicts, LabelledImages]
+) -> None:
+    for kind in [kind for kind in FORMATS if kind != "annotations"]:  # which is of boxes
+        with subtests.test(kind):
+            out = tmp_path / kind / {"imagefolder": "clean", "parquet": "t.parquet"}.get(kind, "t.csv")
+            out.parent.mkdir()
+            export(*four, format=kind, out=out)
+            with pytest.raises(RunError, match="there already"):
+                export(*four, format=kind, out=out)
+            assert export(*four, format=kind, out=out, overwrite=True) == out
+            assert sorted(path.name for path in out.parent.iterdir()) == [out.name]
 
 
 def test_overwriting_never_destroys_other_folders(tmp_path: Path, four: tuple[Verdicts, LabelledImages]) -> None:

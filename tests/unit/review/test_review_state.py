@@ -67,22 +67,23 @@ def test_a_skip_says_nothing() -> None:
     assert len(skipped) == 0 and [each.kind for each in skipped.standing] == ["skip"]
 
 
-@pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        ([by("a", "label", "dog"), by("b", "label", "cat"), by("c", "label", "dog")], ("label", ("dog",))),
-        ([by("a", "label", "dog"), by("b", "label", "cat")], ("unsure", ())),
-        ([by("a", "label", "dog"), by("b", "unsure")], ("label", ("dog",))),
-        ([by("a", "unsure"), by("b", "unsure")], ("unsure", ())),
-        ([by("a", "several", "dog", "cat"), by("b", "several", "cat", "dog")], ("several", ("dog", "cat"))),
-        ([by("a", "wrong"), by("b", "label", "dog")], ("label", ("dog",))),
-        ([by("a", "wrong"), by("b", "none")], ("none", ())),
-        ([by("a", "wrong"), by("b", "label", "cat")], ("unsure", ())),
-        ([by("a", "wrong"), by("b", "wrong")], ("wrong", ())),
-    ],
-)
-def test_the_majority_counts(answers: list[Answer], expected: tuple[str, tuple[str, ...]]) -> None:
-    assert said(*answers) == expected
+MAJORITIES: list[tuple[list[Answer], tuple[str, tuple[str, ...]]]] = [
+    ([by("a", "label", "dog"), by("b", "label", "cat"), by("c", "label", "dog")], ("label", ("dog",))),
+    ([by("a", "label", "dog"), by("b", "label", "cat")], ("unsure", ())),
+    ([by("a", "label", "dog"), by("b", "unsure")], ("label", ("dog",))),
+    ([by("a", "unsure"), by("b", "unsure")], ("unsure", ())),
+    ([by("a", "several", "dog", "cat"), by("b", "several", "cat", "dog")], ("several", ("dog", "cat"))),
+    ([by("a", "wrong"), by("b", "label", "dog")], ("label", ("dog",))),
+    ([by("a", "wrong"), by("b", "none")], ("none", ())),
+    ([by("a", "wrong"), by("b", "label", "cat")], ("unsure", ())),
+    ([by("a", "wrong"), by("b", "wrong")], ("wrong", ())),
+]
+
+
+def test_the_majority_counts(subtests: pytest.Subtests) -> None:
+    for answers, expected in MAJORITIES:
+        with subtests.test(", ".join(f"{each.kind} {each.labels}" for each in answers)):
+            assert said(*answers) == expected
 
 
 def test_a_tie_is_disputed_and_doubt_alone_is_not() -> None:

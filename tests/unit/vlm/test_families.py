@@ -58,10 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 # One family of each kind of model, for what its loader decides and no encoder in it does.
-OF_A_KIND = pytest.mark.parametrize(
-    "name", sorted({family.kind: name for name, family in reversed(FAMILIES.items())}.values()), scope="module"
-)
-
+OF_A_KIND = sorted({family.kind: name for name, family in reversed(FAMILIES.items())}.values())
 
 OFTEN = {"clip", "siglip", "blip", "open_clip", "dual encoder"}
 
@@ -197,30 +194,32 @@ def test_long_names_are_shortened_and_told(vlm: Any) -> None:
 # ---------------------------------------------------------------- modules on the image encoder
 
 
-@pytest.mark.parametrize("kind", ["vpt-deep", "vpt-shallow"])
-def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, kind: str) -> None:
-    def build(tokens: int) -> Any:
+def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, subtests: pytest.Subtests) -> None:
+    def build(kind: str, tokens: int) -> Any:
         return build_peft(kind, vlm, tokens=tokens, generator=torch.Generator().manual_seed(0))
 
-    if not family.transformer:
-        with pytest.raises(SettingsError, match=f"peft {kind} needs a vision transformer.*; use peft none, bitfit"):
-            build(5)
-        return
-    before = vlm.pool(pixels)
-    assert build(0) is None, "without tokens nothing is attached"
-    module = build(5)
-    handles = module.attach(vlm)
-    inside = vlm.pool(pixels)
-    alone = vlm.pool(pixels[1:2])
-    vlm.project(inside).square().sum().backward()
-    for handle in handles:
-        handle.remove()
-    assert inside.shape == before.shape
-    assert float((inside - before).detach().abs().max()) > 1e-3
-    close(inside[1:2], alone, 1e-5)
-    assert bool((module.prompts.grad.abs().amax(dim=-1) > 0).all()), "a prompt idles"
-    assert torch.equal(vlm.pool(pixels), before), "detached, the image encoder is as it was"
-    assert all(value.grad is None for value in vlm.model.parameters())
+    for kind in ("vpt-deep", "vpt-shallow"):
+        with subtests.test(kind):
+            if not family.transformer:
+                refused = f"peft {kind} needs a vision transformer.*; use peft none, bitfit"
+                with pytest.raises(SettingsError, match=refused):
+                    build(kind, 5)
+                continue
+            before = vlm.pool(pixels)
+            assert build(kind, 0) is None, "without tokens nothing is attached"
+            module = build(kind, 5)
+            handles = module.attach(vlm)
+            inside = vlm.pool(pixels)
+            alone = vlm.pool(pixels[1:2])
+            vlm.project(inside).square().sum().backward()
+            for handle in handles:
+                handle.remove()
+            assert inside.shape == before.shape
+            assert float((inside - before).detach().abs().max()) > 1e-3
+            close(inside[1:2], alone, 1e-5)
+            assert bool((module.prompts.grad.abs().amax(dim=-1) > 0).all()), "a prompt idles"
+            assert torch.equal(vlm.pool(pixels), before), "detached, the image encoder is as it was"
+            assert all(value.grad is None for value in vlm.model.parameters())
 
 
 # ----------------------------------------------------------------------------------------------------------------- scan
@@ -237,31 +236,32 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PEFT if kind != "none"])
-def test_every_module_goes_with_a_model_or_is_refused(vlm: Any, name: str, pixels: Tensor, kind: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        before = vlm.pool(pixels)
+def test_every_module_goes_with_a_model_or_is_refused(
+    vlm: Any, name: str, pixels: Tensor, subtests: pytest.Subtests
+) -> None:
+    def build(kind: str) -> Any:
+        return build_peft(kind, vlm, tokens=3, bottleneck=2, generator=torch.Generator().manual_seed(0))
 
-    def build() -> Any:
-        return build_peft(kind, vlm, tokens=3, bottleneck=2, generator=generator)
-
-    if kind in REFUSED.get(name, ()):
-        with pytest.raises(SettingsError, match=f"peft {kind} .*use peft") as caught:
-            build()
-        assert vlm.name in str(caught.value)
-        return
-    module = build()
-    handles = module.attach(vlm)
-    attached = vlm.pool(pixels)
-    attached.square().sum().backward()
-    for handle in handles:
-        handle.remove()
-    touched = [name for name, value in module.named_parameters() if value.grad is not None and value.grad.any()]
-    assert touched and all(value.grad is None for value in vlm.image_encoder.parameters())
-    assert torch.isfinite(attached).all() and attached.shape == before.shape
-    with torch.no_grad():
-        assert torch.equal(vlm.pool(pixels), before), "detached, the image encoder is what it was"
+    for kind in (kind for kind in PEFT if kind != "none"):
+        with subtests.test(kind):
+            with torch.no_grad():
+                before = vlm.pool(pixels)
+            if kind in REFUSED.get(name, ()):
+                with pytest.raises(SettingsError, match=f"peft {kind} .*use peft") as caught:
+                    build(kind)
+                assert vlm.name in str(caught.value)
+                continue
+            module = build(kind)
+            handles = module.attach(vlm)
+            attached = vlm.pool(pixels)
+            attached.square().sum().backward()
+            for handle in handles:
+                handle.remove()
+            touched = [part for part, value in module.named_parameters() if value.grad is not None and value.grad.any()]
+            assert touched and all(value.grad is None for value in vlm.image_encoder.parameters())
+            assert torch.isfinite(attached).all() and attached.shape == before.shape
+            with torch.no_grad():
+                assert torch.equal(vlm.pool(pixels), before), "detached, the image encoder is what it was"
 
 
 def test_the_vision_encoder_is_what_pools(vlm: Any, pixels: Tensor) -> None:
@@ -333,6 +333,13 @@ def _spoil(family: Family) -> Callable[[dict[str, Tensor]], None]:
     return change
 
 
+def _move(family: Family) -> Callable[[dict[str, Tensor]], None]:
+    def change(weights: dict[str, Tensor]) -> None:
+        weights[family.lost[0]].view(-1)[3] += 1
+
+    return change
+
+
 def _reshape(family: Family) -> Callable[[dict[str, Tensor]], None]:
     def change(weights: dict[str, Tensor]) -> None:
         weights[family.lost[1]] = weights[family.lost[1]][:, :5].clone()
@@ -398,28 +405,29 @@ OF_A_LOADER = {"not a number", "other shapes"}
 LOADERS = ("clip", "albef", "open_clip", "dual encoder")  # a family with each: what is read is checked in one place
 
 
-def bad_cases() -> list[Any]:
-    """Returns every family with what may be wrong, but what its kind or its loader decides with one of these alone."""
-    first = {family.kind: name for name, family in reversed(FAMILIES.items())}
-    every = [
-        (name, what)
-        for name, family in FAMILIES.items()
-        for what in cases(family)
-        if name in (LOADERS if what in OF_A_LOADER else first.values() if what in OF_THE_KIND else FAMILIES)
-    ]
-    return mostly_slow(every, quick=[each for each in every if each[0] in OFTEN - {"dual encoder"}])
+def cases_of(name: str) -> dict[str, tuple[Callable[[Path], None], str]]:
+    """Returns those of a family, but what its kind or its loader decides with one family alone."""
+    return {
+        what: case
+        for what, case in cases(FAMILIES[name]).items()
+        if name in (LOADERS if what in OF_A_LOADER else OF_A_KIND if what in OF_THE_KIND else FAMILIES)
+    }
 
 
-@pytest.mark.parametrize(("name", "what"), bad_cases())
-def test_bad_folders_give_one_clear_line(name: str, what: str, folders: Callable[[str], Path], tmp_path: Path) -> None:
-    change, message = cases(FAMILIES[name])[what]
-    bad = shutil.copytree(folders(name), tmp_path / "model")
-    change(bad)
-    with pytest.raises(ModelError, match=message) as caught:
-        load_vlm(bad)
-    text = str(caught.value)
-    assert "\n" not in text and str(bad) in text
-    assert len(text.replace(str(bad), "")) < 300, text
+@pytest.mark.parametrize("name", mostly_slow(filter(cases_of, FAMILIES), quick=OFTEN - {"dual encoder"}))
+def test_bad_folders_give_one_clear_line(
+    name: str, folders: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    good = folders(name)
+    for number, (what, (change, message)) in enumerate(cases_of(name).items()):
+        with subtests.test(what):
+            bad = shutil.copytree(good, tmp_path / str(number))
+            change(bad)
+            with pytest.raises(ModelError, match=message) as caught:
+                load_vlm(bad)
+            text = str(caught.value)
+            assert "\n" not in text and str(bad) in text
+            assert len(text.replace(str(bad), "")) < 300, text
 
 
 class Malice:
@@ -432,62 +440,68 @@ class Malice:
         return os.system, (self.command,)
 
 
-@OF_A_KIND
-def test_a_pickle_never_runs(family: Family, folder: Path, tmp_path: Path) -> None:
-    bad, mark = shutil.copytree(folder, tmp_path / "model"), tmp_path / "mark"
-    (bad / family.weights).unlink()
-    torch.save({family.lost[0]: Malice(f"touch '{mark}'")}, bad / family.pickle)
-    with pytest.raises(ModelError, match=r"pickle that holds more than tensors.*get a model with safetensors"):
-        load_vlm(bad)
-    assert not mark.exists()
-    torch.load(bad / family.pickle, weights_only=False)
-    assert mark.exists(), "the pickle is harmless and the test worth nothing"
+def test_a_pickle_never_runs(folders: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name in OF_A_KIND:
+        with subtests.test(name):
+            family, mark = FAMILIES[name], tmp_path / f"mark of {name}"
+            bad = shutil.copytree(folders(name), tmp_path / name)
+            (bad / family.weights).unlink()
+            torch.save({family.lost[0]: Malice(f"touch '{mark}'")}, bad / family.pickle)
+            with pytest.raises(ModelError, match=r"pickle that holds more than tensors.*get a model with safetensors"):
+                load_vlm(bad)
+            assert not mark.exists()
+            torch.load(bad / family.pickle, weights_only=False)
+            assert mark.exists(), "the pickle is harmless and the test worth nothing"
 
 
-@OF_A_KIND
-def test_a_pickle_of_tensors_alone_is_loaded(vlm: Any, family: Family, folder: Path, tmp_path: Path) -> None:
-    path = shutil.copytree(folder, tmp_path / "model")
-    torch.save(load_file(path / family.weights), path / family.pickle)
-    (path / family.weights).unlink()
-    assert load_vlm(path).fingerprint == vlm.fingerprint
+def test_a_pickle_of_tensors_alone_is_loaded(
+    folders: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    for name in OF_A_KIND:
+        with subtests.test(name):
+            family, path = FAMILIES[name], shutil.copytree(folders(name), tmp_path / name)
+            torch.save(load_file(path / family.weights), path / family.pickle)
+            (path / family.weights).unlink()
+            assert load_vlm(path).fingerprint == load_vlm(folders(name)).fingerprint
 
 
-@OF_A_KIND
 def test_code_in_a_folder_never_runs_and_nobody_is_asked(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     """Without a word of ours the loaders ask on the terminal, and run the code on a yes."""
-    mark = tmp_path / "mark"
     monkeypatch.setattr("builtins.input", lambda *_prompt: "y")
     own: dict[str, dict[str, Any]] = {
         "config.json": {"auto_map": {"AutoConfig": "code.Own", "AutoModel": "code.Own", "AutoTokenizer": "code.Own"}},
         "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", "code.Own"]}},
         "preprocessor_config.json": {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "code.Own"}},
     }
-    for name in [name for name in own if (folder / name).exists()] or ["open_clip_config.json"]:
-        bad = shutil.copytree(folder, tmp_path / name)
-        (bad / "code.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n")
-        for kind in ({}, {"model_type": "own"}) if name == "config.json" else ({},):
-            edit_json(bad / name, **own.get(name, {}), **kind)
-            if (bad / "open_clip_config.json").exists():  # that library hands these on to the loader of tokenizers
-                settings = json.loads((bad / "open_clip_config.json").read_text())["model_cfg"]
-                settings["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
-                edit_json(bad / "open_clip_config.json", model_cfg=settings)
-            with suppress(ModelError):
-                load_vlm(bad)
-            assert not mark.exists(), name
+    code = "open({!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n"
+    for name in OF_A_KIND:
+        with subtests.test(name):
+            folder, mark = folders(name), tmp_path / f"mark of {name}"
+            for file in [file for file in own if (folder / file).exists()] or ["open_clip_config.json"]:
+                bad = shutil.copytree(folder, tmp_path / name / file)
+                (bad / "code.py").write_text(code.format(str(mark)))
+                for kind in ({}, {"model_type": "own"}) if file == "config.json" else ({},):
+                    edit_json(bad / file, **own.get(file, {}), **kind)
+                    if (bad / "open_clip_config.json").exists():  # that library hands these on to the tokenizer loader
+                        settings = json.loads((bad / "open_clip_config.json").read_text())["model_cfg"]
+                        settings["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+                        edit_json(bad / "open_clip_config.json", model_cfg=settings)
+                    with suppress(ModelError):
+                        load_vlm(bad)
+                    assert not mark.exists(), file
 
 
-@OF_A_KIND
-def test_fingerprint_follows_the_weights(vlm: Any, family: Family, folder: Path, tmp_path: Path) -> None:
+def test_fingerprint_follows_the_weights(
+    folders: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     """And not the folder: `test_a_pickle_of_tensors_alone_is_loaded` has the same weights in another."""
-    other = shutil.copytree(folder, tmp_path / "model")
-
-    def change(weights: dict[str, Tensor]) -> None:
-        weights[family.lost[0]].view(-1)[3] += 1
-
-    edit_family_weights(other, family, change)
-    assert load_vlm(other).fingerprint != vlm.fingerprint
+    for name in OF_A_KIND:
+        with subtests.test(name):
+            family, other = FAMILIES[name], shutil.copytree(folders(name), tmp_path / name)
+            edit_family_weights(other, family, _move(family))
+            assert load_vlm(other).fingerprint != load_vlm(folders(name)).fingerprint
 
 
 # ------------------------------------------------------------------------------------------ what is special of a family

@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -46,6 +47,7 @@ from small_models import StubProcessor, random_clip
 MODULES = [kind for kind in PEFT if kind != "none"]
 PROMPTS = ["vpt-deep", "vpt-shallow"]
 IDENTITIES = [kind for kind in MODULES if kind not in PROMPTS]
+PRECISIONS: tuple[Any, ...] = ("fp32", "bf16")
 
 
 def make_vlm(attention: str = "sdpa") -> HuggingFaceCLIP:
@@ -138,22 +140,23 @@ def test_the_attention_of_the_fixture_is_what_runs(vlm: HuggingFaceCLIP, request
     assert vlm.model.vision_model.config._attn_implementation in request.node.name
 
 
-@pytest.mark.parametrize("kind", MODULES)
 def test_attached_changes_the_features_and_detached_leaves_no_trace(
-    vlm: HuggingFaceCLIP, pixels: Tensor, kind: str
+    vlm: HuggingFaceCLIP, pixels: Tensor, subtests: pytest.Subtests
 ) -> None:
-    before, untouched = vlm.pool(pixels), Untouched(vlm.model)
-    module = shaken(kind, vlm)
-    untouched.check()
-    with attached(module, vlm):
-        inside = vlm.pool(pixels)
-    assert inside.shape == before.shape
-    assert largest(inside - before) > 1e-3
-    assert torch.equal(vlm.pool(pixels), before)
-    untouched.check()
-    with attached(module, vlm):
-        assert torch.equal(vlm.pool(pixels), inside), "it may be attached again"
-    untouched.check()
+    for kind in MODULES:
+        with subtests.test(kind):
+            before, untouched = vlm.pool(pixels), Untouched(vlm.model)
+            module = shaken(kind, vlm)
+            untouched.check()
+            with attached(module, vlm):
+                inside = vlm.pool(pixels)
+            assert inside.shape == before.shape
+            assert largest(inside - before) > 1e-3
+            assert torch.equal(vlm.pool(pixels), before)
+            untouched.check()
+            with attached(module, vlm):
+                assert torch.equal(vlm.pool(pixels), inside), "it may be attached again"
+            untouched.check()
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -170,25 +173,20 @@ def test_a_handle_that_is_removed_twice_does_no_harm(plain: HuggingFaceCLIP, pix
     untouched.check()
 
 
-@pytest.mark.parametrize("kind", IDENTITIES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_fresh_module_leaves_the_features_as_they_are(
-    vlm: HuggingFaceCLIP, pixels: Tensor, kind: str, precision: Any
+    vlm: HuggingFaceCLIP, pixels: Tensor, subtests: pytest.Subtests
 ) -> None:
-    engine = make_engine(device="cpu", precision=precision)
-    with engine.autocast():
-        before = vlm.pool(pixels)
-        with attached(make(kind, vlm), vlm):
-            assert torch.equal(vlm.pool(pixels), before)
+    for precision in PRECISIONS:
+        engine = make_engine(device="cpu", precision=precision)
+        for kind in IDENTITIES:
+            with subtests.test(kind, precision=precision), engine.autocast():
+                before = vlm.pool(pixels)
+                with attached(make(kind, vlm), vlm):
+                    assert torch.equal(vlm.pool(pixels), before)
 
 
-@pytest.mark.parametrize("kind", MODULES)
-@pytest.mark.parametrize("where", ["before", "inside", "after"])
-def test_an_exception_leaves_no_trace_either(plain: HuggingFaceCLIP, pixels: Tensor, kind: str, where: str) -> None:
-    before, untouched = plain.pool(pixels), Untouched(plain.model)
-    learner = make_learner(plain, kind)
-
-    def run() -> None:
+def test_an_exception_leaves_no_trace_either(plain: HuggingFaceCLIP, pixels: Tensor, subtests: pytest.Subtests) -> None:
+    def run(where: str) -> None:
         if where == "before":
             raise RuntimeError("stop")
         plain.pool(
@@ -196,37 +194,41 @@ def test_an_exception_leaves_no_trace_either(plain: HuggingFaceCLIP, pixels: Ten
         )  # a wrong size makes the image encoder itself raise
         raise RuntimeError("stop")
 
-    own = "size" if where == "inside" else "stop"
-    with pytest.raises((RuntimeError, ValueError), match=own), learner.attached():
-        run()
-    untouched.check()
-    assert torch.equal(plain.pool(pixels), before)
+    for where, kind in product(("before", "inside", "after"), MODULES):
+        with subtests.test(kind, where=where):
+            before, untouched = plain.pool(pixels), Untouched(plain.model)
+            learner = make_learner(plain, kind)
+            own = "size" if where == "inside" else "stop"
+            with pytest.raises((RuntimeError, ValueError), match=own), learner.attached():
+                run(where)
+            untouched.check()
+            assert torch.equal(plain.pool(pixels), before)
 
 
-@pytest.mark.parametrize("kind", MODULES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_step_changes_the_module_alone(
-    plain: HuggingFaceCLIP, pixels: Tensor, kind: str, precision: Any
+    plain: HuggingFaceCLIP, pixels: Tensor, subtests: pytest.Subtests
 ) -> None:
-    before, untouched = plain.pool(pixels), Untouched(plain.model)
-    learner = make_learner(plain, kind, precision=precision)
-    module: Any = learner.peft
-    towards = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
-    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    with pytest.raises(KeyboardInterrupt), learner.attached():  # noqa: PT012  # the steps are what is interrupted
-        for _ in range(2):
-            with learner.engine.autocast():
-                pooled = plain.pool(pixels).float()
-            optimizer.zero_grad()
-            (pooled * towards).sum().backward()
-            optimizer.step()
-        raise KeyboardInterrupt
-    untouched.check()
-    assert torch.equal(plain.pool(pixels), before)
-    assert all(value.dtype == torch.float32 and bool(value.isfinite().all()) for value in module.parameters())
-    with learner.attached():
-        assert largest(plain.pool(pixels) - before) > 1e-4
-    untouched.check()
+    for precision, kind in product(PRECISIONS, MODULES):
+        with subtests.test(kind, precision=precision):
+            before, untouched = plain.pool(pixels), Untouched(plain.model)
+            learner = make_learner(plain, kind, precision=precision)
+            module: Any = learner.peft
+            towards = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
+            optimizer = torch.optim.SGD(learner.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+            with pytest.raises(KeyboardInterrupt), learner.attached():  # noqa: PT012  # the steps are interrupted
+                for _ in range(2):
+                    with learner.engine.autocast():
+                        pooled = plain.pool(pixels).float()
+                    optimizer.zero_grad()
+                    (pooled * towards).sum().backward()
+                    optimizer.step()
+                raise KeyboardInterrupt
+            untouched.check()
+            assert torch.equal(plain.pool(pixels), before)
+            assert all(value.dtype == torch.float32 and bool(value.isfinite().all()) for value in module.parameters())
+            with learner.attached():
+                assert largest(plain.pool(pixels) - before) > 1e-4
+            untouched.check()
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -293,27 +295,30 @@ def test_visual_prompts_without_tokens_attach_nothing(vlm: HuggingFaceCLIP, deep
     assert hooks(vlm.model) == 0
 
 
-@pytest.mark.parametrize("kind", MODULES)
-def test_gradients_reach_the_module_and_nothing_else(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
-    untouched, learner = Untouched(vlm.model), make_learner(vlm, kind)
-    module: Any = learner.peft
-    shake(module)  # half of a fresh LoRA or adapter waits for the other half
-    if kind == "adapter":
-        with torch.no_grad():
-            for block in module.blocks:
-                block["down"].bias += 5  # no ReLU is shut
-    with learner.attached():
-        vlm.project(vlm.pool(pixels)).square().sum().backward()
-        wanted = {id(value) for value in vlm.model.parameters() if value.requires_grad}
-        assert wanted <= {id(value) for value in module.parameters()}
-    own = dict(module.named_parameters())
-    assert own
-    for name, parameter in own.items():
-        assert parameter.grad is not None, name
-        if not moves_all_keys(kind, name):
-            assert bool((parameter.grad.abs().amax(dim=-1) > 0).all()), f"a part of {name} idles"
-    assert learner.prompts.positive.grad is None
-    untouched.check()
+def test_gradients_reach_the_module_and_nothing_else(
+    vlm: HuggingFaceCLIP, pixels: Tensor, subtests: pytest.Subtests
+) -> None:
+    for kind in MODULES:
+        with subtests.test(kind):
+            untouched, learner = Untouched(vlm.model), make_learner(vlm, kind)
+            module: Any = learner.peft
+            shake(module)  # half of a fresh LoRA or adapter waits for the other half
+            if kind == "adapter":
+                with torch.no_grad():
+                    for block in module.blocks:
+                        block["down"].bias += 5  # no ReLU is shut
+            with learner.attached():
+                vlm.project(vlm.pool(pixels)).square().sum().backward()
+                wanted = {id(value) for value in vlm.model.parameters() if value.requires_grad}
+                assert wanted <= {id(value) for value in module.parameters()}
+            own = dict(module.named_parameters())
+            assert own
+            for name, parameter in own.items():
+                assert parameter.grad is not None, name
+                if not moves_all_keys(kind, name):
+                    assert bool((parameter.grad.abs().amax(dim=-1) > 0).all()), f"a part of {name} idles"
+            assert learner.prompts.positive.grad is None
+            untouched.check()
 
 
 def moves_all_keys(kind: str, name: str) -> bool:
@@ -401,11 +406,12 @@ def test_the_order_of_the_prompts_does_not_matter(vlm: HuggingFaceCLIP, pixels: 
     assert float((before - after).detach().abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("kind", MODULES)
-def test_an_image_does_not_depend_on_its_batch(vlm: HuggingFaceCLIP, pixels: Tensor, kind: str) -> None:
-    with attached(shaken(kind, vlm), vlm):
-        together, alone = vlm.pool(pixels), vlm.pool(pixels[1:2])
-    assert float((together[1:2] - alone).detach().abs().max()) < 1e-5
+def test_an_image_does_not_depend_on_its_batch(vlm: HuggingFaceCLIP, pixels: Tensor, subtests: pytest.Subtests) -> None:
+    for kind in MODULES:
+        with subtests.test(kind):
+            with attached(shaken(kind, vlm), vlm):
+                together, alone = vlm.pool(pixels), vlm.pool(pixels[1:2])
+            assert float((together[1:2] - alone).detach().abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -617,29 +623,31 @@ def read(encoder: BareEncoder, pixels: Tensor) -> Tensor:
     return output if isinstance(output, Tensor) else output.last_hidden_state
 
 
-@pytest.mark.parametrize("kind", IDENTITIES)
 @pytest.mark.parametrize("name", mostly_slow(IMAGE_ENCODERS, quick=[*IMAGE_ENCODERS][:2]))
-def test_blocks_of_other_models(name: str, kind: str, pixels: Tensor) -> None:
+def test_blocks_of_other_models(name: str, pixels: Tensor, subtests: pytest.Subtests) -> None:
     factory, unfit = IMAGE_ENCODERS[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = factory()
-    if kind in unfit:
-        with pytest.raises(SettingsError, match=f"peft {kind} does not know the blocks of bare") as caught:
-            make(kind, encoder)
-        assert "\n" not in str(caught.value) and "; use peft none, vpt-deep, " in str(caught.value)
-        return
-    small, untouched = pixels[:, :, :32, :32], Untouched(encoder.image_encoder)
-    module = make(kind, encoder)
-    before = read(encoder, small)
-    with attached(module, encoder), torch.no_grad():  # open_clip takes other kernels where there are gradients
-        assert torch.equal(read(encoder, small), before)
-    shake(module)
-    with attached(module, encoder):
-        inside = read(encoder, small)
-    assert largest(inside - before) > 1e-3
-    untouched.check()
-    assert torch.equal(read(encoder, small), before)
+    small = pixels[:, :, :32, :32]
+    for kind in IDENTITIES:
+        with subtests.test(kind):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                encoder = factory()
+            if kind in unfit:
+                with pytest.raises(SettingsError, match=f"peft {kind} does not know the blocks of bare") as caught:
+                    make(kind, encoder)
+                assert "\n" not in str(caught.value) and "; use peft none, vpt-deep, " in str(caught.value)
+                continue
+            untouched = Untouched(encoder.image_encoder)
+            module = make(kind, encoder)
+            before = read(encoder, small)
+            with attached(module, encoder), torch.no_grad():  # open_clip takes other kernels where there are gradients
+                assert torch.equal(read(encoder, small), before)
+            shake(module)
+            with attached(module, encoder):
+                inside = read(encoder, small)
+            assert largest(inside - before) > 1e-3
+            untouched.check()
+            assert torch.equal(read(encoder, small), before)
 
 
 class Data2VecBlock(nn.Module):

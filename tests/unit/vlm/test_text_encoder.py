@@ -81,10 +81,11 @@ def compare(vlm: Any, context: Tensor, names: list[str]) -> None:
     torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("tokens", [1, 4, 16])
-def test_features_and_gradients_are_those_of_each_prompt_alone(vlm: Any, tokens: int) -> None:
+def test_features_and_gradients_are_those_of_each_prompt_alone(vlm: Any, subtests: pytest.Subtests) -> None:
     assert vlm.causal_text is not None
-    compare(vlm, random_context(vlm, tokens), NAMES)
+    for tokens in (1, 4, 16):
+        with subtests.test(tokens=tokens):
+            compare(vlm, random_context(vlm, tokens), NAMES)
 
 
 @given(data=st.data())
