@@ -7,6 +7,7 @@ the noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -131,7 +132,7 @@ def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
 
 
 def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimate | None:
-    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away."""
+    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away, whole labels."""
     if not len(fit.ends):
         return None
     flagged = clean <= np.float32(threshold)
@@ -142,7 +143,7 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
         parts = [float((1 - each.numpy()[fitted].astype(np.float64)).sum()) for each in (fit.clean, *fit.ends)]
         parts += [rate * len(of_fit) for rate in rates]
         ends = [min(wrong + (part - parts[0]) * len(clean) / len(of_fit), float(rows.sum())) for part in parts[1:]]
-        return Interval(wrong, max(min(wrong, *ends), 0.0), max(wrong, *ends))
+        return Interval(wrong, float(max(math.floor(min(wrong, *ends)), 0)), float(math.ceil(max(wrong, *ends))))
 
     everywhere = interval(np.ones_like(flagged), np.ones_like(of_fit), fit.end_rates)
     if not (count := int(flagged.sum())):
