@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,9 @@ def _unpacked(source: Any) -> Iterator[Batch]:
         except (RuntimeError, OSError, EOFError):
             if not timed_out.is_set():
                 raise
+            for worker in workers:
+                with suppress(RuntimeError):  # the loader says of each that it was killed, or would when it is deleted
+                    worker.join()
             raise RunError(
                 f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
             ) from None
