@@ -83,8 +83,8 @@ class Fit:
         clean: p_clean of the rows that its noise was fitted to, (n,).
         ends: p_clean of these rows where as few, and as many, labels are wrong as the surest images allow, (n,) each;
             empty where they tell nothing.
-        end_rates: The shares that these are, which no sharpness of the evidence may come to; empty where there are no
-            ends.
+        end_rates: Shares of wrong labels at both ends, which p_clean may not add up to at any sharpness of the
+            evidence; empty where there are no ends.
         end_models: The models of both ends; none where there are no ends.
         factor: At which the logits of the zero-shot model would fit the labels best; None without such a model.
     """
@@ -304,7 +304,8 @@ def _assumed_noise(
         return AssumedNoise.PAIR, 1.0
     is_by_image = gain_of_images > INSTANCE_GAIN * noise.rate * len(labels)
     assumed = AssumedNoise.INSTANCE_DEPENDENT if is_by_image else AssumedNoise.CLASS_DEPENDENT
-    return assumed, min(gain / (PAIR_GAIN * gain_of_pairs), 1.0)
+    like_pair = gain / (PAIR_GAIN * gain_of_pairs) if gain_of_pairs > 0 else 0.0
+    return assumed, min(max(like_pair, 0.0), 1.0)
 
 
 def _images_tell_more(gain: float, of_pairs: float, of_images: float) -> bool:

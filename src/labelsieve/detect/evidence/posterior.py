@@ -132,7 +132,10 @@ def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
 
 
 def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimate | None:
-    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away, whole labels."""
+    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away.
+
+    The ends are whole labels.
+    """
     if not len(fit.ends):
         return None
     flagged = clean <= np.float32(threshold)
