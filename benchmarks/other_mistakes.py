@@ -249,10 +249,11 @@ def main(job: OtherMistakes) -> None:
     print("|---|---|---|---|---:|---:|---:|---:|---:|")
     for source in job.sources:
         data = ls.load_features(source, label_column="truth")
-        rights = [some_classes(data, *job.classes, seed) for seed in job.seeds] if job.classes else [data]
-        places = [(right, geometry(right.features, right.labels)) for right in rights]
-        if not job.classes:
-            places *= len(job.seeds)
+        if job.classes:
+            rights = [some_classes(data, *job.classes, seed) for seed in job.seeds]
+            places = [(right, geometry(right.features, right.labels)) for right in rights]
+        else:
+            places = [(data, geometry(data.features, data.labels))] * len(job.seeds)
         for kind in job.mistakes:
             cases = [with_mistakes(*place, kind, seed) for place, seed in zip(places, job.seeds, strict=True)]
             for text in (True, False):
