@@ -75,7 +75,10 @@ PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "class-dependent noise always rises": ((_FIT + "noise_rate", _unlike_pair_noise),),
     "no reliability curve": ((_FIT + "reliability_rate", lambda *_, **__: None),),
     "doubt counts as wrong": ((_RATE + "_without_doubt", lambda _joined, surest: surest.shares),),
-    "always the surest 15 %": ((_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))), (_RATE + "MORE", 1e9)),
+    "always the surest 15 %": (
+        (_RATE + "_where_flat", lambda hits: _minimum_count(len(hits))),
+        (_RATE + "SURE_STEP", 1e9),
+    ),
     "symmetric noise alone": ((_FIT + "_assumed_noise", lambda *_: (AssumedNoise.SYMMETRIC, 0.0)),),
     "no pair noise": ((_FIT + "PAIR_GAIN", math.inf),),
     "pair noise whatever it strikes": ((_FIT + "strikes_all_alike", lambda *_: True),),

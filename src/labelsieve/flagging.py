@@ -16,7 +16,7 @@ HOLDS_IF = f"{SAMPLED}; on average over audits"
 """The assumptions behind a share of false flags."""
 
 # No label is flagged that is more than three times more likely right than wrong.
-MOST_CLEAN = 0.75
+MAX_THRESHOLD = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _names() -> list[str]:
     return [each.name for each in fields(FlagRule)]
 
 
-def best_threshold(clean: NDArray[np.float32], *, maximum: float = MOST_CLEAN) -> float:
+def best_threshold(clean: NDArray[np.float32], *, maximum: float = MAX_THRESHOLD) -> float:
     """Returns the threshold on p_clean below which flagging is expected to give the best F1 of the issues.
 
     The F1 that is expected under the probabilities themselves, `F = max_j 2 Σ_{i≤j} q_i / (j + Σ_i q_i)` over the

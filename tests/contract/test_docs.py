@@ -40,9 +40,10 @@ And words that have to be read twice, for which there is a simpler verb, noun or
 
 BANNED_NAMES = (
     "(?i:.*(?:judg|tower).*)"
-    "|_*(?:found|mine|ours|asked|said|told|wanted|most|least|few|fewest|here|there|deal|dealt|hands?|liked|looks|squares"
+    "|_*(?:found|feed|mine|ours|asked|said|told|wanted|most|least|few|fewest|here|there|deal|dealt|hands?|liked|looks|squares"
     "|anew|ahead|whole|apart|beside|room|gone|own|rest|somebody|places|settled|Found|Given|Ahead|Wanted|Symptoms|Site|Way"
     "|Build|Looks|Dealt)"
+    "|(?:[A-Z_]*_)?(?:MOST|LEAST|FEW|FEWEST|READ|LITTLE)(?:_[A-Z_]*)?"
 )
 """Names that do not say what they hold: verdicts, a path, a maximum, fold ids, ..."""
 

@@ -48,10 +48,10 @@ from labelsieve.report.exports.registry import FORMATS
 from labelsieve.report.panels import PANELS
 from labelsieve.review.writers.registry import WRITERS
 from labelsieve.tag_metrics import evaluate_pairs, measure_tags
-from labelsieve.vlm.families.registry import ADAPTERS
+from labelsieve.vlm.families.registry import FAMILIES
 from labelsieve.vlm.peft.registry import PEFT
 
-OFFERED = (DETECTORS, TAG_DETECTORS, WARMUP_LOSSES, PEFT, ADAPTERS, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
+OFFERED = (DETECTORS, TAG_DETECTORS, WARMUP_LOSSES, PEFT, FAMILIES, PUBLISHED, LOSSES, TUNE, FORMATS, NOISE, TASKS)
 OTHERS = (
     VERBS,
     TABLE_FORMATS,
@@ -82,7 +82,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (WARMUP_LOSSES, "detect/losses.py", r"^def (\w+)\(logits: Tensor, labels: Tensor"),
     (LOSSES, "finetune", r"^(?:def|class) (\w+)\((?:logits: Tensor, labels: Tensor|Loss\))"),
     (PEFT, "vlm/peft", r"^def ([a-z]\w+)\(_?vlm: \w+, _?spec: ModuleSpec"),
-    (ADAPTERS, "vlm/families", r"^class ([A-Z]\w*)\((?!nn)\w+\)"),
+    (FAMILIES, "vlm/families", r"^class ([A-Z]\w*)\((?!nn)\w+\)"),
     (PUBLISHED, "data/published", r"^def (\w+)\(path: Path, split: str\)"),
     (NOISE, "data", r"^def (\w+)\([^()]*seed: int,\s+progress: Progress,"),
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),

@@ -357,7 +357,7 @@ class StepsDoneError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceFeed(BatchSource):
+class ReferenceBatches(BatchSource):
     """Feeds the batches of the reference to the training loop and keeps what each step leaves behind.
 
     Attributes:
@@ -408,15 +408,15 @@ def run_training(
 ) -> tuple[Recorder, list[dict[str, Tensor]]]:
     """Runs the project's training loop over given batches, at the constant learning rate of the reference's steps.
 
-    The cosine over a million epochs is constant to 1e-11 in the first two; the feed ends the training after them.
+    The cosine over a million epochs is constant to 1e-11 in the first two; the batches end the training after them.
     """
     features = ImageFeatures(np.zeros((len(labels), 128), np.float32), {})
     images: Any = SimpleNamespace(fingerprint="parity")
-    feed = ReferenceFeed(images, features, learner, learner.engine, 6, 6, False, pixels, epochs)
+    batches = ReferenceBatches(images, features, learner, learner.engine, 6, 6, False, pixels, epochs)
     recorder = Recorder(make_objective(SYNTHETIC, warmup, learner.engine, len(labels), wrong))
     with pytest.raises(StepsDoneError):
-        train(feed, labels, objective=recorder, settings=SYNTHETIC, schedule=Schedule(10**6, warmup, 1))
-    return recorder, feed.after
+        train(batches, labels, objective=recorder, settings=SYNTHETIC, schedule=Schedule(10**6, warmup, 1))
+    return recorder, batches.after
 
 
 def test_five_steps_of_training(learner: Learner, refined: list[Tensor]) -> None:

@@ -106,7 +106,7 @@ class Source:
         class_names: A file of the class names (one a line, or a JSON list), or several names. As many as there are
             class folders rename these, in their order.
         split: Split of a published or Hub data set or a table in several files; by default the only one, else train.
-        limit: Take a random subset of so many images.
+        limit: Take a random subset of this many images.
         box_margin: For boxes: the margin around each box, as a share of its sides.
     """
 
@@ -188,7 +188,7 @@ class TagSource:
         image_folder: Folder of the images that a table names, with or without their suffix.
         class_names: A file of the class names (one a line, or a JSON list), or several names.
         split: Split of a Hub data set or a table in several files; by default the only one, else train.
-        limit: Take a random subset of so many images.
+        limit: Take a random subset of this many images.
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]

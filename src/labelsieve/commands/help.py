@@ -41,7 +41,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "training": ("backbone", "recipe", "loss", "tune", "epochs", "batch_size", "learning_rate"),
     },
 }
-# The group of a detector shows all settings if there are at most so many.
+# The group of a detector shows all settings if there are at most this many.
 _MAX_SETTINGS = 6
 # The period after "Eq" does not end a sentence.
 _END = re.compile(r"(?<!\bEq)\.\s|\.$|;\s")

@@ -49,7 +49,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.detect.tags.registry import TAG_DETECTORS
     from labelsieve.report.exports.registry import FORMATS
-    from labelsieve.vlm.families.registry import ADAPTERS
+    from labelsieve.vlm.families.registry import FAMILIES
 
     yield from _choices(DETECTORS)
     yield from _choices(TAG_DETECTORS, verb="scan-tags ")
@@ -63,7 +63,7 @@ def entries(model: str | None) -> Iterator[tuple[str, str, str]]:
     for name, about in _peft(model):
         yield "--peft", name, about
     yield from _choices(WARMUP_LOSSES)
-    yield from _choices(ADAPTERS)
+    yield from _choices(FAMILIES)
     for name, data_set in PUBLISHED.entries.items():
         yield "SOURCE", f"{name}:PATH", f"{data_set.about} as published; splits {', '.join(data_set.splits)}"
     yield from _entries_of_adapt()

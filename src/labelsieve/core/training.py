@@ -21,8 +21,10 @@ from labelsieve.core.memory import reuse_allocations
 
 Record = dict[str, Any]
 Epoch = Callable[[int, list[Record], Callable[[int], None]], Record]
-"""Trains one epoch: gets its number from 1, the records of those before it, and a function that shows so many steps of
-progress; returns its record."""
+"""Trains one epoch and returns its record.
+
+Gets its number from 1, the records of those before it, and a function that advances the progress by a number of steps.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

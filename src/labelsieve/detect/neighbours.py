@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 
-# Similarities of so many rows with so many others are held at a time: 64 MiB.
+# Similarities of this many rows with as many others are held at a time: 64 MiB.
 QUERIES, OTHERS = 1024, 16_384
 
 

@@ -11,7 +11,7 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.detect.folds import stratified_folds
 from labelsieve.detect.inputs import DetectorInputs
 
-MOST_ITERATIONS = 200
+MAX_ITERATIONS = 200
 
 
 def out_of_fold_probabilities(inputs: DetectorInputs, *, folds: int, strength: float) -> NDArray[np.float64]:
@@ -50,7 +50,7 @@ def _fit(
     classes = np.unique(labels)
     if len(classes) < 2:  # nothing to tell apart; none at all if there is a single row
         return classes, np.ones((len(queries), len(classes)))
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_ITERATIONS))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MAX_ITERATIONS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly there tells as much
         warnings.filterwarnings("ignore", "The number of unique classes")  # class numbers are no regression targets

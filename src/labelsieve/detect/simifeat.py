@@ -76,7 +76,7 @@ class SimiFeat(Detector):
         import numpy as np
         import torch
 
-        from labelsieve.detect.transition import MOST_CLASSES, share_right
+        from labelsieve.detect.transition import MAX_CLASSES, share_right
 
         if rows.shape[1] < 2:  # an image and one other
             return np.ones(inputs.classes), ()
@@ -84,8 +84,8 @@ class SimiFeat(Detector):
         generator = inputs.engine.generator(Purpose.SIMIFEAT_TRIPLES)
         right = share_right(triples, classes=inputs.classes, generator=generator, progress=inputs.progress)
         many = len(np.unique(inputs.given))
-        note = f"{many:,} classes are more than the {MOST_CLASSES} for which a noise transition matrix is estimated; "
-        return right, (note + "each class was set against the rest",) if many > MOST_CLASSES else ()
+        note = f"{many:,} classes are more than the {MAX_CLASSES} for which a noise transition matrix is estimated; "
+        return right, (note + "each class was set against the rest",) if many > MAX_CLASSES else ()
 
 
 def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> Vote:

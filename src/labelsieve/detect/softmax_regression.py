@@ -13,7 +13,7 @@ from torch.nn.functional import log_softmax
 from labelsieve.core.progress import Progress
 from labelsieve.detect.chunks import CHUNK
 
-MOST_ITERATIONS = 200
+MAX_ITERATIONS = 200
 
 
 class SoftmaxRegression(NamedTuple):
@@ -56,7 +56,7 @@ def fit_balanced(vectors: Tensor, labels: Tensor, *, classes: int, progress: Pro
             np.zeros(count * (width + 1)),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": MOST_ITERATIONS, "gtol": 1e-5, "ftol": 1e-12},
+            options={"maxiter": MAX_ITERATIONS, "gtol": 1e-5, "ftol": 1e-12},
         )
         advance(1)
     solution = torch.from_numpy(result.x.reshape(count, width + 1))

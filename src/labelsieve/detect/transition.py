@@ -26,9 +26,9 @@ from labelsieve.core.progress import Progress
 
 STEPS, LEARNING_RATE = 400, 0.1
 # T has a parameter for each pair of classes; beyond this there are too few images for them, and each step takes long.
-MOST_CLASSES = 200
+MAX_CLASSES = 200
 # Triples of labels that T is fitted to; more do not make it better, and each step takes longer.
-MOST_TRIPLES = 50_000
+MAX_TRIPLES = 50_000
 # Numbers that are worked on at a time; it takes half of the time where they fit the cache of a processor.
 _BLOCK = 2**16
 
@@ -38,22 +38,22 @@ def share_right(
 ) -> NDArray[np.float64]:
     """Returns P(true class is j | label is j) for each class, (K,), between 0 and 1; 1 where nothing can be estimated.
 
-    With more than `MOST_CLASSES` classes among the labels each is set against the rest, see :func:`one_against_rest`.
+    With more than `MAX_CLASSES` classes among the labels each is set against the rest, see :func:`one_against_rest`.
 
     Args:
         triples: Labels of images and of their two nearest neighbours, (n, 3).
         classes: K.
-        generator: Draws `MOST_TRIPLES` of the triples where there are more.
+        generator: Draws `MAX_TRIPLES` of the triples where there are more.
         progress: Receives progress.
     """
     result = np.ones(classes)
     present, inverse = triples.unique(return_inverse=True)
     if len(present) < 2:
         return result
-    if len(present) > MOST_CLASSES:
+    if len(present) > MAX_CLASSES:
         return one_against_rest(triples, classes=classes)
-    if len(triples) > MOST_TRIPLES:
-        inverse = inverse[torch.randperm(len(triples), generator=generator)[:MOST_TRIPLES]]
+    if len(triples) > MAX_TRIPLES:
+        inverse = inverse[torch.randperm(len(triples), generator=generator)[:MAX_TRIPLES]]
     transition, prior = fit_transition(inverse, classes=len(present), progress=progress)
     first = inverse[:, 0].bincount(minlength=len(present)) / len(inverse)
     right = torch.where(first > 0, transition.diagonal() * prior / first, 1.0)

@@ -18,7 +18,7 @@ from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS, convert_dual_encod
 from labelsieve.vlm.colours import ColourTransform, read_colours
 from labelsieve.vlm.families.dual_encoder import read_encoders
 from labelsieve.vlm.families.open_clip import OpenCLIP
-from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
+from labelsieve.vlm.families.registry import DUAL_ENCODER, FAMILIES
 from labelsieve.vlm.pretrained import (
     CONFIGURATION,
     PROCESSOR,
@@ -194,7 +194,7 @@ def _classifier_config(config: Any, name: str, class_names: Sequence[str]) -> An
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ModelError(
             f"{name} is of kind {config.model_type}, which transformers has no image classifier for; give another with "
-            f"{setting('backbone')}: {', '.join(ADAPTERS)}, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
+            f"{setting('backbone')}: {', '.join(FAMILIES)}, vit, vit_mae, dinov2, swin, convnext, resnet, ..."
         )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {label: index for index, label in enumerate(class_names)}

@@ -26,7 +26,7 @@ from labelsieve.verdicts import Verdicts
 
 # Characters of all thumbnails together: keeps the file below 40 MB with the default number of images.
 THUMBNAIL_BUDGET = 24_000_000
-# So many images that could not be read are listed, each with so many characters of the reason.
+# Number of unreadable images that are listed, and of characters of each reason.
 MAX_UNREADABLE, MAX_REASON = 200, 300
 
 

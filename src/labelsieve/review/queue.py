@@ -26,7 +26,7 @@ Queue = Literal["suspicious", "class", "pair", "group", "audit", FindingQueue]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
 # Seconds without a request after which the cards of a browser are released.
 LEASE = 120.0
-# One in so many images is drawn for the audit.
+# One in this many images is drawn for the audit.
 AUDIT_EVERY = 5
 # Mixes the bits of a content hash, so that the choice of shared images does not depend on the hash function.
 _MIX = np.uint64(0x9E3779B97F4A7C15)

@@ -1,6 +1,6 @@
 """The interface of vision-language models, and the base class of all families.
 
-A family is one file with one class, which adapts its encoders to this interface, and one line in `ADAPTERS`.
+A family is one file with one class, which adapts its encoders to this interface, and one line in `FAMILIES`.
 """
 
 from __future__ import annotations

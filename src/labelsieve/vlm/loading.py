@@ -9,7 +9,7 @@ from labelsieve.core.errors import ModelError, shown
 from labelsieve.core.files import check_reachable
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.families.open_clip import OpenCLIP
-from labelsieve.vlm.families.registry import ADAPTERS
+from labelsieve.vlm.families.registry import FAMILIES
 from labelsieve.vlm.pretrained import CONFIGURATION, loader_options, raw_configuration, read_part
 
 
@@ -42,12 +42,12 @@ def load_vlm(name: str | Path) -> VisionLanguageModel:
         return OpenCLIP.load(name, {})
     options = loader_options(name)
     kind = read_part(CONFIGURATION, name, _model_type, options)
-    if kind not in ADAPTERS:
+    if kind not in FAMILIES:
         raise ModelError(
-            f"expected a dual-encoder vision-language model of kind {', '.join(ADAPTERS)}, "
+            f"expected a dual-encoder vision-language model of kind {', '.join(FAMILIES)}, "
             f"{name} is of kind {shown(kind)}; choose another model"
         )
-    return ADAPTERS[kind].load(name, options)
+    return FAMILIES[kind].load(name, options)
 
 
 def _model_type(name: str, **options: Any) -> str:

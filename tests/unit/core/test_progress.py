@@ -137,8 +137,8 @@ def test_class_names_in_parts_are_those_at_once(
         monkeypatch.setattr("labelsieve.detect.training.learner.NAMES", names)
         inputs = detector_inputs(images, mini_clip, engine=engine)
         ready = prepare(SmallLoss(peft="none"), inputs)
-        found.append([inputs.text, *ready.feed.learner.final_text()])
-    for whole, parts, plain in zip(*found, [found[0][0], *ready.feed.learner.text()], strict=True):
+        found.append([inputs.text, *ready.batches.learner.final_text()])
+    for whole, parts, plain in zip(*found, [found[0][0], *ready.batches.learner.text()], strict=True):
         np.testing.assert_allclose(whole.numpy(), parts.numpy(), atol=1e-5)
         np.testing.assert_allclose(whole.numpy(), plain.detach().numpy(), atol=1e-5)
 

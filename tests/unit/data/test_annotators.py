@@ -241,14 +241,14 @@ def test_the_posterior_is_that_of_brute_force() -> None:
 def test_probabilities_that_are_not_held_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     probability, _, labels = drawn(CONFUSIONS, images=300, seed=7)
     held = fitted(probability, labels, rate=0.2)
-    monkeypatch.setattr("labelsieve.detect.evidence.annotators.MOST_HELD", 0)
+    monkeypatch.setattr("labelsieve.detect.evidence.annotators.MAX_HELD", 0)
     again = fitted(probability, labels, rate=0.2)
     assert torch.equal(held.errors, again.errors) and held.weight == again.weight
 
 
 def test_many_classes_have_no_confusion_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     probability, truth, labels = drawn(CONFUSIONS, images=2000, seed=8)
-    monkeypatch.setattr("labelsieve.detect.evidence.annotators.MOST_CELLS", 0)
+    monkeypatch.setattr("labelsieve.detect.evidence.annotators.MAX_CELLS", 0)
     noise = fitted(probability, labels)
     assert noise.confusion is None
     share = np.stack([[(labels[truth == k, a] != k).mean() for k in range(3)] for a in range(3)])

@@ -26,7 +26,7 @@ from labelsieve.pipeline import scan
 from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
 from small_backbones import BACKBONES, backbone_folder
-from small_families import FAMILIES
+from small_families import TINY_FAMILIES
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def check(model: Any) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", mostly_slow(FAMILIES, quick={"clip", "siglip"}))
+@pytest.mark.parametrize("name", mostly_slow(TINY_FAMILIES, quick={"clip", "siglip"}))
 def test_bytes_hold_all_that_a_model_prepares(name: str, tmp_path: Path) -> None:
-    for needed in FAMILIES[name].needs:
+    for needed in TINY_FAMILIES[name].needs:
         pytest.importorskip(needed)
-    FAMILIES[name].make(tmp_path)
+    TINY_FAMILIES[name].make(tmp_path)
     check(load_vlm(str(tmp_path)))
 
 

@@ -606,7 +606,7 @@ def test_smallest_losses_of_a_batch(images: int, rate: float, seed: int) -> None
     positive = torch.randn(images, 7, generator=generator, requires_grad=True)
     labels = torch.randint(0, 7, (images,), generator=generator)
     ready: Any = SimpleNamespace(
-        schedule=Schedule(1, 0, 1), feed=SimpleNamespace(engine=make_engine(device="cpu", precision="fp32"))
+        schedule=Schedule(1, 0, 1), batches=SimpleNamespace(engine=make_engine(device="cpu", precision="fp32"))
     )
     step = Step(positive, positive.detach(), labels, torch.arange(images), epoch=1)
     loss, seen = SmallestLosses(ready, noise_rate=rate)(step)

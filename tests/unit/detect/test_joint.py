@@ -36,9 +36,9 @@ from labelsieve.detect.evidence.noise_model import (
     prior_confusion,
 )
 from labelsieve.detect.evidence.noise_rate import (
+    CURVE_FACTOR,
     FLOOR,
     INSTANCE_RISE,
-    READ,
     RISE,
     _among_surest,
     _where_flat,
@@ -52,7 +52,7 @@ from labelsieve.detect.evidence.posterior import _estimate
 from labelsieve.detect.inputs import detector_inputs
 from labelsieve.detect.scores import Estimate
 from labelsieve.detect.zero_shot import fitting_factor
-from labelsieve.flagging import MOST_CLEAN, best_threshold
+from labelsieve.flagging import MAX_THRESHOLD, best_threshold
 from labelsieve.metrics import Interval
 from slow_cases import mostly_slow
 
@@ -138,10 +138,10 @@ def test_no_other_threshold_promises_a_better_f1(values: list[float]) -> None:
         return float(2 * hits / whole) if whole else 0.0
 
     threshold = best_threshold(clean)
-    assert 0.5 <= threshold <= MOST_CLEAN
+    assert 0.5 <= threshold <= MAX_THRESHOLD
     best = max(expected_f1(suspicion >= value) for value in suspicion)
-    if threshold == MOST_CLEAN:  # next to nothing is wrong: there is no F1 to be had
-        assert best / 2 <= 1 - MOST_CLEAN + 1e-9
+    if threshold == MAX_THRESHOLD:  # next to nothing is wrong: there is no F1 to be had
+        assert best / 2 <= 1 - MAX_THRESHOLD + 1e-9
         return
     assert expected_f1(suspicion >= 1 - threshold - 1e-12) == pytest.approx(best, abs=1e-9)
 
@@ -334,7 +334,7 @@ def test_the_zero_shot_model_tells_how_often_classes_are_mistaken() -> None:
     )
     assert most.value == pytest.approx(min(RISE * shown + FLOOR, disagreeing(joined))), "within what is assumed"
     assert same.value == pytest.approx(shown)
-    assert more.value == pytest.approx(shown + READ * 0.05) and more.value < most.value
+    assert more.value == pytest.approx(shown + CURVE_FACTOR * 0.05) and more.value < most.value
     assert low.value == pytest.approx(RISE * 0.1 + FLOOR) and low.value < alone.value, "it reads less than they show"
     surest = surest_images(joined, by_class=False)
     assert surest is not None
@@ -787,7 +787,7 @@ def test_a_fit_looks_at_a_chunk_at_a_time_and_at_no_more_rows_than_it_may(monkey
             evidence, data.labels, rows=rows, classes=CLASSES, calibrated=False, generator=generator()
         ).model
 
-    monkeypatch.setattr(joint_fit, "MOST_ROWS", 2000)
+    monkeypatch.setattr(joint_fit, "MAX_ROWS", 2000)
     whole = fit()
     assert [len(rows) for rows in asked] == [2000]
     assert whole.noise.rate == pytest.approx(0.4, abs=0.06)
@@ -797,7 +797,7 @@ def test_a_fit_looks_at_a_chunk_at_a_time_and_at_no_more_rows_than_it_may(monkey
     assert [len(rows) for rows in asked] == [700, 700, 600], "few logits are held"
     assert len(np.unique(np.concatenate(asked))) == 2000
     asked.clear()
-    monkeypatch.setattr(joint_fit, "MOST_HELD", 0)
+    monkeypatch.setattr(joint_fit, "MAX_HELD", 0)
     again = fit()
     assert len(asked) > 30 and {len(rows) for rows in asked} == {700, 600}, "many are not"
     for name in ("weights", "bias"):
@@ -808,7 +808,7 @@ def test_a_fit_looks_at_a_chunk_at_a_time_and_at_no_more_rows_than_it_may(monkey
 
 def test_many_classes_get_by_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_fit, "CHUNK", 500)
-    monkeypatch.setattr(joint_fit, "MOST_LOGITS", 1000 * CLASSES)
+    monkeypatch.setattr(joint_fit, "MAX_LOGITS", 1000 * CLASSES)
     data, asked = known("symmetric", 0.4), []
 
     def evidence(rows: NDArray[np.int64]) -> Tensor:
@@ -835,7 +835,7 @@ def test_empty_classes_and_few_images(classes: int) -> None:
     found = model.posterior(logits[None], torch.from_numpy(labels))
     assert all(bool(torch.isfinite(value).all()) for value in (model.weights, model.bias, found.clean))
     assert bool(((found.clean >= 0) & (found.clean <= 1)).all())
-    most = 4 * joint_fit.MOST_SHARP
+    most = 4 * joint_fit.MAX_SHARPNESS
     assert float(model.bias.abs().max()) < most, "a bias runs away where nothing but the prior holds it"
 
 

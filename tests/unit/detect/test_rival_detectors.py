@@ -249,14 +249,14 @@ def test_many_classes_are_set_against_the_rest(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_allclose(one_against_rest(triples, classes=4), share, atol=0.05)
     features = noisy()
     assert score(SimiFeat(), features).notes == ()
-    monkeypatch.setattr(transition, "MOST_CLASSES", 3)
+    monkeypatch.setattr(transition, "MAX_CLASSES", 3)
     (note,) = score(SimiFeat(), features).notes
     assert "4 classes" in note and "against the rest" in note
     assert score(SimiFeat(rule="vote"), features).notes == ()
 
 
 def test_more_classes_than_a_matrix_is_estimated_for() -> None:
-    classes = transition.MOST_CLASSES + 50
+    classes = transition.MAX_CLASSES + 50
     rng = np.random.default_rng(0)
     text, truth = rng.normal(size=(classes, 32)), np.arange(4 * classes) % classes
     features = load_features(
@@ -287,7 +287,7 @@ def test_shares_where_little_can_be_told(triples: list[list[int]]) -> None:
 
 @pytest.mark.usefixtures("few_steps")
 def test_of_many_triples_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transition, "MOST_TRIPLES", 3000)
+    monkeypatch.setattr(transition, "MAX_TRIPLES", 3000)
     triples, share = draw_triples(np.full((3, 3), 0.1) + 0.7 * np.eye(3), np.full(3, 1 / 3))
     first, again = (
         share_right(triples, classes=3, generator=torch.Generator().manual_seed(1), progress=Progress()) for _ in "ab"

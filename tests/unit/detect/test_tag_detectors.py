@@ -30,7 +30,7 @@ from labelsieve.detect.tags.knn import TagKNN
 from labelsieve.detect.tags.noise_model import TagNoise
 from labelsieve.detect.tags.probe import fit_one_against_rest, out_of_fold_pair_probabilities
 from labelsieve.detect.tags.registry import TAG_DETECTORS, check_tag_input, tag_detector_class
-from labelsieve.detect.tags.scores import MOST_RIGHT, TagScores
+from labelsieve.detect.tags.scores import MAX_THRESHOLD, TagScores
 from labelsieve.flagging import best_threshold
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.tag_metrics import evaluate_pairs
@@ -293,7 +293,7 @@ def test_the_posterior_is_that_of_bayes() -> None:
     assert float(given[0]) == pytest.approx(0.9) and float(given[1]) == pytest.approx(prior * 0.25 / 0.7)
 
 
-@pytest.mark.parametrize("most", [MOST_RIGHT, 0.75, 0.9])
+@pytest.mark.parametrize("most", [MAX_THRESHOLD, 0.75, 0.9])
 def test_the_threshold_is_where_the_best_f1_is_expected(most: float) -> None:
     suspicion = np.random.default_rng(0).beta(0.3, 1.0, 400).astype(np.float32)
     order = np.sort(suspicion)[::-1].astype(np.float64)

@@ -328,10 +328,10 @@ def test_a_signal_in_an_epoch_ends_the_run_with_how_to_go_on(
 ) -> None:
     whole = BatchSource.epoch
 
-    def epoch(feed: BatchSource, count: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def epoch(batches: BatchSource, count: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         if count == 2:
             signal.raise_signal(number)
-        yield from whole(feed, count)
+        yield from whole(batches, count)
 
     arguments = words(drawn_folder, tmp_path / "a run", "--detector", "gmm", "--epochs", "2", *FEW, "--overwrite")
     # a shell in the background lets what it starts ignore Ctrl-C, and nohup lets it ignore SIGHUP

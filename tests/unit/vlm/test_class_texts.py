@@ -18,7 +18,7 @@ from labelsieve.detect.zero_shot import class_text_notes, same_texts
 from labelsieve.tags.scan import scan_tags
 from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
-from small_families import FAMILIES
+from small_families import TINY_FAMILIES
 from small_pictures import plain
 
 EMOJIS = ("\U0001f457", "\U0001f3a9", "\U0001f45f")
@@ -29,9 +29,9 @@ KINDS = ["clip", "siglip", "siglip2", "blip", "albef", "open_clip", "open_clip o
 
 @pytest.mark.parametrize("kind", mostly_slow(KINDS, quick={"clip", "siglip", "blip"}))
 def test_names_that_are_one_text(kind: str, tmp_path: Path) -> None:
-    for library in FAMILIES[kind].needs:
+    for library in TINY_FAMILIES[kind].needs:
         pytest.importorskip(library)
-    FAMILIES[kind].make(tmp_path)
+    TINY_FAMILIES[kind].make(tmp_path)
     vlm = load_vlm(tmp_path)
     assert class_text_notes(vlm, ("cat", "cup", "tree")) == ()
     assert same_texts(vlm, ("cat", "sail_boat", "Sail Boat")) == [["sail_boat", "Sail Boat"]]
@@ -44,7 +44,7 @@ def test_names_that_are_one_text(kind: str, tmp_path: Path) -> None:
 
 
 def test_detectors_that_go_by_names_refuse_one_text(tmp_path: Path) -> None:
-    FAMILIES["blip"].make(tmp_path)
+    TINY_FAMILIES["blip"].make(tmp_path)
     vlm = load_vlm(tmp_path)
     for name in EMOJIS:
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -1,6 +1,6 @@
 """What holds for every family of models: features are the library's own, prompts and modules work, bad folders do not.
 
-Every entry of `ADAPTERS` is tested by existing: `FAMILIES` has to have a tiny model of each.
+Every entry of `FAMILIES` is tested by existing: `TINY_FAMILIES` has to have a tiny model of each.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import labelsieve as ls
 from labelsieve.core.errors import ModelError, SettingsError
 from labelsieve.data.images import LabelledImages
 from labelsieve.vlm.families.albef import configuration as albef_configuration
-from labelsieve.vlm.families.registry import ADAPTERS
+from labelsieve.vlm.families.registry import FAMILIES
 from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
 from slow_cases import mostly_slow
-from small_families import FAMILIES, Family, Reference, cosine, edit_family_weights
+from small_families import TINY_FAMILIES, Family, Reference, cosine, edit_family_weights
 from small_models import edit_json
 
 NAMES = ["Cat", "sail_boat", "a cup of tea"]
@@ -45,32 +45,32 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     made: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
-        for module in FAMILIES[name].needs:
+        for module in TINY_FAMILIES[name].needs:
             if importlib.util.find_spec(module) is None:
                 pytest.skip(f"{module} is not installed")
         if name not in made:
             made[name] = tmp_path_factory.mktemp("family") / name.replace(" ", "_")
             made[name].mkdir()
-            FAMILIES[name].make(made[name])
+            TINY_FAMILIES[name].make(made[name])
         return made[name]
 
     return folder
 
 
 # One family of each kind of model, for what its loader decides and no encoder in it does.
-OF_A_KIND = sorted({family.kind: name for name, family in reversed(FAMILIES.items())}.values())
+OF_A_KIND = sorted({family.kind: name for name, family in reversed(TINY_FAMILIES.items())}.values())
 
 OFTEN = {"clip", "siglip", "blip", "open_clip", "dual encoder"}
 
 
-@pytest.fixture(scope="module", params=mostly_slow(FAMILIES, quick=OFTEN))
+@pytest.fixture(scope="module", params=mostly_slow(TINY_FAMILIES, quick=OFTEN))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def family(name: str) -> Family:
-    return FAMILIES[name]
+    return TINY_FAMILIES[name]
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +105,14 @@ def differ(features: Tensor) -> None:
 
 
 def test_every_family_has_a_tiny_model() -> None:
-    assert {family.kind for family in FAMILIES.values()} == set(ADAPTERS)
+    assert {family.kind for family in TINY_FAMILIES.values()} == set(FAMILIES)
 
 
 # ------------------------------------------------------------------------------------------------------------- features
 
 
 def test_what_a_model_says_of_itself(vlm: Any, family: Family, folder: Path, reference: Reference) -> None:
-    assert type(vlm) is ADAPTERS[family.kind]
+    assert type(vlm) is FAMILIES[family.kind]
     assert vlm.name == str(folder)
     assert vlm.logit_scale == pytest.approx(reference.scale, rel=1e-5)
     assert not vlm.model.training and not any(value.requires_grad for value in vlm.model.parameters())
@@ -409,12 +409,12 @@ def cases_of(name: str) -> dict[str, tuple[Callable[[Path], None], str]]:
     """Returns those of a family, but what its kind or its loader decides with one family alone."""
     return {
         what: case
-        for what, case in cases(FAMILIES[name]).items()
-        if name in (LOADERS if what in OF_A_LOADER else OF_A_KIND if what in OF_THE_KIND else FAMILIES)
+        for what, case in cases(TINY_FAMILIES[name]).items()
+        if name in (LOADERS if what in OF_A_LOADER else OF_A_KIND if what in OF_THE_KIND else TINY_FAMILIES)
     }
 
 
-@pytest.mark.parametrize("name", mostly_slow(filter(cases_of, FAMILIES), quick=OFTEN - {"dual encoder"}))
+@pytest.mark.parametrize("name", mostly_slow(filter(cases_of, TINY_FAMILIES), quick=OFTEN - {"dual encoder"}))
 def test_bad_folders_give_one_clear_line(
     name: str, folders: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
@@ -443,7 +443,7 @@ class Malice:
 def test_a_pickle_never_runs(folders: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests) -> None:
     for name in OF_A_KIND:
         with subtests.test(name):
-            family, mark = FAMILIES[name], tmp_path / f"mark of {name}"
+            family, mark = TINY_FAMILIES[name], tmp_path / f"mark of {name}"
             bad = shutil.copytree(folders(name), tmp_path / name)
             (bad / family.weights).unlink()
             torch.save({family.lost[0]: Malice(f"touch '{mark}'")}, bad / family.pickle)
@@ -459,7 +459,7 @@ def test_a_pickle_of_tensors_alone_is_loaded(
 ) -> None:
     for name in OF_A_KIND:
         with subtests.test(name):
-            family, path = FAMILIES[name], shutil.copytree(folders(name), tmp_path / name)
+            family, path = TINY_FAMILIES[name], shutil.copytree(folders(name), tmp_path / name)
             torch.save(load_file(path / family.weights), path / family.pickle)
             (path / family.weights).unlink()
             assert load_vlm(path).fingerprint == load_vlm(folders(name)).fingerprint
@@ -499,7 +499,7 @@ def test_fingerprint_follows_the_weights(
     """And not the folder: `test_a_pickle_of_tensors_alone_is_loaded` has the same weights in another."""
     for name in OF_A_KIND:
         with subtests.test(name):
-            family, other = FAMILIES[name], shutil.copytree(folders(name), tmp_path / name)
+            family, other = TINY_FAMILIES[name], shutil.copytree(folders(name), tmp_path / name)
             edit_family_weights(other, family, _move(family))
             assert load_vlm(other).fingerprint != load_vlm(folders(name)).fingerprint
 
@@ -532,7 +532,7 @@ def test_padding_on_either_side(side: str, folders: Callable[[str], Path], tmp_p
     ids, _ = vlm.tokenize_names(NAMES, context_tokens=len(context))
     texts = [f"a photo of a {name}." for name in PLAIN]
     assert torch.equal(ids[:, 0] == vlm.pad, torch.full((3,), side == "left"))
-    close(vlm.encode_prompts(context, ids), FAMILIES["siglip2"].reference(path).texts(texts))
+    close(vlm.encode_prompts(context, ids), TINY_FAMILIES["siglip2"].reference(path).texts(texts))
 
 
 def test_siglip_without_its_pooling_head(folders: Callable[[str], Path], tmp_path: Path) -> None:
@@ -648,7 +648,7 @@ def test_open_clip_of_pictures_that_are_not_square(folders: Callable[[str], Path
     def longer(weights: dict[str, Tensor]) -> None:
         weights["visual.positional_embedding"] = torch.zeros(1 + 2 * 3, weights["visual.positional_embedding"].shape[1])
 
-    edit_family_weights(path, FAMILIES["open_clip"], longer)
+    edit_family_weights(path, TINY_FAMILIES["open_clip"], longer)
     with pytest.raises(ModelError, match=r"expected a model of square images, .* takes .*32, 48.*another model"):
         load_vlm(path)
 
@@ -672,4 +672,4 @@ def test_open_clip_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_folder_of_both_kinds_is_loaded_by_transformers(folders: Callable[[str], Path], tmp_path: Path) -> None:
     both = shutil.copytree(folders("clip"), tmp_path / "model")
     (both / "open_clip_config.json").write_text("{}")
-    assert type(load_vlm(both)) is ADAPTERS["clip"]
+    assert type(load_vlm(both)) is FAMILIES["clip"]

@@ -26,7 +26,7 @@ from labelsieve.finetune.result import model_card
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.verdicts import decide
-from labelsieve.vlm.families.registry import ADAPTERS, DUAL_ENCODER
+from labelsieve.vlm.families.registry import DUAL_ENCODER, FAMILIES
 from labelsieve.vlm.loading import load_vlm
 from slow_cases import mostly_slow
 from small_families import (
@@ -256,7 +256,7 @@ def test_a_file_of_weights_is_a_backbone(folders: Folders, tmp_path: Path) -> No
 
 
 def test_every_family_is_a_backbone() -> None:
-    assert set(ADAPTERS) <= {*IMAGE_ENCODERS, DUAL_ENCODER}
+    assert set(FAMILIES) <= {*IMAGE_ENCODERS, DUAL_ENCODER}
 
 
 ODD: dict[str, tuple[Callable[[Path], None], str]] = {

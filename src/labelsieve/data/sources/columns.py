@@ -47,7 +47,7 @@ _CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"left",
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
 _Features = Mapping[str, Any]
-# At least so many numbered columns are one vector.
+# At least this many numbered columns are one vector.
 _MIN_NUMBERED = 20
 
 

@@ -28,7 +28,7 @@ _NUMBERED = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)(?:[-_]of[-_](?P<coun
 _OF_SPARK = re.compile(r"part-(?P<number>\d+)(?:[-.].*)?")
 _PARTITION = re.compile(r"[^=]+=.*")
 _DEPTH = 3
-# With so many images a folder is a folder of images; fewer beside Parquet or Arrow files belong to a README.
+# With this many images a folder is a folder of images; fewer beside Parquet or Arrow files belong to a README.
 _IMAGES = 10
 
 

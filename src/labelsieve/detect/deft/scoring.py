@@ -35,33 +35,33 @@ def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> S
         classes=inputs.classes,
         engine=inputs.engine,
     )
-    labels, feed = torch.from_numpy(inputs.labels), ready.feed
-    history = train(feed, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
-    scores = _score(objective, feed, inputs)
+    labels, batches = torch.from_numpy(inputs.labels), ready.batches
+    history = train(batches, labels, objective=objective, settings=ready.settings, schedule=ready.schedule)
+    scores = _score(objective, batches, inputs)
     return dataclasses.replace(
         scores,
         history=history,
-        notes=(*shortened_note(feed.learner.prompts.shortened), *scores.notes),
+        notes=(*shortened_note(batches.learner.prompts.shortened), *scores.notes),
         resolved=ready.resolved,
-        test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
+        test_predicted=None if inputs.test is None else classify_others(batches, inputs.test),
     )
 
 
-def _score(objective: DualObjective, feed: BatchSource, inputs: DetectorInputs) -> Scores:
+def _score(objective: DualObjective, batches: BatchSource, inputs: DetectorInputs) -> Scores:
     rule = FlagRule(demand_agreement=objective.settings.demand_agreement)
     if objective.settings.scores_from == "last-epoch":
         quality, predicted, confidence = (objective.memory[name].numpy()[inputs.rows] for name in objective.memory)
         return inputs.scores(quality=quality, predicted=predicted.astype(np.int64), confidence=confidence, rule=rule)
-    pooled = adapted_features(feed).pooled
-    text = feed.learner.final_text(negative=objective.settings.negative_prompts)
+    pooled = adapted_features(batches).pooled
+    text = batches.learner.final_text(negative=objective.settings.negative_prompts)
     if objective.settings.evidence == "joint":
 
         def learned(features: Tensor) -> tuple[Tensor, Tensor]:
-            positive, negative = feed.learner.similarities(features, text)
+            positive, negative = batches.learner.similarities(features, text)
             return positive, positive - negative
 
         return score_inputs(inputs, pooled, folds=objective.settings.folds, learned=learned, kinds=LEARNED)
-    return _score_by_threshold(feed, pooled, text, inputs, rule=rule)
+    return _score_by_threshold(batches, pooled, text, inputs, rule=rule)
 
 
 Text = tuple[Tensor, Tensor | None]
@@ -69,15 +69,15 @@ Text = tuple[Tensor, Tensor | None]
 
 @torch.inference_mode()
 def _score_by_threshold(
-    feed: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, rule: FlagRule
+    batches: BatchSource, pooled: NDArray[np.float32], text: Text, inputs: DetectorInputs, *, rule: FlagRule
 ) -> Scores:
-    device, labels = feed.engine.device, inputs.labels
+    device, labels = batches.engine.device, inputs.labels
 
     def score_rows(rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        positive, negative = feed.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
+        positive, negative = batches.learner.similarities(torch.from_numpy(pooled[rows]).to(device), text)
         threshold = None if text[1] is None else negative
         given = torch.from_numpy(labels[rows]).to(device)
         return score_by_threshold(positive, threshold, given, rule.demand_agreement)
 
-    quality, predicted, confidence = in_chunks(score_rows, inputs.rows, progress=feed.engine.progress)
+    quality, predicted, confidence = in_chunks(score_rows, inputs.rows, progress=batches.engine.progress)
     return inputs.scores(quality=quality, predicted=predicted, confidence=confidence, rule=rule)

@@ -21,8 +21,8 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.chunks import CHUNK
 from labelsieve.detect.evidence.fit import Evidence, Fit
 from labelsieve.detect.evidence.noise_model import (
+    EPSILON,
     FIRST_RATE,
-    LEAST,
     PRIOR_IMAGES,
     PRIOR_LABELS,
     JointModel,
@@ -32,11 +32,11 @@ from labelsieve.detect.evidence.noise_model import (
 from labelsieve.detect.scores import Crowd
 
 # Confusions of more cells than this are all even: too few examples for each cell, and too much memory.
-MOST_CELLS = 2**25
+MAX_CELLS = 2**25
 # Class probabilities of more values than this are computed again in each round.
-MOST_HELD = 2**26
+MAX_HELD = 2**26
 ROUNDS, TOLERANCE = 100, 1e-4
-# In so many steps the weight of the labels is found.
+# Steps of the search for the weight of the labels.
 STEPS = 6
 # Of the intervals of accuracies.
 LEVEL = 0.95
@@ -63,7 +63,7 @@ class AnnotatorNoise:
     @classmethod
     def even(cls, annotators: int, classes: int) -> AnnotatorNoise:
         """Returns noise that is alike for all annotators and classes; learns confusions if they are not too large."""
-        confused = annotators * classes**2 <= MOST_CELLS
+        confused = annotators * classes**2 <= MAX_CELLS
         even = even_confusion(classes).expand(annotators, classes, classes) if confused else None
         return cls(torch.full((annotators, classes), FIRST_RATE), even)
 
@@ -75,10 +75,12 @@ class AnnotatorNoise:
 
     def posterior(self, probability: Tensor, annotations: Tensor) -> Tensor:
         """Returns q, (n, K), from p_k(x), (n, K), and the labels of all annotators, (n, A), -1 where there is none."""
-        logs = probability.clamp(min=LEAST).log()
+        logs = probability.clamp(min=EPSILON).log()
         for annotator, given in enumerate(annotations.T):
             rows = (given >= 0).nonzero()[:, 0]
-            logs.index_add_(0, rows, self.likelihood(annotator, given[rows]).clamp(min=LEAST).log(), alpha=self.weight)
+            logs.index_add_(
+                0, rows, self.likelihood(annotator, given[rows]).clamp(min=EPSILON).log(), alpha=self.weight
+            )
         return logs.softmax(dim=1)
 
     def informative(self, annotator: int, posterior: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ class Chunks:
     ) -> None:
         self.probability, self.annotations = probability, annotations
         self.parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        held = len(rows) * classes <= MOST_HELD
+        held = len(rows) * classes <= MAX_HELD
         self._held = [probability(part) for part in self.parts] if held else []
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

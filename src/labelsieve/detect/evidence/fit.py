@@ -48,30 +48,30 @@ Evidence = Callable[[NDArray[np.int64]], Tensor]
 """Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
 NoiseT = TypeVar("NoiseT", bound=Noise)
 
-# The few weights do not get better with more rows than this.
-MOST_ROWS = 20_000
-# Nor many classes with more logits: they get by with fewer rows, a chunk at least.
-MOST_LOGITS = 2**22
+# The few weights do not get better with more rows.
+MAX_ROWS = 20_000
+# With many classes fewer rows are enough: as many as have this many logits, and a chunk at least.
+MAX_LOGITS = 2**22
 # Bytes of logits that are held while the weights are fitted.
-MOST_HELD = 2**26
+MAX_HELD = 2**26
 ROUNDS = 3
 # A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
-MOST_CLASSES_WITH_CONFUSION = 2_000
-# A confusion of its own for each class has to make held-out labels so much more likely, in nats. Symmetric noise
-# loses by one, the more the more labels are wrong.
-LEAST_GAIN = 2.0
+MAX_CLASSES_WITH_CONFUSION = 2_000
+# A confusion of its own for each class has to raise the log-likelihood of held-out labels by this much, in nats.
+# Symmetric noise loses by one, the more the more labels are wrong.
+MIN_GAIN = 2.0
 # From this share of what it would gain of pair noise on, noise is that.
 PAIR_GAIN = 0.6
-# Instance-dependent noise has to explain labels better than classes do, by so many nats for each wrong label.
+# Instance-dependent noise has to explain labels better than classes do, by this many nats for each wrong label.
 INSTANCE_GAIN = 0.2
-# And better than symmetric noise does, by so many for each label, where few images a class show no confusion of them.
+# And better than symmetric noise does, by this many for each label, where few images a class show no confusion of them.
 # By 0.1 it does of right labels of three images a class, too, since the evidence errs on similar classes.
 INSTANCE_GAIN_OVER_SYMMETRIC = 0.15
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
-LEAST_SHARP, MOST_SHARP, STEPS = 0.5, 5.0, 9
-# A noise is learned in so many rounds from the labels of all folds but one, to evaluate it by those of that one. Of few
-# labels most are needed to learn from; of more than so many logits one half tells enough.
-HELD_OUT_ROUNDS, HELD_OUT_FOLDS, FEW_LOGITS = 12, 5, 2**20
+MIN_SHARPNESS, MAX_SHARPNESS, STEPS = 0.5, 5.0, 9
+# To compare two noises, each is learned in this many rounds from the labels of all folds but one and evaluated on that
+# one. Few labels are all needed to learn from; with more logits than this, two folds are enough.
+HELD_OUT_ROUNDS, HELD_OUT_FOLDS, MAX_LOGITS_OF_FOLDS = 12, 5, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +113,14 @@ def fit_joint(
         evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
             has learned it by heart explains it without noise.
         labels: Shape (N,).
-        rows: Rows to use; of more than `MOST_ROWS`, or with many classes `MOST_LOGITS` / K, a random part is taken.
+        rows: Rows to use; of more than `MAX_ROWS`, or with many classes `MAX_LOGITS` / K, a random part is taken.
             `CHUNK` of them are looked at at a time.
         classes: K, at least 2.
         calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
         generator: Chooses the part, and puts the rows into random order.
         progress: Receives progress.
     """
-    maximum = min(MOST_ROWS, max(CHUNK, MOST_LOGITS // classes))
+    maximum = min(MAX_ROWS, max(CHUNK, MAX_LOGITS // classes))
     rows = rows[torch.randperm(len(rows), generator=generator)[:maximum].numpy()]
     with (progress or Progress()).task("weighing the evidence", total=ROUNDS, unit="rounds", brief=True) as advance:
         sample = _Sample(evidence, labels, rows, advance)
@@ -188,7 +188,7 @@ class _Sample:
         self.chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         first = evidence(self.chunks[0])
         self.count, self.spread = len(rows), _spread(first)
-        held = first.nbytes * len(self.chunks) <= MOST_HELD
+        held = first.nbytes * len(self.chunks) <= MAX_HELD
         self._held = [first, *(evidence(rows) for rows in self.chunks[1:])] if held else []
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -274,7 +274,7 @@ def _assumed_noise(
     # classes that are never given are left out: they would look like a confusion
     given, labels = joined.labels.unique(return_inverse=True)
     present, classes = Joined(joined.logits[:, given], labels), len(given)
-    if not 2 < classes <= MOST_CLASSES_WITH_CONFUSION or len(labels) < 2:
+    if not 2 < classes <= MAX_CLASSES_WITH_CONFUSION or len(labels) < 2:
         return AssumedNoise.SYMMETRIC, 0.0
 
     def matched(prior: Tensor) -> tuple[Joined, ClassNoise]:
@@ -289,7 +289,7 @@ def _assumed_noise(
     # similar classes are what the evidence errs on, too: the labels alone have to show that classes are confused
     sharp, noise = matched(even_confusion(classes))
     likelihood, gain = by_class(sharp, noise)
-    if gain <= LEAST_GAIN:
+    if gain <= MIN_GAIN:
         by_image = _held_out(sharp, AssumedNoise.INSTANCE_DEPENDENT.noise(sharp, noise.rate), advance)
         is_by_image = by_image - (likelihood - gain) > INSTANCE_GAIN_OVER_SYMMETRIC * len(labels)
         return AssumedNoise.INSTANCE_DEPENDENT if is_by_image else AssumedNoise.SYMMETRIC, 0.0
@@ -332,7 +332,7 @@ def _with_pair_noise(joined: Joined, noise: ClassNoise, generator: torch.Generat
 
 def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:
     """Returns the log-likelihood of the labels of each fold under the noise that the other folds show."""
-    folds = HELD_OUT_FOLDS if joined.logits.numel() <= FEW_LOGITS else 2
+    folds = HELD_OUT_FOLDS if joined.logits.numel() <= MAX_LOGITS_OF_FOLDS else 2
     total = 0.0
     for rows in torch.arange(len(joined.labels)).tensor_split(min(folds, len(joined.labels))):
         start_row, end_row = int(rows[0]), int(rows[-1]) + 1
@@ -364,7 +364,7 @@ def _sharpen(
 def _match(joined: Joined, start: NoiseT, rate: float | None, advance: Callable[[int], None]) -> tuple[float, NoiseT]:
     """Finds the factor of the logits at which a share of the labels is wrong: the sharper, the more are."""
     noise, (first, more) = start, start.rounds
-    low, high = (0.0, 0.0) if rate is None else (math.log(LEAST_SHARP), math.log(MOST_SHARP))
+    low, high = (0.0, 0.0) if rate is None else (math.log(MIN_SHARPNESS), math.log(MAX_SHARPNESS))
     for step in range(STEPS):
         middle = (low + high) / 2
         before, rounds = (noise, more) if step and more else (start, first)
@@ -377,7 +377,7 @@ def _match(joined: Joined, start: NoiseT, rate: float | None, advance: Callable[
 @torch.no_grad()
 def _learn(joined: Joined, noise: NoiseT, *, rounds: int, advance: Callable[[int], None]) -> NoiseT:
     """Re-estimates a noise by expectation-maximisation."""
-    held = list(joined.chunks()) if joined.logits.numel() <= MOST_LOGITS else None
+    held = list(joined.chunks()) if joined.logits.numel() <= MAX_LOGITS else None
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:
         for chunk in held or joined.chunks():

@@ -18,19 +18,19 @@ from torch import Tensor
 from labelsieve.detect.chunks import CHUNK
 
 # Before anything is known.
-FIRST_RATE, LEAST_RATE = 0.2, 0.01
-# The rate of a class, or of a part of the images, is drawn to the common one as if so many images had been seen before.
+FIRST_RATE, MIN_RATE = 0.2, 0.01
+# The rate of a class, or of a part of the images, is drawn to the common one as if this many images had been seen.
 PRIOR_IMAGES = 10.0
-# The confusion of a class is drawn to the prior one as if so many wrong labels had been seen before.
+# The confusion of a class is drawn to the prior one as if this many wrong labels had been seen before.
 PRIOR_LABELS = 10.0
-# Into so many parts the images go by how sure the evidence is of them.
+# Images are divided into this many parts by how sure the evidence is of them.
 PARTS = 10
 # A class that an image does not look like at all is given instead as if its probability were this.
 SMALL = 1e-7
 # What a probability is at least where it divides.
-LEAST = 1e-30
-# So many labels are wrong at least: without noise no label would be less likely right than another.
-LEAST_WRONG = 0.5
+EPSILON = 1e-30
+# At least this many labels are wrong: without noise no label would be less likely right than another.
+MIN_WRONG = 0.5
 
 
 class Noise(ABC):
@@ -92,13 +92,13 @@ class TransitionNoise(Noise):
         right, wrong = torch.zeros_like(self.rates), torch.zeros_like(self.rates)  # by true class
         for probability, labels in chunks:
             of_given, others = self.explain(probability, labels)
-            total = (of_given + others.sum(dim=1)).clamp(min=LEAST)
+            total = (of_given + others.sum(dim=1)).clamp(min=EPSILON)
             others /= total[:, None]
             right.index_add_(0, labels, of_given / total)
             wrong += others.sum(dim=0)
             if counts is not None:
                 counts.index_add_(0, labels, others)
-        rate = float(wrong.sum().clamp(min=LEAST_WRONG) / (wrong.sum() + right.sum()).clamp(min=LEAST_WRONG))
+        rate = float(wrong.sum().clamp(min=MIN_WRONG) / (wrong.sum() + right.sum()).clamp(min=MIN_WRONG))
         return rate, (wrong + PRIOR_IMAGES * rate) / (right + wrong + PRIOR_IMAGES)
 
 
@@ -200,11 +200,11 @@ class InstanceNoise(Noise):
             of_given, alike, any_class = self._parts(probability, labels)
             both = torch.stack([alike.sum(dim=1), any_class.sum(dim=1)])
             parts.append(
-                torch.cat([probability.amax(dim=1)[None], both / (of_given + both.sum(dim=0)).clamp(min=LEAST)])
+                torch.cat([probability.amax(dim=1)[None], both / (of_given + both.sum(dim=0)).clamp(min=EPSILON)])
             )
         confidence, alike, any_class = torch.cat(parts, dim=1)
-        wrong = (alike + any_class).clamp(min=LEAST_WRONG / len(alike))
-        share = float(alike.sum() / wrong.sum().clamp(min=LEAST))
+        wrong = (alike + any_class).clamp(min=MIN_WRONG / len(alike))
+        share = float(alike.sum() / wrong.sum().clamp(min=EPSILON))
         return type(self)(float(wrong.mean()), *_by_part(confidence, wrong), share)
 
 
@@ -239,7 +239,7 @@ def prior_confusion(joined: Joined) -> Tensor:
     together = torch.zeros_like(even)
     for probability, _ in joined.chunks():
         together += probability.T @ probability
-    together = together.fill_diagonal_(0.0) + LEAST * even
+    together = together.fill_diagonal_(0.0) + EPSILON * even
     return (even + together / together.sum(dim=1, keepdim=True)) / 2
 
 
@@ -267,7 +267,7 @@ class JointModel:
         of_given, others = self.noise.explain(probability, labels)
         clean, instead, likeliest = clean_share(of_given, others), others.argmax(1), probability.argmax(1)
         # by image and label, as p_clean is: the two of an image never add up to more than 1
-        shares = others * ((1 - clean) / others.sum(dim=1).clamp(min=LEAST))[:, None]
+        shares = others * ((1 - clean) / others.sum(dim=1).clamp(min=EPSILON))[:, None]
         shares.scatter_(1, labels[:, None], clean[:, None])
         confidence = shares.gather(1, torch.stack([instead, likeliest], dim=1))
         return Posterior(clean, instead, confidence[:, 0], likeliest, confidence[:, 1])
@@ -293,7 +293,7 @@ class Posterior(NamedTuple):
 
 def clean_share(of_given: Tensor, others: Tensor) -> Tensor:
     """Returns p_clean, (n,), of what :meth:`Noise.explain` gives: the part of the given class in P(y | x)."""
-    return of_given / (of_given + others.sum(dim=1)).clamp(min=LEAST)
+    return of_given / (of_given + others.sum(dim=1)).clamp(min=EPSILON)
 
 
 class AssumedNoise(Enum):
@@ -315,7 +315,7 @@ class AssumedNoise(Enum):
 
 def start_rate(rate: float | None) -> float:
     """Returns where learning begins: a rate of 0 would never leave it."""
-    return FIRST_RATE if rate is None else max(rate, LEAST_RATE)
+    return FIRST_RATE if rate is None else max(rate, MIN_RATE)
 
 
 class Joined(NamedTuple):

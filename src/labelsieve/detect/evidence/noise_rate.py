@@ -12,26 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelsieve.detect.evidence.noise_model import LEAST, AssumedNoise, Joined
+from labelsieve.detect.evidence.noise_model import EPSILON, AssumedNoise, Joined
 from labelsieve.detect.scores import GUESSING
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.metrics import Interval
 
-# The surest images are so large a share of all, and at least so many; more of them are tried in steps of a quarter.
-SUREST, FEWEST_SURE, MORE = 0.15, 150, 1.25
-# So many of them have to be of each class, on average, that classes show that they differ.
+# The surest images are this share of all images, and at least this many; larger numbers are tried by this factor.
+SURE_SHARE, MIN_SURE, SURE_STEP = 0.15, 150, 1.25
+# Images of each class, on average, that must be among the surest before the noise rates of classes are compared.
 SURE_OF_A_CLASS = 30
-# Wrong labels are more frequent on the other images, by a factor (another for instance-dependent noise) and a few in a
-# hundred.
+# Wrong labels are more frequent on the other images: by a factor (another for instance-dependent noise) and this share.
 RISE, INSTANCE_RISE, FLOOR = 1.5, 2.0, 0.03
-# Of the rise the reliability curve takes about a half for doubt, so what it reads of it counts twice.
-READ = 2.0
-# What rises by more than that within the surest images, by so many standard errors, is what the evidence errs on.
+# The reliability curve explains about half of the rise as uncertainty of the model, so what it shows of it is doubled.
+CURVE_FACTOR = 2.0
+# Where the rate rises by more than that within the surest images, by this many standard errors, the evidence errs.
 RISING_ERRORS = 3.0
-# Pair noise strikes all images alike, but for so many standard errors.
+# Pair noise strikes all images alike: rates may differ by this many standard errors.
 UNLIKE_ERRORS = 2.0
-# So many the reliability curve may read of right labels.
-READ_OF_RIGHT = RISE * FLOOR
+# The rate that the reliability curve may show although all labels are right.
+CURVE_RATE_OF_RIGHT = RISE * FLOOR
 # A logit scale is far off from this factor on.
 FAR_OFF = 2.0
 
@@ -82,13 +81,13 @@ def noise_rate(
     what the evidence doubts itself. Symmetric and pair noise strike all images alike. Other wrong labels are more
     frequent on the other images: those of class-dependent noise by `RISE` and `FLOOR`, and by the less the closer it
     comes to pair noise; those of instance-dependent noise by `INSTANCE_RISE`. The reliability curve of a zero-shot
-    model that reads at least as many as the surest images show tells the rise, `READ` times what it reads of it. One
-    that reads fewer than the lower end of what they show takes wrong labels for its own doubt, but no more than the
+    model that shows at least as many as the surest images gives the rise: `CURVE_FACTOR` times what it shows of it. One
+    that shows fewer than the lower end of theirs explains wrong labels by its own uncertainty, but no more than the
     rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
     one to the other in proportion. No more are considered wrong than disagree with the evidence. With few images a
-    class noise that seems symmetric may be class-dependent, which strikes the surest images less: what the curve reads
-    beyond them counts, less `READ_OF_RIGHT`, and up to the rise. The upper end for symmetric noise is at least what the
-    curve reads.
+    class noise that seems symmetric may be class-dependent, which strikes the surest images less: what the curve shows
+    beyond them counts, less `CURVE_RATE_OF_RIGHT`, and up to the rise. The upper end for symmetric noise is at least
+    what the curve shows.
 
     Args:
         joined: Joined logits and given labels.
@@ -111,7 +110,7 @@ def noise_rate(
     if assumed is AssumedNoise.SYMMETRIC:
         value, low, high = _without_doubt(joined, surest)
         if reliable is not None:
-            read = min(raised(value, RISE), reliable - READ_OF_RIGHT)
+            read = min(raised(value, RISE), reliable - CURVE_RATE_OF_RIGHT)
             value += _unsure_of_symmetric(joined) * max(0.0, read - value)
         return Interval(min(value, bound), min(low, bound), max(high, value, reliable or 0.0))
     if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # such noise blurs the evidence, which would be taken for doubt
@@ -122,8 +121,8 @@ def noise_rate(
         value = min(raised(share, 1 + (rise - 1) * (1 - like_pair)), bound)
         if reliable is not None:
             shown, lower = surest.shares.value, surest.shares.low
-            read = min(shown + READ * max(0.0, reliable - shown), raised(shown, rise))
-            value += float(np.clip((reliable - lower) / max(shown - lower, LEAST), 0, 1)) * (read - value)
+            read = min(shown + CURVE_FACTOR * max(0.0, reliable - shown), raised(shown, rise))
+            value += float(np.clip((reliable - lower) / max(shown - lower, EPSILON), 0, 1)) * (read - value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
@@ -157,7 +156,7 @@ def _unsure_of_symmetric(joined: Joined) -> float:
     With fewer than :func:`shows_classes` asks for, mistakes between similar classes show no confusion, either.
     """
     images, classes = joined.logits.shape
-    return min(1.0, SURE_OF_A_CLASS * classes / (SUREST * images))
+    return min(1.0, SURE_OF_A_CLASS * classes / (SURE_SHARE * images))
 
 
 def _doubt(joined: Joined, surest: Surest, rate: float) -> Tensor:
@@ -173,7 +172,7 @@ def _doubt_of_all(joined: Joined, rate: float) -> Tensor:
 
 def _beyond(share: float, doubt: float) -> float:
     """Returns the share that disagrees less what the evidence doubts itself."""
-    return max(0.0, (share - doubt) / max(1 - doubt, LEAST))
+    return max(0.0, (share - doubt) / max(1 - doubt, EPSILON))
 
 
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:
@@ -194,7 +193,7 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
 
 def shows_classes(images: int, classes: int) -> bool:
     """Returns whether there are enough images of each class, on average, to tell whether classes differ."""
-    return SUREST * images >= SURE_OF_A_CLASS * classes
+    return SURE_SHARE * images >= SURE_OF_A_CLASS * classes
 
 
 @torch.no_grad()
@@ -248,7 +247,7 @@ def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> 
         probability.flatten().numpy(), given.flatten().numpy()
     )
     confidence, predicted = probability.max(dim=1)
-    surest = confidence.topk(max(1, int(SUREST * len(labels)))).indices
+    surest = confidence.topk(max(1, int(SURE_SHARE * len(labels)))).indices
     height = min(1.0, float((predicted == labels)[surest].float().mean() / confidence[surest].mean()))
     return float(1 - np.clip(height * p_given / curve.predict(p_given), 0, 1).mean())
 
@@ -271,7 +270,7 @@ def _surest_first(joined: Joined, *, by_class: bool) -> Tensor:
 
 
 def _minimum_count(total: int) -> int:
-    return max(int(SUREST * total), min(FEWEST_SURE, -(-total // 2)))
+    return max(int(SURE_SHARE * total), min(MIN_SURE, -(-total // 2)))
 
 
 def _where_flat(hits: Tensor) -> int:
@@ -285,7 +284,7 @@ def _where_flat(hits: Tensor) -> int:
         hits: How many of the first 1, 2, ... images disagree, (n,), the surest first.
     """
     count = _minimum_count(len(hits))
-    while (third := max(count // 3, min(FEWEST_SURE, count))) < count:
+    while (third := max(count // 3, min(MIN_SURE, count))) < count:
         share, of_third = float(hits[count - 1]) / count, float(hits[third - 1]) / third
         error = math.sqrt(share * (1 - share) * (1 / third - 1 / count))
         if share <= max(RISE * of_third + FLOOR, of_third + RISING_ERRORS * error):
@@ -317,5 +316,5 @@ def _among_surest(disagrees: Tensor) -> tuple[Interval, int, int]:
             break
         error = math.sqrt(max(share * (1 - share), 1 / count) / count)
         low, high = max(low, share - error), min(high, share + error)
-        value, images, count = share, count, int(MORE * count) + 1
+        value, images, count = share, count, int(SURE_STEP * count) + 1
     return Interval(value, min(value, float(ends.low)), max(value, float(ends.high))), images, smallest

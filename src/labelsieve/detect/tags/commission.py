@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# The smallest part at the end has so many tags, as many as at the frequency of its classes; each part is twice the
+# The smallest part at the end has this many tags, as expected of the frequency of its classes; each part is twice the
 # one before, up to this share of all tags.
-FEWEST_TAGS, LARGEST_PART = 60, 0.5
+MIN_TAGS, LARGEST_PART = 60, 0.5
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor) -
     column = surest % tags.shape[1]
     given, expected = tags.flatten()[surest].double().cumsum(0), added[column].double().cumsum(0)
     sizes = frequency[column].double().cumsum(0)  # as many tags as at the frequency of the classes
-    factor, size = 1.0, float(FEWEST_TAGS)
+    factor, size = 1.0, float(MIN_TAGS)
     while size <= LARGEST_PART * float(sizes[-1]):
         at = int(torch.searchsorted(sizes, size).clamp(max=len(sizes) - 1))
         count = float(given[at])

@@ -23,8 +23,8 @@ from labelsieve.detect.chunks import chunks
 from labelsieve.detect.tags.commission import allowed
 from labelsieve.detect.tags.evidence import Kind
 
-# So many logits are held while weights and rates are fitted, 64 MiB: the few numbers do not get better with more.
-MOST_LOGITS = 2**24
+# Logits that are held while weights and rates are fitted (64 MiB); the few parameters do not get better with more.
+MAX_LOGITS = 2**24
 # Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
 WEIGHT_SPREAD = 5.0
 # The log-odds of the common rates of missing and of wrong tags are drawn to those of these, as if from normal
@@ -33,11 +33,11 @@ FIRST_RATES, RATE_SPREAD = (0.2, 0.05), 1.5
 # What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
 # Where less of the deviance of the tags is explained, the fit explains as noise what its evidence does not see: of tags
-# that are all right it may call a third wrong. So small a share of the rates that were fitted is taken then.
-LITTLE, UNTOLD = 0.15, 0.05
-NOTHING = "that hardly any are flagged; another model may know these images"
+# that are all right it may call a third wrong. The fitted rates are multiplied by the second number then.
+MIN_EXPLAINED, UNEXPLAINED = 0.15, 0.05
+HARDLY_FLAGGED = "that hardly any are flagged; another model may know these images"
 ITERATIONS = 100
-LEAST = 1e-6
+EPSILON = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +57,12 @@ class TagNoise:
     @property
     def prior(self) -> Tensor:
         """π, (K,): share of the images that show the class."""
-        return (self.frequency * (1 - self.commission) / (1 - self.omission)).clamp(LEAST, 1 - LEAST)
+        return (self.frequency * (1 - self.commission) / (1 - self.omission)).clamp(EPSILON, 1 - EPSILON)
 
     @property
     def added(self) -> Tensor:
         """a, (K,): share of the images without the class that have the tag."""
-        return (self.commission * self.frequency / (1 - self.prior)).clamp(LEAST, 1 - LEAST)
+        return (self.commission * self.frequency / (1 - self.prior)).clamp(EPSILON, 1 - EPSILON)
 
     def scaled(self, commission: float, omission: float) -> TagNoise:
         """Returns the same with rates that are multiplied by a factor each."""
@@ -75,8 +75,8 @@ class TagNoise:
     def posterior(self, probability: Tensor, given: Tensor) -> Tensor:
         """Returns how likely the class is there, (n, K), where the tag is given or not."""
         tagged = self.tagged(probability)
-        with_tag = (1 - self.omission) * probability / tagged.clamp(min=LEAST)
-        without = self.omission * probability / (1 - tagged).clamp(min=LEAST)
+        with_tag = (1 - self.omission) * probability / tagged.clamp(min=EPSILON)
+        without = self.omission * probability / (1 - tagged).clamp(min=EPSILON)
         return torch.where(given, with_tag, without).clamp(0, 1)
 
 
@@ -102,8 +102,8 @@ class TagNoiseModel:
 
     def estimates(self) -> dict[str, Any]:
         """Returns rates and a note for :func:`labelsieve.detect.tags.scores.tag_scores`."""
-        if self.telling < LITTLE:
-            return {"notes": (f"the evidence tells little of the tags ({self.telling:.1%}), so {NOTHING}",)}
+        if self.telling < MIN_EXPLAINED:
+            return {"notes": (f"the evidence tells little of the tags ({self.telling:.1%}), so {HARDLY_FLAGGED}",)}
         return {"omission": self.noise.omission.numpy(), "commission": self.noise.commission.numpy()}
 
     @torch.no_grad()
@@ -148,7 +148,9 @@ def fit_pairs(
     with (progress or Progress()).task("weighing the evidence", total=1, unit="fits", brief=True) as advance:
         fitted = _likeliest(sample, frequency, None, advance)
         telling = fitted.telling(sample)
-        lowered = _lowered(fitted, sample) if telling >= LITTLE else fitted.noise.scaled(UNTOLD, UNTOLD)
+        lowered = (
+            _lowered(fitted, sample) if telling >= MIN_EXPLAINED else fitted.noise.scaled(UNEXPLAINED, UNEXPLAINED)
+        )
         fitted = _likeliest(sample, frequency, lowered, advance)
         advance(1)
     return TagNoiseModel(kinds, fitted.weights / sample.spread, fitted.slope, fitted.bias, fitted.noise, telling)
@@ -187,7 +189,7 @@ class _Sample:
     """Images to fit on: logits of each kind over their spread, and tags, chunk by chunk."""
 
     def __init__(self, kinds: Sequence[Kind], given: NDArray[np.bool_], generator: torch.Generator) -> None:
-        maximum = max(1, MOST_LOGITS // (len(kinds) * given.shape[1]))
+        maximum = max(1, MAX_LOGITS // (len(kinds) * given.shape[1]))
         rows = np.sort(torch.randperm(len(given), generator=generator)[:maximum].numpy())
         self.count = len(rows)
         self._held = [(torch.stack([kind(part) for kind in kinds]), given[part]) for part in chunks(rows)]
@@ -223,7 +225,7 @@ class _Tried(NamedTuple):
         )
 
     def loss(self, logits: Tensor, tags: Tensor) -> Tensor:
-        tagged = self.tagged(logits).clamp(LEAST, 1 - LEAST)
+        tagged = self.tagged(logits).clamp(EPSILON, 1 - EPSILON)
         return -torch.where(tags, tagged, 1 - tagged).log().sum()
 
 

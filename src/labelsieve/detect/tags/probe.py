@@ -15,7 +15,7 @@ from labelsieve.detect.tags.inputs import TagInputs
 
 # L2 regularisation of the biases: a class that none or all of the images have would draw its own without end.
 _OF_BIASES = 1e-4
-# At most so many steps, till no slope of the loss is above this: more changes no verdict.
+# Maximum number of steps, and the slope of the loss to stop at: smaller ones change no verdict.
 _ITERATIONS, _FLAT = 100, 1e-4
 
 

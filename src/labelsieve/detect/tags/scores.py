@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # No state is flagged that is more than twice as likely right as wrong. That is stricter than for one label an image:
 # pairs are many, nearly all of them are right, and weak evidence would flag what it merely does not see.
-MOST_RIGHT = 2 / 3
+MAX_THRESHOLD = 2 / 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +93,10 @@ def tag_scores(
     if issue is None:
         if thresholds is None:
             kinds = present[given], 1 - present[~given]
-            thresholds = best_threshold(kinds[0], maximum=MOST_RIGHT), best_threshold(kinds[1], maximum=MOST_RIGHT)
+            thresholds = (
+                best_threshold(kinds[0], maximum=MAX_THRESHOLD),
+                best_threshold(kinds[1], maximum=MAX_THRESHOLD),
+            )
         # float32 on both sides, as a threshold may be one of the values
         issue = np.where(given, present <= np.float32(thresholds[0]), 1 - present <= np.float32(thresholds[1]))
     all_readable = len(rows) == len(pairs.tags)

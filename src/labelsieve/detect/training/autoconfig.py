@@ -32,17 +32,17 @@ from labelsieve.vlm.peft.base import is_compatible
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
-# Batch size of the paper, and what it may grow to where the features are cached, as long as so many steps are left.
+# Batch size of the paper, and what it may grow to where the features are cached, as long as this many steps are left.
 _BATCH, _LARGEST, _STEPS = 64, 2048, 300
 # No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
 _MAX_FULL_RATE = 1e-2
 # Images with which it is tried whether `torch.compile` works.
 _PROBE_IMAGES = 16
-# Compiling takes a minute or so: `auto` asks for so many images to pass the encoder of a GPU in all.
+# Compiling takes a minute or so: `auto` does it where a GPU encodes at least this many images in all.
 _MIN_IMAGES_TO_COMPILE = 200_000
 # What `auto` trains of an image encoder, the first that it takes.
 _MODULES = {"vpt-deep": "visual prompts", "bitfit": "all biases of the image encoder"}
-# A forward and a backward pass take about as long as so many forward passes.
+# A forward and a backward pass take about as long as this many forward passes.
 _FORWARD_AND_BACKWARD = 3
 
 
@@ -186,14 +186,14 @@ class Prepared(Generic[SettingsT]):
     """All that training takes.
 
     Attributes:
-        feed: Batches, and through it the learner and the engine.
+        batches: The batches, and through them the learner and the engine.
         labels: (N,), the given labels.
         schedule: The epochs.
         settings: Without `auto`.
         resolved: What each `auto` resolved to, by its name.
     """
 
-    feed: BatchSource
+    batches: BatchSource
     labels: NDArray[np.int64]
     schedule: Schedule
     settings: SettingsT
@@ -224,8 +224,8 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     at_once = _at_once(learner, maximum=math.ceil(size / processes))
     compiles = _compiles(settings.compile, learner, at_once=at_once, images=schedule.epochs * readable // processes)
     settings = dataclasses.replace(settings, compile="on" if compiles else "off")
-    feed = BatchSource(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
+    batches = BatchSource(images, inputs.features, learner, engine, size, at_once, compiles=compiles)
     resolved = {
         name: getattr(settings, name) for name in field_names(type(requested)) if getattr(requested, name) == "auto"
     }
-    return Prepared(feed, inputs.labels, schedule, settings, resolved)
+    return Prepared(batches, inputs.labels, schedule, settings, resolved)

@@ -43,7 +43,7 @@ class CrossEntropyObjective(Objective):
         """Returns the loss of the batch, and how many images are selected where that is not all."""
         chosen = self.selects(step)
         learned = step.labels.new_tensor(len(step.labels)) if chosen is None else chosen.sum()
-        count = self.ready.feed.engine.total(learned).clamp(min=1)
+        count = self.ready.batches.engine.total(learned).clamp(min=1)
         loss = similarity_loss(step.positive, labels=step.labels, selected=chosen, count=count)
         return loss, {} if chosen is None else {"selected": learned.float()}
 
@@ -73,7 +73,7 @@ class SmallestLosses(CrossEntropyObjective):
     def selects(self, step: Step) -> Tensor:
         """Returns the images with the smallest losses in the batch of all processes together."""
         losses = cross_entropy(step.positive, step.labels, reduction="none")
-        all_losses = self.ready.feed.engine.gather(losses)
+        all_losses = self.ready.batches.engine.gather(losses)
         count = int((1 - self.left_out(step.epoch)) * len(all_losses))
         # by value: of equal losses at the limit all are kept
         return losses <= all_losses.sort().values[count - 1] if count else torch.zeros_like(losses, dtype=torch.bool)
@@ -92,11 +92,11 @@ class SmallComponent(CrossEntropyObjective):
     def on_epoch_start(self, epoch: int) -> None:
         """Fits the mixture."""
         if epoch > self.ready.schedule.warmup:
-            feed = self.ready.feed
-            losses = losses_of(label_probabilities(feed, self.ready.labels)[0])
+            batches = self.ready.batches
+            losses = losses_of(label_probabilities(batches, self.ready.labels)[0])
             check_finite(torch.from_numpy(losses).sum(), epoch - 1)
-            self.chosen = torch.zeros(len(feed.images), dtype=torch.bool)
-            self.chosen[feed.features.readable] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
+            self.chosen = torch.zeros(len(batches.images), dtype=torch.bool)
+            self.chosen[batches.features.readable] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
 
     def selects(self, step: Step) -> Tensor | None:
         """Returns the images of the component with the smaller mean; all in warm-up."""
@@ -123,31 +123,31 @@ def train_and_score(
         objective: Makes the loss.
     """
     ready = prepare(settings, inputs)
-    feed, labels = ready.feed, torch.from_numpy(inputs.labels)
-    history = train(feed, labels, objective=objective(ready), settings=ready.settings, schedule=ready.schedule)
-    probability, predicted, confidence = label_probabilities(feed, inputs.labels)
+    batches, labels = ready.batches, torch.from_numpy(inputs.labels)
+    history = train(batches, labels, objective=objective(ready), settings=ready.settings, schedule=ready.schedule)
+    probability, predicted, confidence = label_probabilities(batches, inputs.labels)
     return inputs.scores(
         **rule(probability),
         predicted=predicted,
         confidence=confidence,
         history=history,
-        notes=shortened_note(feed.learner.prompts.shortened),
+        notes=shortened_note(batches.learner.prompts.shortened),
         resolved=ready.resolved,
-        test_predicted=None if inputs.test is None else classify_others(feed, inputs.test),
+        test_predicted=None if inputs.test is None else classify_others(batches, inputs.test),
     )
 
 
 @torch.inference_mode()
-def label_probabilities(feed: BatchSource, labels: NDArray[np.int64]) -> list[NDArray[Any]]:
+def label_probabilities(batches: BatchSource, labels: NDArray[np.int64]) -> list[NDArray[Any]]:
     """Returns probability of the given label, most likely class and its probability of the readable images, (n,)."""
-    learner, pooled = feed.learner, adapted_features(feed).pooled
+    learner, pooled = batches.learner, adapted_features(batches).pooled
     text = learner.final_text(negative=False)
 
     def score_rows(part: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         positive, _ = learner.similarities(torch.from_numpy(pooled[part]).to(learner.engine.device), text)
         return by_probability(positive, labels[part])
 
-    return in_chunks(score_rows, feed.features.readable, progress=feed.engine.progress)
+    return in_chunks(score_rows, batches.features.readable, progress=batches.engine.progress)
 
 
 def losses_of(quality: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -233,41 +233,41 @@ class BatchSource:
         return checkpointed_chunks(pool, count=len(pixels), chunk_size=self.at_once, device=device)
 
 
-def adapted_features(feed: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
+def adapted_features(batches: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
     """Returns the pooled features of un-augmented images after training: those of the frozen encoder, or a new pass.
 
     The new pass is deterministic: no augmentation, and the weights stand still.
 
     Args:
-        feed: Knows the images and what was trained.
-        other: Images to look at in the place of those of the feed.
+        batches: Know the images and what was trained.
+        other: Images to look at in the place of those of the batches.
     """
-    engine, learner = feed.engine, feed.learner
-    if not feed.adapts_encoder:
-        return feed.features if other is None else image_features(other, learner.vlm, engine=engine)
-    images: Images = feed.images
-    pixels = feed.preprocessed
+    engine, learner = batches.engine, batches.learner
+    if not batches.adapts_encoder:
+        return batches.features if other is None else image_features(other, learner.vlm, engine=engine)
+    images: Images = batches.images
+    pixels = batches.preprocessed
     if other is not None:
         images, pixels = other, preprocessed_images(other, learner.vlm, accelerator=engine.accelerator)
     with learner.attached():
-        return temporary_features(images, learner.vlm, engine=engine, batch_size=feed.batch_size, pixels=pixels)
+        return temporary_features(images, learner.vlm, engine=engine, batch_size=batches.batch_size, pixels=pixels)
 
 
 @torch.inference_mode()
-def classify_others(feed: BatchSource, images: LabelledImages) -> NDArray[np.int64]:
+def classify_others(batches: BatchSource, images: LabelledImages) -> NDArray[np.int64]:
     """Classifies images that were not trained on, by s+ on un-augmented pixels.
 
     Args:
-        feed: Knows what was trained.
+        batches: Know what was trained.
         images: T images; their labels are never read.
 
     Returns:
         Shape (T,): the most likely class, -1 where an image could not be read.
     """
-    learner, features = feed.learner, adapted_features(feed, images)
+    learner, features = batches.learner, adapted_features(batches, images)
     text = learner.final_text(negative=False)
 
     def logits(rows: NDArray[np.int64]) -> Tensor:
-        return learner.similarities(torch.from_numpy(features.pooled[rows]).to(feed.engine.device), text)[0]
+        return learner.similarities(torch.from_numpy(features.pooled[rows]).to(batches.engine.device), text)[0]
 
-    return classify(logits, rows=features.readable, images=len(images), progress=feed.engine.progress)
+    return classify(logits, rows=features.readable, images=len(images), progress=batches.engine.progress)

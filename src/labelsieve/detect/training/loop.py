@@ -106,12 +106,12 @@ def make_schedule(settings: PromptTraining, *, images: int) -> Schedule:
 
 
 def train(
-    feed: BatchSource, labels: Tensor, *, objective: Objective, settings: PromptTraining, schedule: Schedule
+    batches: BatchSource, labels: Tensor, *, objective: Objective, settings: PromptTraining, schedule: Schedule
 ) -> tuple[Mapping[str, Any], ...]:
-    """Trains the learner of a feed in place and returns one record for each epoch.
+    """Trains the learner in place and returns one record for each epoch.
 
     Args:
-        feed: Batches, and through it the learner and the engine.
+        batches: The batches, and through them the learner and the engine.
         labels: (N,), given labels of all images; or (N, K), their tags.
         objective: The loss.
         settings: Optimiser and batch size.
@@ -121,33 +121,38 @@ def train(
         TrainingError: The loss is no longer finite.
         CheckpointError: A checkpoint to resume from belongs to other data or settings.
     """
-    learner, engine = feed.learner, feed.engine
+    learner, engine = batches.learner, batches.engine
     optimizer = torch.optim.SGD(
         learner.parameters(),
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    identity = run_identity(settings, engine, data=feed.images.fingerprint, model=learner.vlm.fingerprint)
+    identity = run_identity(settings, engine, data=batches.images.fingerprint, model=learner.vlm.fingerprint)
     trainer = Trainer(model=learner, optimizer=optimizer, memory=objective.memory, engine=engine, identity=identity)
 
     def epoch(number: int, _history: list[Record], advance: Callable[[int], None]) -> Record:
         objective.on_epoch_start(number)
-        record = _epoch(feed, labels, objective, optimizer, number, advance)
+        record = _epoch(batches, labels, objective, optimizer, number, advance)
         if number == schedule.epochs:
             _check_outcome(learner, number)
         return record
 
-    with feed.attached():
+    with batches.attached():
         return tuple(trainer.run(epoch, epochs=schedule.epochs, steps=schedule.steps_each))
 
 
 def _epoch(
-    feed: BatchSource, labels: Tensor, objective: Objective, optimizer: torch.optim.Optimizer, epoch: int, advance: Any
+    batches: BatchSource,
+    labels: Tensor,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    advance: Any,
 ) -> dict[str, Any]:
-    engine, learner, started = feed.engine, feed.learner, time.perf_counter()
+    engine, learner, started = batches.engine, batches.learner, time.perf_counter()
     sums: dict[str, Tensor] = {}
-    for number, (rows, pooled) in enumerate(feed.epoch(epoch)):
+    for number, (rows, pooled) in enumerate(batches.epoch(epoch)):
         batch_rows = torch.from_numpy(rows)
         similarities = learner.similarities(pooled, learner.text(negative=False))
         step = Step(*similarities, labels=labels[batch_rows].to(engine.device), rows=batch_rows, epoch=epoch)

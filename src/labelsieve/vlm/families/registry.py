@@ -11,34 +11,34 @@ if TYPE_CHECKING:
 
 DUAL_ENCODER = "vision-text-dual-encoder"
 
-_FAMILIES = "labelsieve.vlm.families."
-ADAPTERS: Registry[type[VisionLanguageModel], Entry] = Registry(
+_PACKAGE = "labelsieve.vlm.families."
+FAMILIES: Registry[type[VisionLanguageModel], Entry] = Registry(
     "--model",
-    Entry("clip", _FAMILIES + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
+    Entry("clip", _PACKAGE + "clip:HuggingFaceCLIP", "CLIP: CLIPModel of transformers"),
     Entry(
-        "siglip", _FAMILIES + "siglip:SigLIP", "SigLIP, and SigLIP 2 of fixed resolution: SiglipModel of transformers"
+        "siglip", _PACKAGE + "siglip:SigLIP", "SigLIP, and SigLIP 2 of fixed resolution: SiglipModel of transformers"
     ),
     Entry(
         "siglip2",
-        _FAMILIES + "siglip2:SigLIP2",
+        _PACKAGE + "siglip2:SigLIP2",
         "SigLIP 2 of flexible resolution (NaFlex): Siglip2Model of transformers",
     ),
-    Entry("blip", _FAMILIES + "blip:BLIP", "BLIP: the contrastive heads of BlipForImageTextRetrieval of transformers"),
+    Entry("blip", _PACKAGE + "blip:BLIP", "BLIP: the contrastive heads of BlipForImageTextRetrieval of transformers"),
     Entry(
         "albef",
-        _FAMILIES + "albef:ALBEF",
+        _PACKAGE + "albef:ALBEF",
         "ALBEF: contrastive heads of the authors' checkpoints, as ViTModel and BertModel",
     ),
-    Entry("altclip", _FAMILIES + "altclip:AltCLIP", "AltCLIP: AltCLIPModel of transformers"),
-    Entry("chinese_clip", _FAMILIES + "chinese_clip:ChineseCLIP", "Chinese CLIP: ChineseCLIPModel of transformers"),
+    Entry("altclip", _PACKAGE + "altclip:AltCLIP", "AltCLIP: AltCLIPModel of transformers"),
+    Entry("chinese_clip", _PACKAGE + "chinese_clip:ChineseCLIP", "Chinese CLIP: ChineseCLIPModel of transformers"),
     Entry(
         DUAL_ENCODER,
-        _FAMILIES + "dual_encoder:DualEncoder",
+        _PACKAGE + "dual_encoder:DualEncoder",
         "LiT and others: VisionTextDualEncoderModel of transformers, which joins any two encoders",
     ),
     Entry(
         "open_clip",
-        _FAMILIES + "open_clip:OpenCLIP",
+        _PACKAGE + "open_clip:OpenCLIP",
         "open_clip: models of that library with its own text encoders; needs the extra open-clip",
     ),
 )

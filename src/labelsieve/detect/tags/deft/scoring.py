@@ -34,12 +34,12 @@ def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -
         SettingsError: There are features alone.
     """
     requested = settings
-    feed, settings = _prepare(settings, pairs)
+    batches, settings = _prepare(settings, pairs)
     images, schedule = pairs.images, make_schedule(settings, images=len(pairs.given))
     objective = TagObjective(warmup=schedule.warmup, classes=images.classes, engine=images.engine)
-    history = train(feed, torch.from_numpy(pairs.tags), objective=objective, settings=settings, schedule=schedule)
-    notes = shortened_note(feed.learner.prompts.shortened)
-    similarities = _similarities(feed.learner, pairs)
+    history = train(batches, torch.from_numpy(pairs.tags), objective=objective, settings=settings, schedule=schedule)
+    notes = shortened_note(batches.learner.prompts.shortened)
+    similarities = _similarities(batches.learner, pairs)
     if settings.evidence == "threshold":
         present = np.concatenate([clean_probability(*similarities(part)).cpu().numpy() for part in chunks(images.rows)])
         scores = tag_scores(pairs, present, thresholds=(0.5, 0.5), notes=notes, history=history)
