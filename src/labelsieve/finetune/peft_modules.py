@@ -19,7 +19,6 @@ from labelsieve.vlm.peft.target_layers import BareEncoder, ModuleSpec
 
 # Name of the module in the model: as a submodule it is trained, synchronised and saved like the rest.
 SUBMODULE = "module_of_tune"
-_PROMPTS = ("vpt-deep", "vpt-shallow")
 
 
 class AttachedModule(nn.Module):
@@ -50,12 +49,10 @@ def attach(backbone: Backbone, spec: ModuleSpec) -> None:
     Raises:
         SettingsError: The backbone does not support the module, or does not support merging it.
     """
-    kind, encoder = spec.kind, _encoder(backbone, prompted=spec.kind in _PROMPTS)
-    merges = PEFT.entries[kind].phase_2 == "merged"
+    kind, entry = spec.kind, PEFT.entries[spec.kind]
+    encoder, merges = _encoder(backbone, prompted=entry.is_prompted), entry.phase_2 == "merged"
     try:
-        module: Any = build_peft(
-            kind, encoder, tokens=spec.tokens, bottleneck=spec.bottleneck, generator=spec.generator
-        )
+        module: Any = build_peft(spec, encoder)
     except SettingsError as error:  # its message names options of phase 1
         raise _unsupported_error(backbone, kind) from error
     if isinstance(module, ScaleShift) and _merged_configuration(backbone, encoder) is None:
@@ -110,7 +107,7 @@ def _merged_configuration(backbone: Backbone, encoder: BareEncoder) -> Any:
 
 
 def _unsupported_error(backbone: Backbone, kind: str) -> LabelsieveError:
-    if kind in _PROMPTS:
+    if PEFT.entries[kind].is_prompted:
         why = f"needs a vision transformer whose blocks share one sequence of tokens, and {backbone.name} is none"
     else:
         first = next(

@@ -33,6 +33,7 @@ from labelsieve.vlm.families.registry import DUAL_ENCODER
 from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.peft.base import build_peft, is_compatible
 from labelsieve.vlm.peft.registry import PEFT
+from labelsieve.vlm.peft.target_layers import ModuleSpec
 from slow_cases import mostly_slow
 from small_families import DIM, SIDE, TEXT_ENCODERS, dual_reference, make_dual_encoder
 from small_models import edit_json, edit_weights
@@ -129,7 +130,7 @@ def test_every_image_encoder(image: str, folders: Folders, loaded: Callable[[str
     assert bool(vlm.patch_size) == bool(len(vlm.vision_layers))
     for kind in EVERY - TAKES[image]:
         with pytest.raises(SettingsError, match=f"^peft {kind} .*; use peft none, ") as caught:
-            build_peft(kind, vlm, tokens=2, generator=torch.Generator())
+            build_peft(ModuleSpec(kind), vlm)
         assert str(caught.value).split("; use peft ")[1].split(", ") == [one for one in PEFT if one in TAKES[image]]
 
 

@@ -30,6 +30,7 @@ from labelsieve.vlm.families.registry import FAMILIES
 from labelsieve.vlm.loading import load_vlm
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.registry import PEFT
+from labelsieve.vlm.peft.target_layers import ModuleSpec
 from slow_cases import mostly_slow
 from small_families import TINY_FAMILIES, Family, Reference, cosine, edit_family_weights
 from small_models import edit_json
@@ -196,7 +197,7 @@ def test_long_names_are_shortened_and_told(vlm: Any) -> None:
 
 def test_visual_prompts(vlm: Any, family: Family, pixels: Tensor, subtests: pytest.Subtests) -> None:
     def build(kind: str, tokens: int) -> Any:
-        return build_peft(kind, vlm, tokens=tokens, generator=torch.Generator().manual_seed(0))
+        return build_peft(ModuleSpec(kind, tokens, 8, torch.Generator().manual_seed(0)), vlm)
 
     for kind in ("vpt-deep", "vpt-shallow"):
         with subtests.test(kind):
@@ -240,7 +241,7 @@ def test_every_module_goes_with_a_model_or_is_refused(
     vlm: Any, name: str, pixels: Tensor, subtests: pytest.Subtests
 ) -> None:
     def build(kind: str) -> Any:
-        return build_peft(kind, vlm, tokens=3, bottleneck=2, generator=torch.Generator().manual_seed(0))
+        return build_peft(ModuleSpec(kind, 3, 2, torch.Generator().manual_seed(0)), vlm)
 
     for kind in (kind for kind in PEFT if kind != "none"):
         with subtests.test(kind):

@@ -39,7 +39,7 @@ from labelsieve.vlm.peft.adapter import Adapter
 from labelsieve.vlm.peft.base import build_peft
 from labelsieve.vlm.peft.parameter_count import count_trainable
 from labelsieve.vlm.peft.registry import PEFT
-from labelsieve.vlm.peft.target_layers import BareEncoder
+from labelsieve.vlm.peft.target_layers import BareEncoder, ModuleSpec
 from labelsieve.vlm.peft.vpt import VisualPrompts
 from slow_cases import mostly_slow
 from small_models import StubProcessor, random_clip
@@ -72,7 +72,7 @@ def pixels() -> Tensor:
 
 def make(kind: str, vlm: Any, *, tokens: int = 5, bottleneck: int = 8, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
-    return build_peft(kind, vlm, tokens=tokens, bottleneck=bottleneck, generator=generator)
+    return build_peft(ModuleSpec(kind, tokens, bottleneck, generator), vlm)
 
 
 def shake(module: nn.Module, *, by: float = 0.1) -> None:

@@ -29,6 +29,7 @@ from labelsieve.detect.training.loop import Schedule, make_schedule
 from labelsieve.detect.training.settings import PromptTraining, Training
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.peft.base import is_compatible
+from labelsieve.vlm.peft.registry import PEFT
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
@@ -213,7 +214,7 @@ def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
     images, vlm = inputs.images_and_model()
     engine, readable = inputs.engine, len(inputs.rows)
     requested, settings = settings, resolve(settings, vlm, readable=readable, engine=engine)
-    if settings.peft.startswith("full") and settings.learning_rate > _MAX_FULL_RATE:
+    if PEFT.entries[settings.peft].is_full and settings.learning_rate > _MAX_FULL_RATE:
         engine.progress.say(
             f"note: a learning rate of {settings.learning_rate:g} is made for small modules and tears a whole encoder "
             f"apart; --peft {settings.peft} wants a far lower one, such as --learning-rate 5e-4"

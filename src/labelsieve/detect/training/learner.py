@@ -31,6 +31,7 @@ from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.feature_cache import ImageFeatures
 from labelsieve.vlm.features import image_features, temporary_features
 from labelsieve.vlm.peft.base import build_peft
+from labelsieve.vlm.peft.target_layers import ModuleSpec
 from labelsieve.vlm.prompts import DualPrompts
 
 
@@ -62,13 +63,8 @@ class Learner(nn.Module):
         self.prompts.positive.requires_grad_(settings.context_learns)
         self.peft = None
         if isinstance(settings, Training):
-            self.peft = build_peft(
-                settings.peft,
-                vlm,
-                tokens=settings.visual_prompts,
-                bottleneck=settings.bottleneck,
-                generator=generator,
-            )
+            spec = ModuleSpec(settings.peft, settings.visual_prompts, settings.bottleneck, generator)
+            self.peft = build_peft(spec, vlm)
         self._frozen = (vlm,)
         self._is_attached = False
         self.engine = engine

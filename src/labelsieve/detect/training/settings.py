@@ -19,7 +19,7 @@ from labelsieve.core.validation import (
     WeightDecay,
 )
 from labelsieve.detect.base import Detector
-from labelsieve.vlm.peft.registry import PeftKind
+from labelsieve.vlm.peft.registry import PEFT, PeftKind
 
 if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
@@ -85,7 +85,7 @@ class Training(PromptTraining, Detector):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epochs and not self.trains_something(peft=self.peft):
-            without = f" without {setting('visual_prompts')}" if self.peft.startswith("vpt") else ""
+            without = f" without {setting('visual_prompts')}" if _takes_prompts(self.peft) else ""
             raise SettingsError(
                 f"nothing is left to train: without {setting('context_learns')} the text stays as it is, and with "
                 f"{setting('peft')} {self.peft}{without} the image encoder; change one of the two, or use "
@@ -94,12 +94,11 @@ class Training(PromptTraining, Detector):
 
     def check_model(self, vlm: VisionLanguageModel) -> None:
         """Refuses a model that the module does not go with; see :class:`labelsieve.detect.base.Detector`."""
-        import torch
-
         from labelsieve.vlm.peft.base import build_peft
+        from labelsieve.vlm.peft.target_layers import ModuleSpec
 
         if self.peft != "auto":
-            build_peft(self.peft, vlm, tokens=1, bottleneck=1, generator=torch.Generator())
+            build_peft(ModuleSpec(self.peft), vlm)
 
     @property
     def evaluates_before_epochs(self) -> bool:
@@ -108,9 +107,13 @@ class Training(PromptTraining, Detector):
 
     def trains_something(self, *, peft: str) -> bool:
         """Returns whether anything learns if the image encoder is adapted in a given way."""
-        is_prompted = peft.startswith("vpt") or peft == "auto"  # which trains nothing without them
-        adapts = peft != "none" and (self.visual_prompts > 0 or not is_prompted)
+        adapts = peft != "none" and (self.visual_prompts > 0 or not _takes_prompts(peft))
         return self.context_learns or adapts
+
+
+def _takes_prompts(peft: str) -> bool:
+    """Returns whether a module trains nothing without visual prompts, as that of `auto`."""
+    return peft == "auto" or PEFT.entries[peft].is_prompted
 
 
 def frozen_if_auto(detector: Any) -> Any:

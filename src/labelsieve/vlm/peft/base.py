@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from labelsieve.core.errors import SettingsError, listed, look_up, setting, shown
@@ -34,33 +33,30 @@ def no_module(_vlm: Encoder, _spec: ModuleSpec) -> None:
     """Builds nothing: the image encoder stays frozen."""
 
 
-def build_peft(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int = 8, generator: torch.Generator) -> Peft | None:
-    """Builds a module of the given kind, or None if the image encoder stays frozen.
+def build_peft(spec: ModuleSpec, vlm: Encoder) -> Peft | None:
+    """Builds a module, or None if the image encoder stays frozen.
 
     Args:
-        kind: A name of `PEFT`.
+        spec: The module.
         vlm: The model to adapt; if it can run, the module is tested on one image.
-        tokens: L, the number of visual prompts.
-        bottleneck: Rank of `lora` and width of `adapter`, at least 1.
-        generator: Source of the initial values.
 
     Raises:
         SettingsError: The kind is unknown or does not support the model, or the bottleneck is below 1.
     """
-    look_up(PEFT, kind, what=setting("peft"))
-    if bottleneck < 1:
-        raise SettingsError(f"expected a bottleneck of at least 1, got {bottleneck}")
+    look_up(PEFT, spec.kind, what=setting("peft"))
+    if spec.bottleneck < 1:
+        raise SettingsError(f"expected a bottleneck of at least 1, got {spec.bottleneck}")
     try:
-        return _build(vlm, ModuleSpec(kind, tokens, bottleneck, generator))
+        return _build(vlm, spec)
     except UnsupportedEncoderError as error:
-        alternatives = [name for name in PEFT if name != kind and is_compatible(name, vlm)]
+        alternatives = [name for name in PEFT if name != spec.kind and is_compatible(name, vlm)]
         raise SettingsError(f"{error}; use {setting('peft')} {listed(alternatives)}") from error
 
 
 def is_compatible(kind: str, vlm: Encoder) -> bool:
     """Returns whether a kind of module supports the image encoder of a model."""
     try:
-        _build(vlm, ModuleSpec(kind, tokens=1, bottleneck=1, generator=torch.Generator()))
+        _build(vlm, ModuleSpec(kind))
     except UnsupportedEncoderError:
         return False
     return True

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from labelsieve.core.errors import SettingsError
 from labelsieve.vlm.peft.base import build_peft
-from labelsieve.vlm.peft.target_layers import Encoder
+from labelsieve.vlm.peft.target_layers import Encoder, ModuleSpec
 
 
 def count_trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) -> tuple[int, float] | None:
@@ -23,7 +21,7 @@ def count_trainable(kind: str, vlm: Encoder, *, tokens: int, bottleneck: int) ->
         support the model.
     """
     try:
-        module = build_peft(kind, vlm, tokens=tokens, bottleneck=bottleneck, generator=torch.Generator())
+        module = build_peft(ModuleSpec(kind, tokens, bottleneck), vlm)
     except SettingsError:
         return None
     count = 0 if module is None else sum(value.numel() for value in module.parameters())

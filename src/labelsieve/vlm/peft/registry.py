@@ -21,10 +21,14 @@ class PeftEntry(Entry):
         phase_2: What becomes of it there: `merged` into the weights at the end by its `merge(encoder)`, or still
             `attached`, so that the model cannot be saved as a standard one. `unused` there are those that `--tune` has
             a function of its own for, as the weights of a backbone are trained in place.
+        is_prompted: Whether it trains visual prompts, which need blocks with one sequence of tokens.
+        is_full: Whether it trains whole weights, at a far lower learning rate than the others.
     """
 
     parameters: int = 0
     phase_2: Literal["merged", "attached", "unused"] = "unused"
+    is_prompted: bool = False
+    is_full: bool = False
 
 
 _PEFT = "labelsieve.vlm.peft."
@@ -41,6 +45,7 @@ PEFT: Registry[Callable[..., Any], PeftEntry] = Registry(
         "learned tokens beside the patches, new ones in each block: the paper's choice",
         parameters=184_320,
         phase_2="attached",
+        is_prompted=True,
     ),
     PeftEntry(
         "vpt-shallow",
@@ -48,6 +53,7 @@ PEFT: Registry[Callable[..., Any], PeftEntry] = Registry(
         "learned tokens beside the patches, in the first block only",
         parameters=15_360,
         phase_2="attached",
+        is_prompted=True,
     ),
     PeftEntry("lora", _PEFT + "lora:build", "a low-rank change of the query and value projections", parameters=294_912),
     PeftEntry(
@@ -65,12 +71,19 @@ PEFT: Registry[Callable[..., Any], PeftEntry] = Registry(
         phase_2="merged",
     ),
     PeftEntry("bitfit", _PEFT + "bitfit:build", "all biases of the image encoder", parameters=102_912),
-    PeftEntry("full", _PEFT + "full:build", "the whole image encoder, at a low --learning-rate", parameters=85_799_424),
+    PeftEntry(
+        "full",
+        _PEFT + "full:build",
+        "the whole image encoder, at a low --learning-rate",
+        parameters=85_799_424,
+        is_full=True,
+    ),
     PeftEntry(
         "full-paper",
         _PEFT + "full:build_paper",
         "the transformer blocks alone, without embeddings and outer layer norms, as in the paper's code",
         parameters=85_054_464,
+        is_full=True,
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -53,9 +53,9 @@ class ModuleSpec:
     """
 
     kind: str
-    tokens: int
-    bottleneck: int
-    generator: torch.Generator
+    tokens: int = 1
+    bottleneck: int = 1
+    generator: torch.Generator = field(default_factory=torch.Generator)
 
 
 class UnsupportedEncoderError(Exception):
