@@ -17,9 +17,10 @@ from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.test_sets import described, overlap_note, with_class_names
 from labelsieve.detect.base import Detector
-from labelsieve.detect.deft.detector import RECIPES, DeFT
+from labelsieve.detect.compatibility import check_input
+from labelsieve.detect.deft.detector import RECIPES
 from labelsieve.detect.inputs import detector_inputs
-from labelsieve.detect.registry import DETECTORS, check_input
+from labelsieve.detect.registry import DEFAULT, DETECTORS, detector_class
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.zero_shot import class_text_notes, template_notes
 from labelsieve.diagnosis.annotators import annotator_records, annotator_table, consensus_record, consensus_table
@@ -57,7 +58,7 @@ def scan(
         images: N images with given labels, or features from :func:`labelsieve.load_features`; true labels, where there
             are any, serve the metrics alone.
         vlm: The model, from :func:`labelsieve.load_vlm`; not used with features.
-        detector: How to score the labels; `DeFT()` if None.
+        detector: How to score the labels; the default detector if None.
         test: Images with correct labels, to evaluate the model that the detector has trained, or the zero-shot model if
             it trains nothing: the accuracy of s+. They select nothing, and the verdicts are the same without. Classes
             are matched by name. A detector without a model says so.
@@ -101,7 +102,7 @@ def scan(
         >>> verdicts.table["given_label"][first].as_py(), verdicts.table["predicted_label"][first].as_py()
         ('boat', 'bird')
     """
-    detector = DeFT() if detector is None else detector
+    detector = detector_class(DEFAULT)() if detector is None else detector
     check_input(detector, images, vlm, test=test)
     if test is not None:
         test = with_class_names(test, images.class_names)

@@ -36,7 +36,7 @@ from labelsieve.data.tags.loading import load_tags
 from labelsieve.data.tags.noise import with_tag_noise
 from labelsieve.data.tags.records import TaggedImages
 from labelsieve.demo import MINI_CLIP
-from labelsieve.detect.registry import check_input
+from labelsieve.detect.compatibility import check_input
 from labelsieve.finetune.backbones import load_backbone
 from labelsieve.vlm.base import VisionLanguageModel
 from labelsieve.vlm.features import image_features

@@ -191,7 +191,7 @@ class Adapt(Task):
 
     def check(self, method: Method) -> None:
         """Creates detector and settings, which checks them."""
-        from labelsieve.detect.registry import check_predicts_test
+        from labelsieve.detect.compatibility import check_predicts_test
 
         if method.train_on in ("selected", "nothing"):
             if method.detector is None:

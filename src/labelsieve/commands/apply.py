@@ -205,7 +205,7 @@ def scan_options(verdicts: Verdicts, corrected: Path) -> list[str]:
         corrected: The corrected data, in the form that the data came in.
     """
     from labelsieve.detect.deft.detector import RECIPES
-    from labelsieve.detect.registry import detector_class
+    from labelsieve.detect.registry import DEFAULT, detector_class
 
     run = verdicts.run
     origin, options = dict[str, Any](verdicts.record.get("origin") or {}), list[str]()
@@ -218,8 +218,8 @@ def scan_options(verdicts: Verdicts, corrected: Path) -> list[str]:
             options += [f"--{name.replace('_', '-')}", *map(str, values)]
     if run.model.name:
         options += ["--model", run.model.name]
-    detector, recipe = run.detector.name or "deft", run.detector.recipe or "default"
-    options += ["--detector", detector] if detector != "deft" else []
+    detector, recipe = run.detector.name or DEFAULT, run.detector.recipe or "default"
+    options += ["--detector", detector] if detector != DEFAULT else []
     options += ["--recipe", recipe] if recipe != "default" else []
     usual = dataclasses.asdict(RECIPES[recipe] if detector == "deft" else detector_class(detector)())
     for name, value in (run.detector.settings or {}).items():

@@ -28,7 +28,7 @@ from labelsieve.core.progress import Progress, is_main_process
 from labelsieve.core.validation import FalseFlags, LogitScale, field_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.deft.detector import RECIPES
-from labelsieve.detect.registry import DETECTORS, detector_class
+from labelsieve.detect.registry import DEFAULT, DETECTORS, detector_class
 from labelsieve.vlm.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     text_features: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     logit_scale: Annotated[LogitScale | None, tyro.conf.arg(metavar="X")] = None
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
-    detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = "deft"
+    detector: Annotated[str, tyro.conf.arg(metavar=_METAVAR)] = DEFAULT
     recipe: Annotated[str, tyro.conf.arg(metavar=_RECIPES)] = "default"
     test_set: OmitArgPrefixes[TestSet] = field(default_factory=TestSet)
     reviewed: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
@@ -91,7 +91,7 @@ class Scan(RunOptions, Generic[SettingsT]):
     @classmethod
     def parse(cls, args: Sequence[str], *, prog: str) -> Self:
         """Parses the arguments in two stages: detector and recipe first, since they determine the options."""
-        detector = last_value(args, "--detector", default="deft")
+        detector = last_value(args, "--detector", default=DEFAULT)
         recipe = last_value(args, "--recipe", default="default")
         settings = _settings(detector, recipe)
         default = cls(

@@ -10,9 +10,9 @@ import pytest
 from labelsieve.core.errors import SettingsError
 from labelsieve.data.loading import load_images
 from labelsieve.data.tags.loading import load_tags
+from labelsieve.detect.compatibility import check_input
 from labelsieve.detect.joint import Joint
 from labelsieve.detect.label_match import LabelMatch
-from labelsieve.detect.registry import check_input
 from labelsieve.detect.tags.label_match import TagLabelMatch
 from labelsieve.detect.zero_shot import class_text_notes, same_texts
 from labelsieve.tags.scan import scan_tags

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from labelsieve.core.errors import SettingsError, look_up, setting, shown
 from labelsieve.core.registry import Entry, Registry
-from labelsieve.detect.registry import DETECTORS, check_texts
+from labelsieve.detect.compatibility import check_texts
+from labelsieve.detect.registry import DETECTORS
 from labelsieve.detect.tags.base import TagDetector
 
 if TYPE_CHECKING:
