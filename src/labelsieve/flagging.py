@@ -128,6 +128,10 @@ class FlagRule:
         return f"at most {percent(self.false_flags)}, if {HOLDS_IF}"
 
 
+BY_DISAGREEMENT = FlagRule(threshold=0.0, demand_agreement=True)
+"""Flags the labels that are not predicted, whatever their quality."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NamedIssues(FlagRule):
     """Flags labels that are listed explicitly, where no threshold can express the rule.

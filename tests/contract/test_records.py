@@ -22,11 +22,11 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.images import LabelledImages
 from labelsieve.demo import MINI_CLIP
-from labelsieve.flagging import FlagRule
+from labelsieve.flagging import BY_DISAGREEMENT, FlagRule
 from labelsieve.records import REQUIRED, RUN, RunRecord, check_kinds
 from labelsieve.report import panels
 from labelsieve.report.exports.export import export
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 from labelsieve.report.thumbnails import Thumbnail
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
@@ -101,7 +101,7 @@ def test_the_table_names_what_a_run_has(whole: Path) -> None:
     "rule",
     [
         FlagRule(),
-        FlagRule(threshold=0.0, demand_agreement=True),
+        BY_DISAGREEMENT,
         FlagRule(threshold=0.3, false_flags=0.1),
         FlagRule(threshold=None, false_flags=0.1),
         FlagRule(threshold=None),

@@ -52,7 +52,7 @@ class Engine:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Returns the context in which the encoders run."""
+        """Runs the encoders of a block in the precision of the run."""
         if self.precision == "fp32":
             yield
             return

@@ -160,7 +160,7 @@ class DetectorInputs:
         issue: NDArray[np.bool_] | None = None,
         **more: Any,
     ) -> Scores:
-        """Lays scores of the n readable rows out over all rows, with the reasons of the unreadable ones.
+        """Expands scores of the n readable rows to all rows; unreadable ones get NaN and their reason.
 
         Args:
             quality: Label quality, (n,); it is clipped to 0 to 1.

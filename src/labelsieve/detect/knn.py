@@ -43,7 +43,7 @@ class KNN(Detector):
         import torch
 
         from labelsieve.detect.neighbours import nearest, vote
-        from labelsieve.flagging import FlagRule
+        from labelsieve.flagging import BY_DISAGREEMENT
 
         given = torch.from_numpy(inputs.given)
         neighbours = nearest(inputs.all_joint(), k=self.neighbours, progress=inputs.progress)
@@ -52,5 +52,5 @@ class KNN(Detector):
             quality=votes.agreement,
             predicted=votes.predicted,
             confidence=votes.share,
-            rule=FlagRule(threshold=0.0, demand_agreement=True),
+            rule=BY_DISAGREEMENT,
         )

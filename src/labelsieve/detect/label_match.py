@@ -35,13 +35,13 @@ class LabelMatch(Detector):
 
     def score(self, inputs: DetectorInputs) -> Scores:
         """Scores every image; see :class:`labelsieve.detect.base.Detector`."""
-        from labelsieve.flagging import FlagRule
+        from labelsieve.flagging import BY_DISAGREEMENT
 
         first = inputs.zero_shot
         return inputs.scores(
             quality=first.label_probability,
             predicted=first.predicted,
             confidence=first.confidence,
-            rule=FlagRule(threshold=0.0, demand_agreement=True),
+            rule=BY_DISAGREEMENT,
             test_predicted=inputs.classify_test(),
         )

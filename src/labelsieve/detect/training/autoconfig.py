@@ -97,7 +97,7 @@ def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int,
     if not settings.trains_something(peft="none"):
         say(f"{module}; nothing else is left to train")
         return peft
-    times = _times_reading(settings, images=readable)
+    times = _forward_passes(settings, images=readable)
     if engine.device.type == "cpu":
         say(
             f"the image encoder stays frozen, as always on a CPU; --peft {peft} ({module}) would take about {times} "
@@ -111,8 +111,8 @@ def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int,
     return peft
 
 
-def _times_reading(settings: Training, *, images: int) -> int:
-    """Returns how many forward passes over the images a module on the encoder takes, counted, not measured."""
+def _forward_passes(settings: Training, *, images: int) -> int:
+    """Estimates how many forward passes over the images training a module on the encoder takes."""
     schedule = make_schedule(_with(settings, peft="vpt-deep", images=images), images=images)
     evaluations = 1 + (schedule.epochs - schedule.warmup if settings.evaluates_before_epochs else 0)
     return _FORWARD_AND_BACKWARD * schedule.epochs + evaluations
