@@ -25,7 +25,7 @@ import tyro
 import labelsieve as ls
 from labelsieve.demo import MINI_CLIP
 from labelsieve.demo.run import write_sketches
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 
 # Module, name there, and what it is called in the table. A stage within another one counts there only.
 STAGES = (

@@ -27,7 +27,7 @@ import tyro
 import labelsieve as ls
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.detect.registry import detector_class
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 from memory import megabytes
 
 

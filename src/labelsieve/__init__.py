@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from labelsieve.finetune.settings import Adaptation as Adaptation
     from labelsieve.pipeline import scan as scan
     from labelsieve.report.exports.export import export as export
-    from labelsieve.report.html import write_report as write_report
+    from labelsieve.report.label_report import write_report as write_report
     from labelsieve.report.tag_report import write_tag_report as write_tag_report
     from labelsieve.tags.scan import scan_tags as scan_tags
     from labelsieve.tags.verdicts import TagVerdicts as TagVerdicts
@@ -86,7 +86,7 @@ _HOME = {
     "load_vlm": "vlm.loading",
     "scan": "pipeline",
     "scan_tags": "tags.scan",
-    "write_report": "report.html",
+    "write_report": "report.label_report",
     "write_tag_report": "report.tag_report",
 }
 __all__ = ["__version__", *_HOME]

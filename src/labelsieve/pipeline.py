@@ -15,7 +15,8 @@ from labelsieve.curation.defects import check_defects
 from labelsieve.curation.search import Search, comparison_inputs, find_in_images
 from labelsieve.data.features import LabelledFeatures
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.test_sets import described, overlap_note, with_class_names
+from labelsieve.data.origin import source_record
+from labelsieve.data.test_sets import overlap_note, with_class_names
 from labelsieve.detect.base import Detector
 from labelsieve.detect.compatibility import check_input
 from labelsieve.detect.deft.detector import RECIPES
@@ -28,6 +29,7 @@ from labelsieve.diagnosis.checks import diagnose
 from labelsieve.metrics import CLASSIFICATION, measure
 from labelsieve.review.earlier_audit import EarlierAudit, earlier_audit, read_audit
 from labelsieve.review.earlier_review import EarlierReview, earlier_review_of, read_earlier_review
+from labelsieve.review.log import AnswerLog
 from labelsieve.run_folder import check_run_folder, open_run, remove_checkpoint, run_record
 from labelsieve.verdicts import Verdicts, decide
 from labelsieve.vlm.base import VisionLanguageModel
@@ -141,7 +143,7 @@ def scan(
         )
         if folder is not None and engine.accelerator.is_main_process:
             if prior_reviews is not None:
-                prior_reviews.carry_to(folder)
+                AnswerLog(folder).append_all(prior_reviews.answers)  # so that their images are not asked again
             verdicts.save(folder)
             remove_checkpoint(folder)
     return verdicts
@@ -199,7 +201,7 @@ def _scan(
         "findings": diagnose(images, scores, verdicts),
         "test": None if test is None else _test_record(test, scores),
         "reviewed": None if prior_reviews is None else prior_reviews.to_record(),
-        "against": None if against is None else described(against),
+        "against": None if against is None else source_record(against),
         "image_defects": defects,
         "annotators": None,
         "consensus": None,
@@ -267,7 +269,7 @@ def _test_record(test: LabelledImages, scores: Scores) -> dict[str, Any]:
     if scores.test_predicted is None:
         raise SettingsError("the detector was given test images and predicted none; leave them out")
     metrics = measure(scores.test_predicted, test.labels, test.class_names)
-    return {**described(test), **{name: metrics[name] for name in ("unreadable", *CLASSIFICATION)}}
+    return {**source_record(test), **{name: metrics[name] for name in ("unreadable", *CLASSIFICATION)}}
 
 
 def _model_record(images: LabelledImages | LabelledFeatures, vlm: VisionLanguageModel | None) -> dict[str, Any]:

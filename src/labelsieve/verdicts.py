@@ -146,16 +146,12 @@ class Verdicts:
     @cached_property
     def given(self) -> NDArray[np.int64]:
         """Shape (N,): the given labels as indices into `class_names`."""
-        return self._indices("given_label")
+        return class_indices(self.table["given_label"], self.class_names)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """Shape (N,): the predicted labels as indices into `class_names`, -1 where the image could not be read."""
-        return self._indices("predicted_label")
-
-    def _indices(self, column: str) -> NDArray[np.int64]:
-        indices = pc.index_in(self.table[column], value_set=pa.array(self.class_names, pa.string()))
-        return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
+        return class_indices(self.table["predicted_label"], self.class_names)
 
     def given_label(self, row: int) -> str:
         """Returns the given label of one row."""
@@ -270,6 +266,12 @@ class Verdicts:
         if (verdicts.given < 0).any() or (verdicts.predicted < 0)[verdicts.is_readable].any():
             raise RunError(f"{folder / RECORD} does not name all classes of {VERDICTS}; make the run again")
         return verdicts
+
+
+def class_indices(labels: pa.ChunkedArray, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Returns the labels as indices into `class_names`, -1 for null and other names."""
+    indices = pc.index_in(labels, value_set=pa.array(class_names, pa.string()))
+    return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
 
 
 def check_finished(folder: Path, *, verb: str) -> None:

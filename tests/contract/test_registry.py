@@ -84,7 +84,7 @@ WRITTEN: list[tuple[Registry[Any, Any], str, str]] = [
     (PEFT, "vlm/peft", r"^def ([a-z]\w+)\(_?vlm: \w+, _?spec: ModuleSpec"),
     (FAMILIES, "vlm/families", r"^class ([A-Z]\w*)\((?!nn)\w+\)"),
     (PUBLISHED, "data/published", r"^def (\w+)\(path: Path, split: str\)"),
-    (NOISE, "data", r"^def (\w+)\([^()]*seed: int,\s+progress: Progress,"),
+    (NOISE, "data", r"^def (\w+)\([^()]*seed: int,[^()]*\) -> tuple\[NDArray\[np\.\w+\], tuple\[str, \.\.\.\]\]:"),
     (FINDINGS, "curation", r"^def (\w+)\(search: Search\) -> Iterator"),
     (PANELS, "report", r"^def ([a-z]\w+)\(_?page: Page\)"),
     (FORMATS, "report/exports", r"^def (write_\w+)\(request: ExportRequest\)"),

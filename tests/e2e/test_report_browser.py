@@ -19,7 +19,7 @@ from labelsieve import load_tags
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.detect.tags.scores import TagScores
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 from labelsieve.report.tag_report import write_tag_report
 from labelsieve.tags.verdicts import decide_tags
 from labelsieve.verdicts import decide

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from labelsieve.commands.base import Command, OptionalText, RunFolder
 from labelsieve.commands.run_data import load_reviews
 from labelsieve.core.errors import RunError
-from labelsieve.core.files import quoted
+from labelsieve.core.files import quoted, write_json
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import plain
 from labelsieve.core.validation import AtMost, Confidence, FalseFlags
@@ -57,7 +57,12 @@ class Audit(Command):
             false_flags=self.false_flags,
         )
         self._print(result, console)
-        progress.say(self._written(result) or f"wrote {self.run_folder / AUDIT}")
+        try:
+            write_json(self.run_folder / AUDIT, result.to_record())
+        except RunError as error:  # the numbers are printed all the same
+            progress.say(f"note: {error}")
+        else:
+            progress.say(f"wrote {self.run_folder / AUDIT}")
 
     def _print(self, result: Statement, console: Console) -> None:
         """Prints the sentences, each with its assumption, and how to audit if there is no audit yet."""
@@ -67,14 +72,3 @@ class Audit(Command):
                 console.print(Padding(Unbroken(plain(f"if {sentence.assumption}"), style="dim"), (0, 0, 0, 2)))
         if not result.audited:
             console.print(Unbroken(f"to audit: labelsieve review {quoted(self.run_folder)}"))
-
-    def _written(self, result: Statement) -> str:
-        """Writes the numbers; returns a note if the folder is not writable, since they were printed already."""
-        from labelsieve.core.files import write_json
-        from labelsieve.verdicts import AUDIT
-
-        try:
-            write_json(self.run_folder / AUDIT, result.to_record())
-        except RunError as error:
-            return f"note: {error}"
-        return ""

@@ -142,21 +142,10 @@ class Source:
         """
         from labelsieve.data.loading import load_images
 
-        return load_images(
-            self.source,
-            image_column=self.image_column,
-            image_folder=self.image_folder,
-            label_column=self.label_column or None,
-            truth_column=truth_column,
-            class_names=names_or_file(self.class_names),
-            split=self.split,
-            limit=self.limit,
-            seed=seed,
-            noise=noise,
-            box_margin=self.box_margin,
-            one_class=one_class,
-            progress=progress,
-        )
+        options = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "source"}
+        options |= {"label_column": self.label_column or None, "class_names": names_or_file(self.class_names)}
+        options |= {"truth_column": truth_column, "noise": noise, "one_class": one_class}
+        return load_images(self.source, **options, seed=seed, progress=progress)
 
     def feature_options(self) -> dict[str, Any]:
         """Returns the options that also apply to precomputed features.

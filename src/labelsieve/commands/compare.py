@@ -50,20 +50,16 @@ class Compare(Command):
         from labelsieve.verdicts import Verdicts
 
         first, second = Verdicts.load(self.run_folder), Verdicts.load(self.other_run)
-        self._check_out()
+        if self.out is not None:
+            for run in (self.run_folder, self.other_run):
+                check_not_input(self.out, run=run)
+            check_file(self.out, overwrite=self.overwrite)
         contents = self._contents(first, second, Progress(console)) if needs_contents(first, second) else None
         comparison = compare(first, second, contents=contents)
         print_comparison(comparison, (str(self.run_folder), str(self.other_run)), console)
         if self.out is not None:
             write_csv(self.out, comparison.table)
             Progress(console).say(f"wrote {self.out}: {comparison.table.num_rows:,} changes")
-
-    def _check_out(self) -> None:
-        if self.out is None:
-            return
-        for run in (self.run_folder, self.other_run):
-            check_not_input(self.out, run=run)
-        check_file(self.out, overwrite=self.overwrite)
 
     def _contents(self, first: Verdicts, second: Verdicts, progress: Progress) -> Any:
         """Returns the hashes of the images of both runs; None, with a note, if they cannot be read any more."""

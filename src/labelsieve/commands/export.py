@@ -90,7 +90,7 @@ class Export(Command):
 
     def _export_tags(self, progress: Progress) -> None:
         """Writes the tags, corrected by the verdicts of a run and the marks of a person, one row per image."""
-        from labelsieve.report.exports.tag_export import export_corrected_tags
+        from labelsieve.report.exports.export import export_corrected_tags
         from labelsieve.tags.marks import with_marks
         from labelsieve.tags.verdicts import TagVerdicts
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -22,12 +23,12 @@ from tyro._errors import (
 )
 
 from labelsieve.commands.help import Option, options_of, show_help, wants_help
-from labelsieve.commands.shares import example_of_share, shares_as_numbers, shares_of
 from labelsieve.core.errors import UsageError, did_you_mean, options_in_messages, shown
-from labelsieve.core.validation import allowed_values, range_of
+from labelsieve.core.validation import Range, allowed_values, range_of
 from labelsieve.data.sources.table_formats import TABLES
 
 _NUMBERS = {int: "an integer", float: "a number"}
+_PERCENTAGE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*%\s*")
 _CommandT = TypeVar("_CommandT")
 
 
@@ -49,7 +50,7 @@ def read(kind: type[_CommandT], args: Sequence[str], *, prog: str, default: Any 
         show_help(kind, prog=prog, requested=help_word, default=default)
     start = tyro.MISSING_NONPROP if default is None else default
     options = list(options_of(get_origin(kind) or kind, default))
-    words = shares_as_numbers(args, shares_of(options))
+    words = _shares_as_numbers(args, _shares_of(options))
     if empty := _empty_option(words, options):
         raise UsageError(f"expected a value for {empty}, found none; see {prog} --help")
 
@@ -149,7 +150,44 @@ def _no_number(option: Option, words: Sequence[str]) -> str:
     """Returns the message for a value that is no number; a share has limits."""
     got, limits = shown(last_value(words, option.flag, default="")), range_of(option.kind)
     if limits is not None and limits.is_share:
-        return f"expected {option.flag} as {example_of_share(limits)}, got {got}"
+        return f"expected {option.flag} as {_example_of_share(limits)}, got {got}"
     types, choices, _ = allowed_values(option.kind)
     expected = [_NUMBERS[each] for each in types if each in _NUMBERS]
     return f"expected {' or '.join([*expected, *choices])} for {option.flag}, got {got}"
+
+
+def _shares_of(options: Iterable[Option]) -> dict[str, Range]:
+    """Returns the ranges of those options that are shares, by their flags, such as `--drop-at`."""
+    ranges = {each.flag: range_of(each.kind) for each in options}
+    return {flag: limits for flag, limits in ranges.items() if limits is not None and limits.is_share}
+
+
+def _shares_as_numbers(args: Sequence[str], shares: Mapping[str, Range]) -> list[str]:
+    """Returns arguments in which `10%` is `0.1`, if the option is a share.
+
+    Args:
+        args: The arguments after the verb.
+        shares: The options that are shares, from `_shares_of`.
+    """
+    words: list[str] = []
+    for word in args:
+        name, sign, value = word.partition("=")
+        if sign and _dashed(name) in shares:
+            words.append(f"{name}={_number(value)}")
+        else:
+            words.append(_number(word) if words and _dashed(words[-1]) in shares else word)
+    return words
+
+
+def _example_of_share(limits: Range) -> str:
+    """Returns how to write a share in a range: `a share such as 10% or 0.1`."""
+    return f"a share such as {'10% or 0.1' if 0.1 in limits else '95% or 0.95'}"
+
+
+def _dashed(word: str) -> str:
+    return word.replace("_", "-")
+
+
+def _number(text: str) -> str:
+    match = _PERCENTAGE.fullmatch(text)
+    return f"{float(match[1]) / 100:.12g}" if match else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from tyro.conf import arg
@@ -57,24 +57,16 @@ class Report(Command):
 
     def _write_labels(self, out: Path, progress: Progress) -> str:
         """Writes the report of a run with one label per image, and returns a text on its content."""
-        from labelsieve.report.common import all_flagged
-        from labelsieve.report.html import write_report
+        from labelsieve.report.label_report import write_report
+        from labelsieve.report.texts import all_flagged
         from labelsieve.verdicts import Verdicts
 
         verdicts = Verdicts.load(self.run_folder)
         self._check_out(out, verdicts)
         data = data_of(verdicts, source=self.source, progress=progress)
         max_images = MAX_IMAGES if self.max_images is None else self.max_images
-        write_report(
-            verdicts,
-            data,
-            out,
-            audit=self._audited(verdicts, data, progress),
-            max_images=max_images,
-            thumbnail_px=self.thumbnail_px,
-            overwrite=self.overwrite,
-            progress=progress,
-        )
+        audit = self._audited(verdicts, data, progress)
+        write_report(verdicts, data, out, audit=audit, max_images=max_images, **self._options(progress))
         flagged = int(verdicts.is_issue.sum())
         in_page = min(flagged, max_images)
         more = all_flagged(verdicts, shown=in_page)
@@ -82,22 +74,18 @@ class Report(Command):
 
     def _write_tags(self, out: Path, progress: Progress) -> str:
         """Writes the report of a run with several labels per image, and returns a text on its content."""
-        from labelsieve.report.tag_report import MAX_PAIRS, write_tag_report
+        from labelsieve.report.tag_report import MAX_TAG_PAIRS, write_tag_report
         from labelsieve.tags.verdicts import TagVerdicts
 
         verdicts = TagVerdicts.load(self.run_folder)
         self._check_out(out, verdicts)
-        max_images = MAX_PAIRS if self.max_images is None else self.max_images
-        write_tag_report(
-            verdicts,
-            tagged_images_of(verdicts, source=self.source, progress=progress),
-            out,
-            max_images=max_images,
-            thumbnail_px=self.thumbnail_px,
-            overwrite=self.overwrite,
-            progress=progress,
-        )
+        max_images = MAX_TAG_PAIRS if self.max_images is None else self.max_images
+        images = tagged_images_of(verdicts, source=self.source, progress=progress)
+        write_tag_report(verdicts, images, out, max_images=max_images, **self._options(progress))
         return f"at most {max_images:,} pairs of each kind"
+
+    def _options(self, progress: Progress) -> dict[str, Any]:
+        return {"thumbnail_px": self.thumbnail_px, "overwrite": self.overwrite, "progress": progress}
 
     def _check_out(self, out: Path, verdicts: Verdicts | TagVerdicts) -> None:
         """Checks that no file of others is replaced, before the images are loaded."""

@@ -120,7 +120,7 @@ def _write(**values: Any) -> None:
 def _scan(plan: Mapping[str, Any]) -> int:
     from labelsieve.commands.run_data import load_part
     from labelsieve.pipeline import scan
-    from labelsieve.report.html import write_report
+    from labelsieve.report.label_report import write_report
     from labelsieve.vlm.loading import load_vlm
 
     progress, out = _JsonProgress(), Path(plan["out"])

@@ -132,7 +132,7 @@ class Scan(RunOptions, Generic[SettingsT]):
             read_audit(self.reviewed, false_flags=self.false_flags)
 
     def _load_and_scan(self, console: Console, *, stopped_at_report: bool) -> None:
-        from labelsieve.report.html import write_report
+        from labelsieve.report.label_report import write_report
         from labelsieve.report.terminal import summarize
         from labelsieve.run_folder import finished_scan
         from labelsieve.verdicts import REPORT, Verdicts

@@ -70,7 +70,7 @@ class ScanTags(RunOptions, Generic[SettingsT]):
         """Loads the data, scans them, and writes the report."""
         from labelsieve.core.output_folders import exclusive_folder
         from labelsieve.report.tag_report import write_tag_report
-        from labelsieve.report.tag_terminal import summarize_tags
+        from labelsieve.report.terminal import summarize_tags
         from labelsieve.run_folder import check_run_folder, finished_scan, lacks_report
         from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
         from labelsieve.verdicts import REPORT

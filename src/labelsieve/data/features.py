@@ -291,7 +291,4 @@ def _scale(value: Any, *, needed: bool) -> float | None:
 
 
 def _hashes(values: NDArray[np.float32]) -> NDArray[np.uint64]:
-    hashes = np.empty(len(values), dtype=np.uint64)
-    for row, value in enumerate(values):
-        hashes[row] = int.from_bytes(digest_of(value.tobytes()), "little")
-    return hashes
+    return np.frombuffer(b"".join(digest_of(row.tobytes()) for row in values), dtype="<u8").astype(np.uint64)

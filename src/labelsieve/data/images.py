@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from labelsieve.core.errors import DataError, first_line, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.boxes import Boxes, LastImage
 from labelsieve.data.input.rgb import Ranges, to_rgb, upright, value_kind
-from labelsieve.data.labelled import Labelled, take_rows
+from labelsieve.data.labelled import Labelled, Rows
 from labelsieve.data.sources.file_kinds import is_pointer
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class UnreadableImageError(DataError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Images:
+class Images(Rows):
     """N images, or boxes in images, decoded one at a time on demand.
 
     Attributes:
@@ -66,16 +66,9 @@ class Images:
     """
 
     dataset: Dataset
-    ids: tuple[str, ...]
-    contents: NDArray[np.uint64]
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
     ranges: Ranges = field(default_factory=dict)
     boxes: Boxes | None = None
     as_pipeline: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @cached_property
     def pixels_fingerprint(self) -> str:
@@ -201,10 +194,6 @@ class Images:
         if boxes is not None and other.boxes is not None:
             boxes = boxes.with_margin(other.boxes.margin)
         return replace(self, ranges={**self.ranges, **other.ranges}, boxes=boxes)
-
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """Returns the given rows, in that order, with all classes kept."""
-        return take_rows(self, rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

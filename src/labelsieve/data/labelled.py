@@ -1,11 +1,11 @@
-"""What images and precomputed features have in common: rows with an id and a given label each."""
+"""What images and precomputed features have in common: rows with an id, and with a given label each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,42 +14,64 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.data.annotators import Annotations
 from labelsieve.data.labels import checked_indices
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 # The fields of a record that have a value for each row.
 _BY_ROW = ("dataset", "ids", "contents", "labels", "truth", "annotations", "boxes", "tags", "features")
-_RecordT = TypeVar("_RecordT", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Labelled:
-    """N rows with a given label each; see :class:`labelsieve.LabelledImages` and :class:`labelsieve.LabelledFeatures`.
-
-    Verdicts, diagnosis and report only use these attributes.
+class Rows:
+    """N rows of images or features, with or without a label.
 
     Attributes:
         ids: N different names of the rows.
-        labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
-        class_names: The K names, in the order of the indices.
         contents: Shape (N,), uint64: a hash of the content of each row; equal rows have equal values.
-        truth: Shape (N,), int64, or None: the true labels, if they are known. Used for metrics only.
-        annotations: The labels of several annotators, whose majority vote is `labels`; None with one label per row.
         origin: Arguments to load the same rows again; empty for data in memory.
         notes: Notes of the loader for the user, one line each.
     """
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
     contents: NDArray[np.uint64]
-    truth: NDArray[np.int64] | None = None
-    annotations: Annotations | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Returns the given rows, in that order, with all classes kept.
+
+        The result has no `origin`, which would load all rows again.
+        """
+        values = {name: getattr(self, name, None) for name in _BY_ROW}
+        taken = {name: _taken(value, rows) for name, value in values.items() if value is not None}
+        return replace(self, **taken, origin={})
+
+
+def _taken(values: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[rows]
+    if isinstance(values, tuple):
+        return tuple(values[row] for row in rows)
+    return values.select(rows) if hasattr(values, "select") else values.take(rows)  # a data set, or a record
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labelled(Rows):
+    """N rows with a given label each; see :class:`labelsieve.LabelledImages` and :class:`labelsieve.LabelledFeatures`.
+
+    Verdicts, diagnosis and report only use these attributes, and those of :class:`Rows`.
+
+    Attributes:
+        labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
+        class_names: The K names, in the order of the indices.
+        truth: Shape (N,), int64, or None: the true labels, if they are known. Used for metrics only.
+        annotations: The labels of several annotators, whose majority vote is `labels`; None with one label per row.
+    """
+
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    truth: NDArray[np.int64] | None = None
+    annotations: Annotations | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -68,22 +90,3 @@ class Labelled:
         truth = self.truth if truth is None else checked_indices(truth, what="true labels", **shape)
         given_labels = checked_indices(labels, what="labels", **shape)
         return replace(self, labels=given_labels, truth=truth, annotations=None, origin={})
-
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """Returns the given rows, in that order, with all classes kept."""
-        return take_rows(self, rows)
-
-
-def take_rows(record: _RecordT, rows: NDArray[np.int64]) -> _RecordT:
-    """Returns some rows of images or features, in that order, without `origin`, which would load all rows again."""
-    values = {name: getattr(record, name, None) for name in _BY_ROW}
-    taken = {name: _taken(value, rows) for name, value in values.items() if value is not None}
-    return replace(record, **taken, origin={})
-
-
-def _taken(values: Any, rows: NDArray[np.int64]) -> Any:
-    if isinstance(values, np.ndarray):
-        return values[rows]
-    if isinstance(values, tuple):
-        return tuple(values[row] for row in rows)
-    return values.select(rows) if hasattr(values, "select") else values.take(rows)  # a data set, or a record

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from labelsieve.core.errors import DataError, SettingsError, setting
 from labelsieve.core.files import check_reachable, expand_home
 from labelsieve.core.progress import Progress
-from labelsieve.data.box_formats.columns import boxes_of
-from labelsieve.data.box_formats.rows import box_notes
+from labelsieve.data.box_formats.rows import box_notes, boxes_of
 from labelsieve.data.boxes import Boxes
 from labelsieve.data.class_notes import class_name_notes, class_size_notes
 from labelsieve.data.images import LabelledImages
@@ -23,11 +22,10 @@ from labelsieve.data.input.ranges import with_ranges
 from labelsieve.data.origin import absolute_source, check_limit, subset, with_origin
 from labelsieve.data.sources.columns import Columns, Table, label_columns
 from labelsieve.data.sources.contents import hash_images
-from labelsieve.data.sources.image_paths import image_paths
+from labelsieve.data.sources.image_paths import image_paths, undecoded_images
 from labelsieve.data.sources.in_memory import read_memory
 from labelsieve.data.sources.readers import read_dataset, read_path
 from labelsieve.data.sources.table_labels import read_ids, read_table_labels
-from labelsieve.data.sources.undecoded import undecoded_images
 
 
 def load_images(

@@ -76,20 +76,23 @@ def inject(
     look_up(dict.fromkeys(kinds_for(tags=False)), kind, what="kind of noise")
     check_value("rate", rate, Rate)
     check_value("seed", seed, Seed)
-    if pairs is not None and "pairs" not in NOISE.entries[kind].takes:
+    entry = NOISE.entries[kind]
+    if pairs is not None and "pairs" not in entry.takes:
         kinds = " or ".join(name for name, each in NOISE.entries.items() if "pairs" in each.takes)
         raise SettingsError(f"pairs go with {kinds} noise, not with {kind} noise; leave them out")
-    if NOISE.entries[kind].needs_images and not isinstance(images, LabelledImages):
+    if entry.needs_images and not isinstance(images, LabelledImages):
         raise SettingsError(
             f"{kind} noise depends on pixels, which features come without; use {' or '.join(kinds_for_features())}"
         )
     if classes < 2:
         raise DataError(f"expected at least two classes to make noise, got {classes}")
     values = {"rate": rate, "exact": exact, "pairs": pairs}
-    taken = {name: values[name] for name in NOISE.entries[kind].takes}
+    taken: dict[str, Any] = {name: values[name] for name in entry.takes}
+    if entry.needs_images:
+        taken["progress"] = progress or Progress()
     noisy: NDArray[np.int64]
     notes: tuple[str, ...]
-    noisy, notes = NOISE[kind](images, seed=seed, progress=progress or Progress(), **taken)
+    noisy, notes = NOISE[kind](images, seed=seed, **taken)
     changed = int((noisy != images.labels).sum())
     summary = f"{kind} noise at rate {rate} with seed {seed}: {changed} of {len(images)} labels changed"
     result = images.with_labels(noisy, truth=images.labels)
@@ -97,18 +100,16 @@ def inject(
 
 
 def symmetric_noise(
-    images: LabelledImages | LabelledFeatures, *, seed: int, progress: Progress, rate: float, exact: bool
+    images: LabelledImages | LabelledFeatures, *, seed: int, rate: float, exact: bool
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Returns labels with symmetric noise, (N,), and notes for the user; see :func:`inject`.
 
     Args:
         images: N images, or rows of features.
         seed: Seed of all draws.
-        progress: Not needed.
         rate: Share of wrong labels.
         exact: Whether the share is exact.
     """
-    del progress
     return symmetric(images.labels, classes=len(images.class_names), rate=rate, seed=seed, exact=exact), ()
 
 
@@ -116,7 +117,6 @@ def pair_noise(
     images: LabelledImages | LabelledFeatures,
     *,
     seed: int,
-    progress: Progress,
     rate: float,
     exact: bool,
     pairs: Mapping[str, str] | None,
@@ -126,12 +126,10 @@ def pair_noise(
     Args:
         images: N images, or rows of features.
         seed: Seed of all draws.
-        progress: Not needed.
         rate: Share of wrong labels.
         exact: Whether the share is exact.
         pairs: Class name to the class name it is mistaken for; None: the next class.
     """
-    del progress
     return paired(images.labels, target=_targets(images.class_names, pairs), rate=rate, seed=seed, exact=exact), ()
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, shown
@@ -59,9 +61,6 @@ def read_noise(path: str | Path, *, tags: bool = False) -> NoiseFile:
     Raises:
         DataError: It is missing or is not such a file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     what, option = ("noise of tags", "--kind tags ") if tags else ("noise", "")
     advice = f"make one with: labelsieve noise SOURCE {option}--labels-only"
     check_reachable(path, DataError)
@@ -227,9 +226,6 @@ def write_noise(
         DataError: The images have no truth.
         RunError: The file cannot be written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if images.truth is None:
         what = "tags" if isinstance(images, TaggedImages) else "labels"
         raise DataError(f"expected images with true {what} beside the noisy ones, got none; inject noise first")

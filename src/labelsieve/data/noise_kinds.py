@@ -14,10 +14,10 @@ from labelsieve.core.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class NoiseEntry(Entry):
-    """A kind of noise; its `place` is a function of images, `seed`, `progress` and what it takes, all keywords.
+    """A kind of noise; its `place` is a function of images, `seed` and what it takes, all keywords.
 
     Attributes:
-        needs_images: Whether it depends on pixels, which features lack.
+        needs_images: Whether it depends on pixels, which features lack; it is passed `progress`, too.
         for_tags: Whether it is for images that have several labels each; the others are for one label.
         takes: Its parameters: shares, whether they are `exact`, and in `pairs` which class is mistaken for which.
     """

@@ -6,19 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.files import expand_home
 from labelsieve.core.validation import Limit, Seed, check_value
-from labelsieve.data.images import Images
-from labelsieve.data.labelled import Labelled
+from labelsieve.data.labelled import Labelled, Rows
 from labelsieve.data.published.base import named_source
 from labelsieve.data.sources.shards import has_pattern
 
-RowsT = TypeVar("RowsT", bound=Images | Labelled)
+if TYPE_CHECKING:
+    from labelsieve.data.tags.records import TaggedImages
+
+RowsT = TypeVar("RowsT", bound=Rows)
 
 
 def check_limit(limit: int | None, seed: int) -> None:
@@ -60,3 +62,18 @@ def absolute_source(source: str | Path) -> str:
         return str(named)
     path = os.path.abspath(expand_home(source))
     return path if os.path.exists(path) or has_pattern(str(source)) else str(source)  # a Hub id stays as it is
+
+
+def source_record(images: Labelled | TaggedImages) -> dict[str, Any]:
+    """Returns source and fingerprint of test images, or of images to compare with, for the record of a run.
+
+    `origin` has the arguments to load them again; it is empty for data in memory.
+    """
+    source = str(images.origin.get("source", "data in memory"))
+    return {
+        "source": source,
+        "source_name": Path(source).name,
+        "origin": dict(images.origin),
+        "images": len(images),
+        "fingerprint": images.fingerprint,
+    }

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean
 from labelsieve.data.images import Images, LabelledImages
-from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.data.tags.records import TaggedImages
 
@@ -53,21 +50,6 @@ def _class_positions(names: tuple[str, ...], class_names: tuple[str, ...]) -> ND
             "their numbers with --test-class-names"
         )
     return np.array([position_of[normalise(name)] for name in names], dtype=np.int64)
-
-
-def described(test: Labelled | TaggedImages) -> dict[str, Any]:
-    """Returns source and fingerprint of test images, or of images to compare with, for the record of a run.
-
-    `origin` has the arguments to load them again; it is empty for data in memory.
-    """
-    source = str(test.origin.get("source", "data in memory"))
-    return {
-        "source": source,
-        "source_name": Path(source).name,
-        "origin": dict(test.origin),
-        "images": len(test),
-        "fingerprint": test.fingerprint,
-    }
 
 
 def overlap_note(test: Images, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:

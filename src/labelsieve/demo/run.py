@@ -161,7 +161,7 @@ def _scan(
     """Scans with one detector; with `out`, its run folder and report are written."""
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.pipeline import scan
-    from labelsieve.report.html import write_report
+    from labelsieve.report.label_report import write_report
 
     name = DETECTORS.label_of(detector)
     progress.say(f"scanning with {name}")

@@ -21,7 +21,8 @@ from labelsieve.core.output_folders import check_no_mount, unknown_files
 from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.seeds import Purpose
-from labelsieve.data.test_sets import described, overlap_note
+from labelsieve.data.origin import source_record
+from labelsieve.data.test_sets import overlap_note
 from labelsieve.diagnosis.checks import CONFLICTING_COPIES
 from labelsieve.finetune import tuning
 from labelsieve.finetune.backbones import Backbone, load_backbone
@@ -334,7 +335,7 @@ def _record(
             "created": run.created,
         },
         "selection": {**job.selection.counts, "trained_on": len(job.rows), "held_out": len(job.held_out)},
-        "test": None if job.test is None else described(job.test),
+        "test": None if job.test is None else source_record(job.test),
         "converted": {
             "images": len(converted_rows(job.images, job.rows)),
             "ranges": {kind: list(ends) for kind, ends in job.images.ranges.items()},

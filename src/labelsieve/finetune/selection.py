@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, setting
 from labelsieve.finetune.settings import Adaptation
-from labelsieve.review.row_reviews import (
-    MARKS,
-    Reviewed,
-    RowReviews,
-    clean_part,
-    kept_although_flagged,
-)
+from labelsieve.review.mark_files import MARKS
+from labelsieve.review.row_reviews import Reviewed, RowReviews, clean_part, kept_although_flagged
 from labelsieve.verdicts import Verdicts
 
 # Maximum number of names in a note.
@@ -61,7 +56,7 @@ def choose(verdicts: Verdicts, settings: Adaptation, *, reviews: RowReviews | No
 
     Reviews override verdicts. An image that a reviewer corrected is used with the new class; a label found right is
     kept; a wrong one drops the image or, with labels `relabel`, is replaced by the predicted label; unsure leaves the
-    decision to the verdict. See :func:`labelsieve.review.row_reviews.after_reviews`. Copies that reviewers left out
+    decision to the verdict. See :attr:`labelsieve.review.row_reviews.Reviewed.after`. Copies that reviewers left out
     are not used.
 
     Args:

@@ -15,7 +15,7 @@ from labelsieve.finetune.result import Adapted
 from labelsieve.metrics import CLASSIFICATION, TAG_CLASSIFICATION, TAG_DECISIONS, Metric
 from labelsieve.records import is_tag_record
 from labelsieve.report.printing import Unbroken, new_table, print_facts, print_folder, print_table
-from labelsieve.review.row_reviews import MARKS
+from labelsieve.review.mark_files import MARKS
 
 _WORST = 5
 

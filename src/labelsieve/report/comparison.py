@@ -18,11 +18,11 @@ from labelsieve.core.quantities import UNKNOWN, counted, percent, plain
 from labelsieve.core.text import clean
 from labelsieve.metrics import METRIC_TITLES
 from labelsieve.records import RunRecord
-from labelsieve.report import common
+from labelsieve.report import texts
 from labelsieve.report.printing import Unbroken, new_table, print_table
 from labelsieve.verdicts import Verdicts
 
-CHANGES = {
+CHANGE_KINDS = {
     "new": ("new flag", "new flags"),
     "removed": ("removed flag", "removed flags"),
     "changed": ("other label changed", "other labels changed"),
@@ -42,8 +42,8 @@ class Comparison:
         second: The later run.
         pairs: Shape (M, 2), int64: rows of the same image in the first and in the second run.
         by_content: Whether images were matched by content instead of by id.
-        table: One row for each change, most suspicious first: `change` (a key of :data:`CHANGES`), `id` in the second
-            run, `first_id`, and given and predicted label, label quality and flag of both runs.
+        table: One row for each change, most suspicious first: `change` (a key of :data:`CHANGE_KINDS`), `id` in the
+            second run, `first_id`, and given and predicted label, label quality and flag of both runs.
     """
 
     first: Verdicts
@@ -171,9 +171,9 @@ def print_comparison(comparison: Comparison, names: tuple[str, str], console: Co
     console.print(Unbroken(_matched(comparison), style="dim"))
     console.print()
     in_both = comparison.first.is_issue[comparison.pairs[:, 0]] & comparison.second.is_issue[comparison.pairs[:, 1]]
-    summary = ", ".join(counted(comparison.count(kind), *words) for kind, words in CHANGES.items())
+    summary = ", ".join(counted(comparison.count(kind), *words) for kind, words in CHANGE_KINDS.items())
     console.print(Unbroken(f"{summary}; {int(in_both.sum()):,} flagged in both"))
-    for kind, (_, title) in CHANGES.items():
+    for kind, (_, title) in CHANGE_KINDS.items():
         _print_changes(comparison, kind, title, console)
     _print_metrics(comparison, names, console)
     console.print()
@@ -211,8 +211,8 @@ def differences(first: RunRecord, second: RunRecord) -> list[str]:
         lines = ["data, model, settings and seed are the same"]
     estimates = [run.estimate.wrong_labels for run in (first, second)]
     if estimates[0] != estimates[1]:
-        texts = (UNKNOWN if each is None else common.count_text(each) for each in estimates)
-        lines.append(f"wrong labels (estimate): {' → '.join(texts)}")
+        counts = (UNKNOWN if each is None else texts.count_text(each) for each in estimates)
+        lines.append(f"wrong labels (estimate): {' → '.join(counts)}")
     return lines
 
 
@@ -274,5 +274,5 @@ def _print_metrics(comparison: Comparison, names: tuple[str, str], console: Cons
     for key, title in METRIC_TITLES.items():
         before, after = ((each or {}).get(key) for each in both)
         difference = "" if before is None or after is None else f"{after - before:+.3f}"
-        table.add_row(title, *(plain(common.score(value)) for value in (before, after)), difference)
+        table.add_row(title, *(plain(texts.score(value)) for value in (before, after)), difference)
     print_table(table, console)

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,9 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from labelsieve.core import quantities
+from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import to_json
 from labelsieve.data.images import Images
-from labelsieve.report import common
+from labelsieve.data.labelled import Labelled
+from labelsieve.report import texts
+from labelsieve.report.figures import Confusions, class_bars, confusions
 from labelsieve.tags.verdicts import TagVerdicts
 from labelsieve.verdicts import Verdicts
 
@@ -28,6 +32,41 @@ from labelsieve.verdicts import Verdicts
 THUMBNAIL_BUDGET = 24_000_000
 # Number of unreadable images that are listed, and of characters of each reason.
 MAX_UNREADABLE, MAX_REASON = 200, 300
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Page:
+    """The data of the sections of a report.
+
+    Attributes:
+        verdicts: Of N images.
+        images: Their images.
+        rows: Row numbers of the images on the page.
+        progress: Receives progress.
+    """
+
+    verdicts: Verdicts
+    images: Labelled
+    rows: list[int]
+    progress: Progress | None = None
+
+    @functools.cached_property
+    def classes(self) -> list[dict[str, Any]]:
+        """Returns :meth:`Verdicts.per_class`, rows with `index`, and `here`, its number of images on the page."""
+        verdicts = self.verdicts
+        flagged = verdicts.given[self.rows][verdicts.is_issue[self.rows]]
+        on_page = np.bincount(flagged, minlength=len(verdicts.class_names))
+        return [{"index": index, "here": int(on_page[index]), **row} for index, row in enumerate(verdicts.per_class())]
+
+    @functools.cached_property
+    def bars(self) -> tuple[list[dict[str, Any]], int]:
+        """See :func:`labelsieve.report.figures.class_bars`."""
+        return class_bars(self.classes)
+
+    @functools.cached_property
+    def confusions(self) -> Confusions:
+        """Returns the given and suggested labels of the flagged images on the page."""
+        return confusions(self.verdicts, self.rows)
 
 
 @functools.cache  # compiling a page takes longer than rendering it
@@ -41,7 +80,7 @@ def environment(package: str = "labelsieve.report") -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=quantities.percent, score=common.score, thousands=quantities.thousands, unbroken=_unbroken
+        percent=quantities.percent, score=texts.score, thousands=quantities.thousands, unbroken=_unbroken
     )
     return environment
 
@@ -78,7 +117,7 @@ def page_context(
         **_assets(script),
         "source": Path(source).name or source,
         "created": run.created or "",
-        "moment": common.moment(run.created),
+        "moment": texts.moment(run.created),
         "version": run.labelsieve or "",
         "facts": {name: str(value) for name, value in facts.items() if value not in (None, "")},
         "fingerprints": {

@@ -7,69 +7,28 @@ A new panel is a template `templates/panels/NAME.html.jinja`, a `<section>` with
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelsieve.core.progress import Progress
 from labelsieve.core.registry import Entry, Registry
 from labelsieve.curation.findings import DATA_KINDS, rows_of
 from labelsieve.data.images import LabelledImages
-from labelsieve.data.labelled import Labelled
 from labelsieve.metrics import OTHER_METRICS
-from labelsieve.report import common
-from labelsieve.report.figures import Confusions, class_bars, confusions, histogram
-from labelsieve.report.pages import unreadable_rows
+from labelsieve.report import texts
+from labelsieve.report.figures import histogram
+from labelsieve.report.pages import Page, unreadable_rows
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
-from labelsieve.verdicts import Verdicts
 
 MAX_CLASS_ROWS = 300
 # Image findings listed per kind, the most certain first, characters of all their thumbnails, and their side.
 MAX_LISTED, BUDGET, SIDE = 24, 2_000_000, 96
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Page:
-    """The data of the sections of a report.
-
-    Attributes:
-        verdicts: Of N images.
-        images: Their images.
-        rows: Row numbers of the images on the page.
-        progress: Receives progress.
-    """
-
-    verdicts: Verdicts
-    images: Labelled
-    rows: list[int]
-    progress: Progress | None = None
-
-    @cached_property
-    def classes(self) -> list[dict[str, Any]]:
-        """Returns :meth:`Verdicts.per_class`, rows with `index`, and `here`, its number of images on the page."""
-        verdicts = self.verdicts
-        flagged = verdicts.given[self.rows][verdicts.is_issue[self.rows]]
-        on_page = np.bincount(flagged, minlength=len(verdicts.class_names))
-        return [{"index": index, "here": int(on_page[index]), **row} for index, row in enumerate(verdicts.per_class())]
-
-    @cached_property
-    def bars(self) -> tuple[list[dict[str, Any]], int]:
-        """See :func:`labelsieve.report.figures.class_bars`."""
-        return class_bars(self.classes)
-
-    @cached_property
-    def confusions(self) -> Confusions:
-        """Returns the given and suggested labels of the flagged images on the page."""
-        return confusions(self.verdicts, self.rows)
-
-
 def findings(page: Page) -> dict[str, Any] | None:
     """Returns the findings about the data set."""
-    rows = common.findings(page.verdicts.run)
+    rows = texts.findings(page.verdicts.run)
     return {"findings": rows} if rows else None
 
 
@@ -98,11 +57,11 @@ def classes(page: Page) -> dict[str, Any]:
 def annotators(page: Page) -> dict[str, Any] | None:
     """Returns a row for each annotator, if there are several."""
     run = page.verdicts.run
-    rows = common.annotators(run)
+    rows = texts.annotators(run)
     if not rows:
         return None
     more = max(0, len(rows) - MAX_CLASS_ROWS)
-    return {"annotators": rows[:MAX_CLASS_ROWS], "more_annotators": more, "consensus": common.consensus(run)}
+    return {"annotators": rows[:MAX_CLASS_ROWS], "more_annotators": more, "consensus": texts.consensus(run)}
 
 
 def image_findings(page: Page) -> dict[str, Any] | None:
@@ -115,7 +74,7 @@ def image_findings(page: Page) -> dict[str, Any] | None:
             "more": max(0, len(table) - MAX_LISTED),
             "rows": table.slice(0, MAX_LISTED).to_pylist(),
         }
-        for kind, line, table in common.image_findings(page.verdicts)
+        for kind, line, table in texts.image_findings(page.verdicts)
     ]
     rows = [row for each in sections for row in each["rows"]]
     pictures = _thumbnails_of(page, rows)
@@ -159,7 +118,7 @@ PANELS: Registry[Callable[[Page], dict[str, Any] | None], Entry] = Registry(
     Entry("images", _HERE + "images", "Images"),
     Entry("classes", _HERE + "classes", "Classes"),
     Entry("annotators", _HERE + "annotators", "Annotators"),
-    Entry("other_issues", _HERE + "image_findings", "Other issues"),
+    Entry("image_findings", _HERE + "image_findings", "Other issues"),
     Entry("metrics", _HERE + "metrics", "Metrics"),
     Entry("unreadable", _HERE + "unreadable", "Unreadable"),
 )

@@ -13,14 +13,14 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import check_value
 from labelsieve.data.tags.records import TaggedImages
-from labelsieve.report import ImageCount, ThumbnailPixels, common
+from labelsieve.report import ImageCount, ThumbnailPixels, texts
 from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, page_context, shortest, unreadable_rows
 from labelsieve.report.panels import MAX_CLASS_ROWS
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
-from labelsieve.tags.verdicts import KINDS, MEASURES, MISSING, WRONG, TagVerdicts
+from labelsieve.tags.verdicts import MEASURES, MISSING, TAG_KINDS, WRONG, TagVerdicts
 from labelsieve.verdicts import require_same_images
 
-MAX_PAIRS = 500
+MAX_TAG_PAIRS = 500
 """Default number of pairs of each kind in the report."""
 _TITLES = {WRONG: "Tags that look wrong", MISSING: "Tags that look missing"}
 _LEADS = {
@@ -36,7 +36,7 @@ def write_tag_report(
     images: TaggedImages,
     path: str | Path,
     *,
-    max_images: int = MAX_PAIRS,
+    max_images: int = MAX_TAG_PAIRS,
     thumbnail_px: int = 256,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -79,7 +79,7 @@ def write_tag_report(
     require_same_images(verdicts.images, images)
     path = Path(path)
     check_report(path, overwrite=overwrite)
-    chosen = {kind: verdicts.of_kind(kind)[:max_images] for kind in KINDS}
+    chosen = {kind: verdicts.of_kind(kind)[:max_images] for kind in TAG_KINDS}
     small = _thumbnails(verdicts, images, chosen, thumbnail_px, progress)
     page = environment().get_template("tags.html.jinja")
     files = {row: file_link(images, row, path) for row in small}
@@ -110,14 +110,14 @@ def _context(verdicts: TagVerdicts) -> dict[str, Any]:
     classes = sorted(verdicts.per_class(), key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
     return {
         **page_context(verdicts, script="tags.js", default_source="tagged images", facts=facts),
-        "estimate": common.estimate_of_tags(verdicts),
+        "estimate": texts.estimate_of_tags(verdicts),
         "tags": int(verdicts.given[verdicts.is_readable].sum()),
-        "counts": {kind: len(verdicts.of_kind(kind)) for kind in KINDS},
+        "counts": {kind: len(verdicts.of_kind(kind)) for kind in TAG_KINDS},
         "classes": classes[:MAX_CLASS_ROWS],
         "more_classes": max(0, len(classes) - MAX_CLASS_ROWS),
         "metrics": verdicts.metrics,
         "measures": MEASURES,
-        "kinds": KINDS,
+        "kinds": TAG_KINDS,
         "unreadable": unreadable_rows(*(verdicts.unreadable[name] for name in ("id", "tags", "error"))),
     }
 

@@ -1,4 +1,4 @@
-"""The summary of a scan in the terminal."""
+"""The summaries of a scan in the terminal: of labels, and of tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labelsieve.core.quantities import UNKNOWN, duration, percent, plain
 from labelsieve.core.text import clean
 from labelsieve.metrics import OTHER_METRICS, SIDE_SCORES
 from labelsieve.records import RunRecord
-from labelsieve.report import MAX_IMAGES, common
+from labelsieve.report import MAX_IMAGES, texts
 from labelsieve.report.printing import (
     Unbroken,
     class_name,
@@ -27,9 +27,10 @@ from labelsieve.report.printing import (
     print_table,
     step_to_report,
 )
+from labelsieve.tags.verdicts import MEASURES, MISSING, TAG_FILES, TAG_KINDS, WRONG, TagVerdicts
 from labelsieve.verdicts import CONSENSUS, REPORT, RUN_FILES, Verdicts
 
-_TOP = 5
+_TOP, _TOP_TAGS = 5, 10
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 
 
@@ -37,7 +38,7 @@ def summarize(verdicts: Verdicts, console: Console) -> None:
     """Prints counts, the most affected classes, findings with advice, metrics if any, and the files."""
     console.print()
     console.print(_headline(verdicts))
-    for line in common.estimate(verdicts):
+    for line in texts.estimate(verdicts):
         console.print(Unbroken(line))
     _print_facts(verdicts.run, console)
     _print_classes(verdicts, console)
@@ -66,11 +67,11 @@ def _headline(verdicts: Verdicts) -> Unbroken:
 
 def _print_facts(run: RunRecord, console: Console) -> None:
     print_facts([run.source, run.detector.name, run.model.name, duration(run.seconds)], console)
-    if agreement := common.agreement(run):
+    if agreement := texts.agreement(run):
         console.print(Unbroken(f"the zero-shot model agrees with {agreement}", style="dim"))
-    if reviewed := common.reviewed(run):
+    if reviewed := texts.reviewed(run):
         console.print(Unbroken(f"known from a review: {reviewed}", style="dim"))
-    if tested := common.tested(run):
+    if tested := texts.tested(run):
         console.print(Unbroken(f"{tested} test images", style="dim"))
     if run.rule.false_flags is not None:
         console.print(Unbroken(f"false flags: {run.rule.bound_text()}", style="dim"))
@@ -97,7 +98,7 @@ def _print_classes(verdicts: Verdicts, console: Console) -> None:
 
 
 def _print_annotators(run: RunRecord, console: Console) -> None:
-    rows = common.annotators(run)
+    rows = texts.annotators(run)
     if not rows:
         return
     table = new_table("Annotator", "labels", "right (estimate)", "95 % interval", texts=["most often confused"])
@@ -106,12 +107,12 @@ def _print_annotators(run: RunRecord, console: Console) -> None:
         confused = Text(clean(row["confused"])).append(f" ({row['times']})" if row["times"] else "", style="dim")
         table.add_row(class_name(row["name"]), row["labels"], right, interval, confused)
     print_table(table, console, left_out=len(rows) - _TOP)
-    parts = (common.consensus(run), f"whom to ask again about which image: {CONSENSUS}")
+    parts = (texts.consensus(run), f"whom to ask again about which image: {CONSENSUS}")
     console.print(Unbroken("; ".join(filter(None, parts))))
 
 
 def _print_findings(run: RunRecord, console: Console) -> None:
-    for finding in common.findings(run):
+    for finding in texts.findings(run):
         console.print()
         title = (f"{finding['title']}: ", _STYLES[finding["level"]])
         head = " ".join(f"{finding[key].strip().rstrip('.')}." for key in ("figure", "message") if finding[key])
@@ -121,7 +122,7 @@ def _print_findings(run: RunRecord, console: Console) -> None:
 
 
 def _print_image_findings(verdicts: Verdicts, console: Console) -> None:
-    lines = [line for _, line, _ in common.image_findings(verdicts)]
+    lines = [line for _, line, _ in texts.image_findings(verdicts)]
     if not lines:
         return
     console.print()
@@ -133,10 +134,10 @@ def _print_image_findings(verdicts: Verdicts, console: Console) -> None:
 def _print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     table = new_table("Against the truth", "precision", "recall", "F1")
     for side, title in (("clean", "correct labels kept (clean_*)"), ("issue", "wrong labels flagged (issue_*)")):
-        table.add_row(title, *(plain(common.score(metrics.get(f"{side}_{name}"))) for name in SIDE_SCORES))
+        table.add_row(title, *(plain(texts.score(metrics.get(f"{side}_{name}"))) for name in SIDE_SCORES))
     print_table(table, console)
     other = (
-        *(f"{title} {common.score(metrics.get(name))}" for name, title in OTHER_METRICS.items()),
+        *(f"{title} {texts.score(metrics.get(name))}" for name, title in OTHER_METRICS.items()),
         f"wrong labels {percent(metrics.get('noise_rate'))}",
         f"flagged {percent(metrics.get('flagged_rate'))}",
     )
@@ -156,14 +157,14 @@ def _print_next_steps(verdicts: Verdicts, console: Console) -> None:
     folder = Path(verdicts.run.out)
     steps = step_to_report(folder / REPORT, "the flagged images")
     shown = min(int(verdicts.is_issue.sum()), MAX_IMAGES)
-    if more := common.all_flagged(verdicts, shown=shown):
+    if more := texts.all_flagged(verdicts, shown=shown):
         steps.append((f"the report shows {shown:,} of them; for all", more))
     if verdicts.run.model.name:  # features have no images to write or to train on
         run = quoted(folder)
         clean_folder, model = (next_to(folder, f"-{title}") for title in ("clean", "model"))
         steps.append(("give the right labels", f"labelsieve review {run}"))
         verbs = "export or adapt"
-        if (suffix := common.suffix_of_corrected(verdicts.run.origin)) is not None:
+        if (suffix := texts.suffix_of_corrected(verdicts.run.origin)) is not None:
             corrected, verbs = next_to(folder, f"-corrected{suffix}"), f"apply, {verbs}"
             steps.append(("write the data with them", f"labelsieve apply {run} --out {corrected}"))
         steps.append(("write the clean part", f"labelsieve export {run} --format imagefolder --out {clean_folder}"))
@@ -179,3 +180,70 @@ def _fast_training(run: RunRecord) -> tuple[str, str]:
     if not (run.hardware or "").startswith("cpu"):
         return "", ""
     return " --tune linear", " (fast on a CPU; without --tune linear all weights are trained)"
+
+
+# ------------------------------------------------------------------------------------------------------------ of tags
+
+
+def summarize_tags(verdicts: TagVerdicts, console: Console) -> None:
+    """Prints counts, the most affected classes, metrics if any, and the files."""
+    console.print()
+    console.print(_tag_headline(verdicts))
+    if line := texts.estimate_of_tags(verdicts):
+        console.print(Unbroken(line))
+    run = verdicts.run
+    print_facts([run.source, run.detector.name, run.model.name, duration(run.seconds)], console)
+    _print_tag_classes(verdicts, console)
+    if verdicts.metrics:
+        _print_tag_metrics(verdicts, console)
+    _print_tag_files(verdicts, console)
+    console.print()
+
+
+def _tag_headline(verdicts: TagVerdicts) -> Unbroken:
+    wrong, missing = (len(verdicts.of_kind(kind)) for kind in (WRONG, MISSING))
+    readable, unreadable = int(verdicts.is_readable.sum()), len(verdicts.unreadable)
+    given = int(verdicts.given[verdicts.is_readable].sum())
+    return Unbroken(
+        (f"{wrong:,}", "bold yellow" if wrong else "bold green"),
+        (" wrong", "bold"),
+        f" of {given:,} tags ({percent(wrong / given if given else 0)}), ",
+        (f"{missing:,}", "bold yellow" if missing else "bold green"),
+        (" missing", "bold"),
+        f"; {readable:,} images, {len(verdicts.class_names):,} classes",
+        (f", {unreadable:,} unreadable" if unreadable else "", "red"),
+    )
+
+
+def _print_tag_classes(verdicts: TagVerdicts, console: Console) -> None:
+    rows = [row for row in verdicts.per_class() if row[WRONG] or row[MISSING]]
+    rows.sort(key=lambda row: (-row[WRONG] - row[MISSING], row["class_name"]))
+    if not rows:
+        return
+    table = new_table("Most affected classes", "tagged", "wrong", "missing", "wrong (est.)", "missing (est.)")
+    for row in rows[:_TOP_TAGS]:
+        rates = (plain(percent(row[rate])) for rate in ("commission", "omission"))
+        table.add_row(class_name(row["class_name"]), *(f"{row[name]:,}" for name in ("tagged", WRONG, MISSING)), *rates)
+    print_table(table, console, left_out=len(rows) - _TOP_TAGS)
+
+
+def _print_tag_metrics(verdicts: TagVerdicts, console: Console) -> None:
+    metrics = verdicts.metrics or {}
+    table = new_table("Against the truth", *MEASURES.values(), "share")
+    for kind, title in TAG_KINDS.items():
+        scores = (plain(texts.score(metrics.get(f"{kind}_{name}"))) for name in MEASURES)
+        table.add_row(title, *scores, plain(percent(metrics.get(f"{kind}_rate"))))
+    print_table(table, console)
+    console.print(Unbroken(f"mean average precision over the classes {texts.score(metrics.get('map'))}"))
+
+
+def _print_tag_files(verdicts: TagVerdicts, console: Console) -> None:
+    if not verdicts.run.out:
+        return
+    folder = Path(verdicts.run.out)
+    print_files(folder, TAG_FILES, console)
+    steps = step_to_report(folder / REPORT, "the verdicts")
+    command = f"labelsieve export {quoted(folder)} --format csv --out {next_to(folder, '-corrected.csv')}"
+    steps.append(("write the tags as the verdicts have them", command))
+    steps.append(("with what you marked in the report", "add --marks labelsieve-marks.csv to this"))
+    print_next_steps(steps, console)

@@ -16,7 +16,7 @@ from labelsieve.core.errors import DataError, shown
 from labelsieve.core.files import is_utf8
 from labelsieve.data.labels import normalise
 
-KINDS = ("label", "several", "none", "wrong", "drop", "keep-one", "unsure", "skip", "undo")
+ANSWER_KINDS = ("label", "several", "none", "wrong", "drop", "keep-one", "unsure", "skip", "undo")
 MODES = ("review", "audit")
 # Kinds that decide whether the given label is right.
 DECIDED = ("label", "several", "none", "wrong")
@@ -110,13 +110,11 @@ class Answer:
         Raises:
             DataError: A value is missing, or of a wrong type.
         """
-        declared = {declared_field.name: declared_field for declared_field in dataclasses.fields(cls)}
+        declared = {each.name: each for each in dataclasses.fields(cls)}
         missing = [
             name
-            for name, declared_field in declared.items()
-            if declared_field.default is dataclasses.MISSING
-            and declared_field.default_factory is dataclasses.MISSING
-            and name not in values
+            for name, each in declared.items()
+            if each.default is each.default_factory and name not in values  # both are MISSING
         ]
         if missing:
             raise DataError(f'expected "{missing[0]}" in an answer, found none')
@@ -186,7 +184,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _check_choices(answer: Answer) -> None:
-    for name, choices in (("kind", KINDS), ("mode", MODES)):
+    for name, choices in (("kind", ANSWER_KINDS), ("mode", MODES)):
         if getattr(answer, name) not in choices:
             got = shown(getattr(answer, name))
             raise DataError(f'expected "{name}" of an answer to be one of {", ".join(choices)}, got {got}')

@@ -86,14 +86,6 @@ class EarlierReview:
             "fingerprint": fingerprint(self.is_right, self.is_wrong, self.labels),
         }
 
-    def carry_to(self, run_folder: Path) -> None:
-        """Appends the answers to the log of a new run, so that their images are not asked again.
-
-        Raises:
-            RunError: The log cannot be written.
-        """
-        AnswerLog(run_folder).append_all([*self.answers])
-
 
 def check_reviewed(run_folder: str | Path) -> Path:
     """Returns the folder of a run and checks that it has a log of answers.

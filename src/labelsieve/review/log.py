@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -37,8 +37,8 @@ class AnswerLog:
         ...     log = AnswerLog(folder)
         ...     answer = Answer(token="1", key="00000000000000ff", id="a.jpg", given_label="cat", kind="none",
         ...                     reviewer="ann", time="2026-11-28T10:00:00+00:00", mode="review", shown={})
-        ...     log.append(answer), log.append(answer), len(AnswerLog(folder).answers())
-        (True, False, 1)
+        ...     log.append_all([answer]), log.append_all([answer]), len(AnswerLog(folder).answers())
+        (1, 0, 1)
     """
 
     def __init__(self, run_folder: str | Path, *, progress: Progress | None = None) -> None:
@@ -84,32 +84,21 @@ class AnswerLog:
         """Checks that answers can be written, before anybody answers; creates the log if there is none.
 
         Raises:
-            RunError: See :meth:`append`.
+            RunError: See :meth:`append_all`.
         """
         with self._lock, self._opened("ab+") as file:
             torn = self._catch_up(file)
             if not self._read:
                 self._write(file, [], torn=torn)
 
-    def append(self, answer: Answer) -> bool:
-        """Appends an answer durably: it is on the disk when this returns.
+    def append_all(self, answers: Sequence[Answer]) -> int:
+        """Appends answers durably, all or none: they are on the disk when this returns.
 
         Returns:
-            False if the log already has an answer with its token, which is not appended again.
+            Number of new answers: those whose token the log already has are not appended again.
 
         Raises:
             RunError: The folder cannot be written to or the disk is full; the log stays unchanged.
-        """
-        return self.append_all([answer]) == 1
-
-    def append_all(self, answers: list[Answer]) -> int:
-        """Appends several answers, all or none, such as those on a group of similar images.
-
-        Returns:
-            Number of new answers, by their tokens.
-
-        Raises:
-            RunError: See :meth:`append`.
         """
         with self._lock, self._opened("ab+") as file:
             torn = self._catch_up(file)

@@ -16,22 +16,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.progress import Progress
-from labelsieve.core.provenance import fingerprint
 from labelsieve.core.quantities import counted
-from labelsieve.core.spreadsheets import read_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
-from labelsieve.review.answers import Answer, is_right, key_of, now
+from labelsieve.review.answers import Answer, is_right, key_of
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
-from labelsieve.review.known_labels import count_images, rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
-from labelsieve.review.state import Resolved, Reviews, resolve
+from labelsieve.review.mark_files import answers_of_marks
+from labelsieve.review.state import Resolved, Reviews, count_images, resolve, rows_and_keys
 from labelsieve.verdicts import Verdicts, ranks
 
-MARKS = ("right", "wrong", "unsure")
 FLAGGED_ARE_DROPPED = 1.0
 """The `drop_at` that drops every flagged image, since no label quality is above 1."""
 
@@ -39,9 +36,6 @@ ReviewFiles = str | Path | Sequence[str | Path]
 """Run folders, logs of answers (`reviews.jsonl`) and CSV files of marks; one or several."""
 RowReviews = Mapping[int, Resolved]
 """Row of a run to the reviews of its image."""
-
-# The reviewer of all CSV files of marks: one person, whose later answers override earlier ones.
-_REVIEWER = "report"
 
 
 def mark_of(resolved: Resolved, given_label: str) -> str:
@@ -107,7 +101,13 @@ class Reviewed:
 
     @cached_property
     def after(self) -> Verdicts:
-        """The verdicts after the reviews, see :func:`after_reviews`."""
+        """The verdicts after the reviews: reviewers override the detector.
+
+        A label reviewed as right is no issue and has label quality 1; a label reviewed as wrong is an issue and has
+        label quality 0. The ranks are updated. If a reviewer named another class, it becomes the suggested label, with
+        confidence 1; else the suggestion of the model stays. Unsure answers and reviews of unreadable images change
+        nothing.
+        """
         verdicts = self.verdicts
         if not self.reviews:
             return verdicts
@@ -128,20 +128,6 @@ class Reviewed:
         columns = {name: pa.array(values, mask=unreadable) for name, values in changed.items()}
         columns["predicted_label"] = names.take(pa.array(predicted, mask=unreadable))
         return dataclasses.replace(verdicts, table=with_columns(verdicts.table, columns))
-
-
-def after_reviews(verdicts: Verdicts, reviews: RowReviews | None) -> Verdicts:
-    """Returns the verdicts after reviews: reviewers override the detector.
-
-    A label reviewed as right is no issue and has label quality 1; a label reviewed as wrong is an issue and has label
-    quality 0. The ranks are updated. If a reviewer named another class, it becomes the suggested label, with confidence
-    1; else the suggestion of the model stays. Unsure answers and reviews of unreadable images change nothing.
-
-    Args:
-        verdicts: Of N images.
-        reviews: From :func:`read_reviews`.
-    """
-    return Reviewed(verdicts=verdicts, reviews=reviews).after
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
@@ -230,7 +216,7 @@ def reviews_of(
     answers = [answer for path in logs for answer in _answers_of(path, progress)]
     marks = [path for path in paths if path not in logs]
     contents = {} if images is None or not marks else dict(zip(images.ids, images.contents.tolist(), strict=True))
-    marked = _answers_of_marks(marks, verdicts, contents, progress)
+    marked = answers_of_marks(marks, verdicts, contents, progress)
     reviews = resolve([*answers, *marked])
     if progress is not None and answers:
         # with copies, but without images that were only skipped
@@ -288,89 +274,3 @@ def _answers_of(path: Path, progress: Progress | None) -> list[Answer]:
         state = "that is not its name" if path.is_file() else "it does not exist"
         raise DataError(f"expected a log of answers {LOG}, got {shown(path)}, but {state}; check the path")
     return AnswerLog(path if path.is_dir() else path.parent, progress=progress).answers()
-
-
-def _same_label(label: str, verdicts: Verdicts, row: int) -> bool:
-    return normalise(label) == normalise(verdicts.given_label(row))
-
-
-# ---------------------------------------------------------------------------------------- the marks of the report
-
-
-def _answers_of_marks(
-    paths: Sequence[Path], verdicts: Verdicts, contents: Mapping[str, int], progress: Progress | None
-) -> list[Answer]:
-    """Reads the CSV files of the report as answers."""
-    marks: dict[str, tuple[str, ...]] = {}
-    answers: list[Answer] = []
-    differing: list[str] = []
-    row_of = {name: row for row, name in enumerate(verdicts.table["id"].to_pylist())} if paths else {}
-    for number, path in enumerate(paths):
-        in_file = _read_file(path, verdicts, row_of)
-        differing += [name for name, mark in in_file.items() if marks.get(name, mark) != mark]
-        marks |= in_file
-        for name, (kind, *labels) in in_file.items():
-            answers.append(
-                Answer(
-                    token=f"{number} {fingerprint(name)}",
-                    key=key_of(contents[name]) if name in contents else fingerprint(name),
-                    id=name,
-                    given_label=verdicts.given_label(row_of[name]),
-                    kind=kind,
-                    labels=tuple(labels),
-                    reviewer=_REVIEWER,
-                    time=now(),
-                    mode="review",
-                )
-            )
-    if progress is not None and len(paths) > 1:
-        progress.say(f"note: {len(paths)} files of marks, {len(marks):,} images marked{_differing_text(differing)}")
-    return answers
-
-
-def _differing_text(names: Sequence[str]) -> str:
-    names = list(dict.fromkeys(names))
-    return f"; the files differ on {len(names):,}, where the last one counts: {listed(names)}" if names else ""
-
-
-def _read_file(path: Path, verdicts: Verdicts, row_of: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """Returns the kind of answer and its labels for each id."""
-    lines = read_csv(path, needed=("id", "mark"), what="marks", advice="download the marks of the report")
-    seen: dict[str, tuple[str, str]] = {}
-    marks: dict[str, tuple[str, ...]] = {}
-    classes = {normalise(name): name for name in verdicts.class_names}
-    for number, line in enumerate(lines, start=2):
-        row = _check_mark(line, f"line {number} of {path}", verdicts, row_of)
-        mark = line["mark"], line.get("new_label", "")
-        if seen.setdefault(line["id"], mark) != mark:
-            conflict = f"{' '.join(seen[line['id']]).strip()} and {' '.join(mark).strip()}"
-            raise DataError(f'"{shown(line["id"])}" is marked {conflict} in {path}; leave one of both')
-        marks[line["id"]] = _answer_kind(*mark, verdicts.given_label(row), classes)
-    return marks
-
-
-def _check_mark(line: Mapping[str, str], where: str, verdicts: Verdicts, row_of: Mapping[str, int]) -> int:
-    name, mark, new = line["id"], line["mark"], line.get("new_label", "")
-    if mark not in MARKS:
-        raise DataError(
-            f'expected a mark out of {", ".join(MARKS)} in {where}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}'
-        )
-    row = row_of.get(name)
-    if row is None or not _same_label(line.get("given_label") or verdicts.given_label(row), verdicts, row):
-        raise DataError(
-            f'"{shown(name)}" in {where} is no image of this run with that label; take the marks of its own report'
-        )
-    if new:
-        check_classes({new}, verdicts.class_names, where=f"the column new_label in {where}")
-        if (mark == "wrong") == _same_label(new, verdicts, row):
-            raise DataError(
-                f'expected the mark wrong beside another new label in {where}, found {mark}, "{shown(new)}"'
-            )
-    return row
-
-
-def _answer_kind(mark: str, new_label: str, given_label: str, classes: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns the kind of answer and the labels of a mark."""
-    if new_label and mark == "wrong":
-        return ("label", classes[normalise(new_label)])
-    return {"right": ("label", given_label), "wrong": ("wrong",), "unsure": ("unsure",)}[mark]

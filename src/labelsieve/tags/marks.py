@@ -8,21 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from labelsieve.core.errors import DataError, did_you_mean, listed, shown
+from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.progress import Progress
 from labelsieve.core.quantities import counted
-from labelsieve.core.spreadsheets import read_csv
+from labelsieve.review.mark_files import read_marks
 from labelsieve.tags.verdicts import MISSING, WRONG, TagVerdicts
+from labelsieve.verdicts import class_indices
 
 PRESENT, ABSENT, UNSURE = "present", "absent", "unsure"
-MARKS = (PRESENT, ABSENT, UNSURE)
+TAG_MARKS = (PRESENT, ABSENT, UNSURE)
 """Whether the class is present in the image."""
 
 MarkFiles = str | Path | Sequence[str | Path]
 """One or several CSV files of marks."""
-_ADVICE = "take the marks of the report"
 
 
 def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | None = None) -> TagVerdicts:
@@ -59,8 +58,7 @@ def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | 
     pairs = np.array([pair for pair, mark in marks.items() if mark != UNSURE], dtype=np.int64)
     is_present = np.array([mark == PRESENT for mark in marks.values() if mark != UNSURE], dtype=bool)
     names = pa.array(verdicts.class_names, pa.string())
-    numbers = pc.index_in(verdicts.table["class_name"], value_set=names)
-    codes = verdicts.rows * classes + np.asarray(numbers).astype(np.int64)
+    codes = verdicts.rows * classes + class_indices(verdicts.table["class_name"], verdicts.class_names)
     unmarked = verdicts.table.filter(pa.array(~np.isin(codes, pairs)))
     wrong = pairs[given[pairs] != is_present]
     ids = verdicts.images["id"].combine_chunks()
@@ -86,32 +84,19 @@ def _read(files: MarkFiles, verdicts: TagVerdicts, progress: Progress | None) ->
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
     rows = {name: row for row, name in enumerate(verdicts.images["id"].to_pylist())}
     classes = {name: number for number, name in enumerate(verdicts.class_names)}
-    marks, differing = dict[int, str](), set[int]()
-    for path in paths:
-        in_file = _read_file(path, rows, classes)
-        differing |= {pair for pair, mark in in_file.items() if marks.get(pair, mark) != mark}
-        marks |= in_file
-    if progress is not None:
-        of_files = f"; the files differ on {len(differing):,}, where the last one counts" if differing else ""
-        progress.say(f"note: {counted(len(marks), 'mark', 'marks')} in {listed(paths)}{of_files}")
-    return marks
 
-
-def _read_file(path: Path, rows: Mapping[str, int], classes: Mapping[str, int]) -> dict[int, str]:
-    lines = read_csv(path, needed=("id", "class_name", "mark"), what="marks of tags", advice=_ADVICE)
-    marks: dict[int, str] = {}
-    for number, line in enumerate(lines, start=2):
-        where, mark = f"line {number} of {path}", line["mark"]
-        if mark not in MARKS:
-            expected = f"expected a mark out of {', '.join(MARKS)} in {where}"
-            raise DataError(f'{expected}, found "{shown(mark)}"{did_you_mean(mark, MARKS)}')
+    def parse(line: Mapping[str, str], where: str) -> tuple[int, str]:
         for what, name, names in (("image", line["id"], rows), ("class", line["class_name"], classes)):
             if name not in names:
                 raise DataError(
                     f'"{shown(name)}" in {where} is no {what} of this run; take the marks of its own report'
                 )
-        pair = rows[line["id"]] * len(classes) + classes[line["class_name"]]
-        if marks.setdefault(pair, mark) != mark:
-            conflict = f'"{shown(line["class_name"])}" of "{shown(line["id"])}" is marked {marks[pair]} and {mark}'
-            raise DataError(f"{conflict} in {path}; leave one of both")
+        return rows[line["id"]] * len(classes) + classes[line["class_name"]], line["mark"]
+
+    marked, advice = ("id", "class_name"), "take the marks of the report"
+    in_files, differing = read_marks(paths, parse, marked=marked, marks=TAG_MARKS, what="marks of tags", advice=advice)
+    marks = {pair: mark for in_file in in_files for pair, mark in in_file.items()}
+    if progress is not None:
+        of_files = f"; the files differ on {len(differing):,}, where the last one counts" if differing else ""
+        progress.say(f"note: {counted(len(marks), 'mark', 'marks')} in {listed(paths)}{of_files}")
     return marks

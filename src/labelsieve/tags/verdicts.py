@@ -27,11 +27,21 @@ from labelsieve.detect.tags.scores import TagScores
 from labelsieve.metrics import TAG_DETECTION
 from labelsieve.records import RUN, TAGS, RunRecord, check_kinds, is_tag_record
 from labelsieve.tag_metrics import evaluate_pairs
-from labelsieve.verdicts import METRICS_JSON, RECORD, REPORT, RUN_FILES, TABLE_CSV, TAG_IMAGES, VERDICTS, check_finished
+from labelsieve.verdicts import (
+    METRICS_JSON,
+    RECORD,
+    REPORT,
+    RUN_FILES,
+    TABLE_CSV,
+    TAG_IMAGES,
+    VERDICTS,
+    check_finished,
+    class_indices,
+)
 
 TAG_FILES = (REPORT, TABLE_CSV, VERDICTS, TAG_IMAGES, METRICS_JSON, RECORD)
 WRONG, MISSING = "wrong", "missing"
-KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
+TAG_KINDS = {WRONG: "given tags that are wrong", MISSING: "tags that are missing"}
 """The kinds of verdicts, and their names in a sentence."""
 _IN_FULL = {"P": "precision", "R": "recall"}
 MEASURES = {
@@ -150,7 +160,7 @@ class TagVerdicts:
 
     def _matrix(self, rows: NDArray[np.int64], names: Any) -> NDArray[np.bool_]:
         bits = np.zeros((len(self), len(self.class_names)), dtype=bool)
-        bits[rows, _indices(names, self.class_names)] = True
+        bits[rows, class_indices(names, self.class_names)] = True
         return bits
 
     def per_class(self) -> list[dict[str, Any]]:
@@ -160,7 +170,7 @@ class TagVerdicts:
         that are wrong; None if the detector does not estimate them.
         """
         tagged = self.given[self.is_readable].sum(axis=0)
-        flagged = {kind: self._counts(kind) for kind in KINDS}
+        flagged = {kind: self._counts(kind) for kind in TAG_KINDS}
         rates = self.record.get("rates") or [{}] * len(self.class_names)
         return [
             {
@@ -189,7 +199,7 @@ class TagVerdicts:
 
     def _counts(self, kind: str) -> NDArray[np.int64]:
         names = self.table["class_name"].take(self.of_kind(kind))
-        return np.bincount(_indices(names, self.class_names), minlength=len(self.class_names))
+        return np.bincount(class_indices(names, self.class_names), minlength=len(self.class_names))
 
     def corrected_table(self) -> pa.Table:
         """Returns one row for each image: `id`; `tags`, as :meth:`corrected`; `given_tags`; `error`."""
@@ -258,10 +268,6 @@ class TagVerdicts:
         if verdicts.record.get("rates") and len(verdicts.record["rates"]) != len(names):
             raise RunError(f'expected "rates" of {len(names)} classes in {folder / RECORD}; make the run again')
         return verdicts
-
-
-def _indices(names: Any, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    return np.asarray(pc.index_in(names, value_set=pa.array(class_names, pa.string()))).astype(np.int64)
 
 
 def _written(folder: Path) -> str:

@@ -251,7 +251,9 @@ def test_an_undo_that_is_sent_again_takes_back_nothing_more(client: Client, made
 def test_an_answer_of_an_earlier_audit_is_undone_as_one_of_the_review(client: Client, made: SmallRun) -> None:
     """Its run had another sample."""
     earlier = answer("1", key=int(made.images.contents[0]), id="img-00", reviewer=client.reviewer, labels=("dog",))
-    AnswerLog(made.folder).append(dataclasses.replace(earlier, shown={"queue": "audit", "from": "an earlier run"}))
+    AnswerLog(made.folder).append_all(
+        [dataclasses.replace(earlier, shown={"queue": "audit", "from": "an earlier run"})]
+    )
     (card,) = client.undo()
     assert (card["mode"], card["suggested"]) == ("review", 1)
     client.answer(card, "none")
@@ -508,7 +510,7 @@ def test_images_that_moved_are_said(run: Callable[..., tuple[int, str, str]], tm
 
 
 def test_answers_on_other_data_and_a_torn_line_are_said(made: SmallRun, tmp_path: Path) -> None:
-    AnswerLog(made.folder).append(answer("1", key=12345, kind="none"))
+    AnswerLog(made.folder).append_all([answer("1", key=12345, kind="none")])
     with (made.folder / LOG).open("ab") as file:
         file.write(b'{"torn')
     progress, said = heard()

@@ -30,7 +30,7 @@ from labelsieve.finetune.run import adapt
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.pipeline import scan
 from labelsieve.report.exports.export import export
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 
 
 class Recorded(Progress):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelsieve.core.spreadsheets import FORMULA, NUMBER, escaped, unescaped, write_csv
-from labelsieve.report import html
+from labelsieve.report import label_report
 
 CELLS = {
     "=1+1": "'=1+1",
@@ -58,7 +58,7 @@ def test_a_table_has_no_formulas_and_keeps_its_numbers(tmp_path: Path) -> None:
 
 
 def test_the_report_writes_marks_by_the_same_rule() -> None:
-    script = Path(html.__file__).with_name("templates").joinpath("page.js").read_text("utf-8")
+    script = Path(label_report.__file__).with_name("templates").joinpath("page.js").read_text("utf-8")
     rules = re.search(r"const safe = .*?/(\^.*?)/\.test\(value\)\s*&& !/\^(.*?)\$/", script, re.DOTALL)
     assert rules is not None
     formula, number = rules[1], rules[2].replace("\\d", "[0-9]")

@@ -23,7 +23,7 @@ from labelsieve.data.loading import load_images
 from labelsieve.data.noise import inject
 from labelsieve.detect.registry import DETECTORS, detector_class
 from labelsieve.finetune.settings import RECIPES, Adaptation
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 
 SETTINGS: dict[type[Any], dict[str, Any]] = {
     **{detector_class(name): {} for name in DETECTORS},

@@ -27,7 +27,7 @@ from labelsieve.curation.duplicates import exact_copies, exact_leaks, groups, ne
 from labelsieve.curation.findings import DEFECTS, IMAGE_FINDINGS, SCHEMA, image_findings
 from labelsieve.curation.outliers import outlier_scores
 from labelsieve.curation.search import Search
-from labelsieve.report import common
+from labelsieve.report import texts
 from labelsieve.report.terminal import summarize
 from labelsieve.vlm.base import VisionLanguageModel
 
@@ -187,7 +187,7 @@ def test_terminal_and_report_name_what_was_found(scanned: tuple[Path, ls.Verdict
     assert "leaks between splits (exact): 1 image, also in test" in said
     images = ls.load_images(folder.parent / "train")
     page = ls.write_report(verdicts, images, folder / "report.html").read_text(encoding="utf-8")
-    section = page[page.index('id="other_issues"') : page.index('id="other_issues"') + 60_000]
+    section = page[page.index('id="image_findings"') : page.index('id="image_findings"') + 60_000]
     assert section.index("cat/t5.png") < section.index("dog/near.jpg") < section.index("dog/again.jpg")
     assert section.count("data:image/") >= 6
 
@@ -220,7 +220,7 @@ def test_images_of_no_class_are_counted_beside_those_expected_by_chance() -> Non
     points = np.concatenate([blobs(400), 50 * np.random.default_rng(1).normal(size=(6, blobs(400).shape[1]))])
     features = ls.load_features(points, labels=[f"class {n % 4}" for n in range(406)])
     verdicts = ls.scan(features, detector=ls.KNN(), device="cpu")
-    (line,) = (line for kind, line, _ in common.image_findings(verdicts) if kind.name == "no-class")
+    (line,) = (line for kind, line, _ in texts.image_findings(verdicts) if kind.name == "no-class")
     assert re.search(r"belong to none of the classes: \d+ images \(about 4 are expected by chance\)", line)
 
 

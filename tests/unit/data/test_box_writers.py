@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from labelsieve.core.errors import DataError
 from labelsieve.data.box_formats.coco import edit_coco
-from labelsieve.data.box_formats.edits import BoxEdits, BoxVerdict
 from labelsieve.data.box_formats.open_images import edit_open_images
 from labelsieve.data.box_formats.registry import BOX_FORMATS
 from labelsieve.data.box_formats.voc import edit_voc
 from labelsieve.data.box_formats.yolo import edit_yolo
 from labelsieve.data.loading import load_images
+from labelsieve.data.sources.edits import TextEdits, VerdictText
 from labelsieve.demo import MINI_CLIP
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
@@ -322,7 +322,7 @@ def test_what_has_no_boxes_or_no_whole_images_is_refused(
 
 def test_lines_with_a_confidence_have_no_place_for_a_label_quality() -> None:
     with pytest.raises(DataError, match="a line of 6 numbers"):
-        edit_yolo(b"0 .1 .1 .1 .1 .9", BoxEdits(column="class", verdicts={0: BoxVerdict("0.5", "1", "false")}))
+        edit_yolo(b"0 .1 .1 .1 .1 .9", TextEdits(column="class", verdicts={0: VerdictText("0.5", "1", "false")}))
 
 
 # -------------------------------------------------------------------------------------------------------- properties
@@ -361,11 +361,11 @@ def written(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
     return text
 
 
-def edits_of(changes: list[str], column: str, code: str) -> BoxEdits:
+def edits_of(changes: list[str], column: str, code: str) -> TextEdits:
     labels: dict[int, str | None] = {row: code for row, what in enumerate(changes) if what in ("label", "both")}
     labels |= {row: None for row, what in enumerate(changes) if what == "gone"}
-    said = {row: BoxVerdict("0.25", code, "true") for row, what in enumerate(changes) if what in ("verdict", "both")}
-    return BoxEdits(column=column, labels=labels, verdicts=said)
+    said = {row: VerdictText("0.25", code, "true") for row, what in enumerate(changes) if what in ("verdict", "both")}
+    return TextEdits(column=column, labels=labels, verdicts=said)
 
 
 @given(OBJECTS, CHANGES, st.data(), st.sampled_from([b"", b"\xef\xbb\xbf"]))
@@ -375,7 +375,7 @@ def test_json_of_any_form_keeps_all_but_the_labels(
     annotations = [{**rest, "category_id": label} for rest, label in objects]
     document = {"a": annotations, "annotations": annotations, "ü": 1, "b": {"annotations": annotations}}
     text = bom + (data.draw(BLANKS) + written(document, data.draw) + data.draw(BLANKS)).encode()
-    assert edit_coco(text, BoxEdits(column="category_id")) == text
+    assert edit_coco(text, TextEdits(column="category_id")) == text
     expected = []
     for each, what in zip(annotations, changes, strict=False):
         each = {**each, "category_id": 77} if what in ("label", "both") else dict(each)
@@ -406,7 +406,7 @@ def test_lines_of_any_form_keep_all_but_the_labels(
     if texts and not has_end:
         texts[-1] = (*texts[-1][:3], "")
     text = joined(texts)
-    assert edit_yolo(text, BoxEdits(column="class")) == text
+    assert edit_yolo(text, TextEdits(column="class")) == text
     new = edit_yolo(text, edits_of(changes[: len(lines)], "class", "42"))
     kept = [
         [
@@ -443,7 +443,7 @@ def test_xml_of_any_form_keeps_all_but_the_names(
     text = f"<?xml version='1.0' encoding='{encoding}'?>\n<annotation>{body}<!-- <object> -->\n</annotation>\n".encode(
         encoding
     )
-    assert edit_voc(text, BoxEdits(column="name")) == text
+    assert edit_voc(text, TextEdits(column="name")) == text
     new = edit_voc(text, edits_of(changes[: len(objects)], "name", "fox & ö 猫"))
 
     def parts(data: bytes) -> list[list[tuple[str, str]]]:
@@ -476,7 +476,7 @@ def test_csv_of_any_form_keeps_all_but_the_labels(
 ) -> None:
     lines = ["a,LabelName,b", *(",".join(row) for row in rows)]
     text = (end.join(lines) + (end if has_end else "")).encode()
-    assert edit_open_images(text, BoxEdits(column="LabelName")) == text
+    assert edit_open_images(text, TextEdits(column="LabelName")) == text
     edits = edits_of(changes[: len(rows)], "LabelName", "/m/77")
     new = edit_open_images(text, edits).decode()
 

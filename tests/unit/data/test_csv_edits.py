@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from labelsieve.core.errors import DataError
 from labelsieve.data.sources.csv_edits import edited
 from labelsieve.data.sources.csv_files import read_texts
+from labelsieve.data.sources.edits import TextEdits, VerdictText
 
 CHANGES: list[tuple[str, dict[int, str | None], str]] = [
     ("path,label\na,cat\nb,dog\n", {1: "cat"}, "path,label\na,cat\nb,cat\n"),
@@ -36,7 +37,7 @@ def test_one_column_changes(subtests: pytest.Subtests) -> None:
             if mark and before.startswith("\ufeff"):
                 continue
             with subtests.test(before=before, values=values, encoding=encoding):
-                result = edited(mark + before.encode(encoding), column="label", values=values)
+                result = edited(mark + before.encode(encoding), TextEdits(column="label", labels=values))
                 assert result == mark + after.encode(encoding)
 
 
@@ -87,8 +88,8 @@ def test_a_round_trip_gives_the_same_bytes(
         reject()
     assert table["label"].to_pylist() == [row[1] for row in rows]
     new = [data.draw(st.sampled_from([*CLASSES, None])) for _ in rows]
-    assert edited(before, column="label", values={}) == before
-    result = edited(before, column="label", values=dict(enumerate(new)))
+    assert edited(before, TextEdits(column="label", labels={})) == before
+    result = edited(before, TextEdits(column="label", labels=dict(enumerate(new))))
     changed = [[row[0], label or "", row[2]] for row, label in zip(rows, new, strict=True)]
     kept = [row for row, label in enumerate(new) if label is not None]
     quoted_as_before = written(changed, kept)
@@ -103,6 +104,21 @@ def test_a_round_trip_gives_the_same_bytes(
             reject()
         assert read_texts(path).table.to_pylist() == expected
     values = {row: rows[row][1] for row, label in enumerate(new) if label is not None}
-    back = edited(result, column="label", values=dict(enumerate(values.values())))
+    back = edited(result, TextEdits(column="label", labels=dict(enumerate(values.values()))))
     if len(kept) == len(rows) and all(quotes[1::3]):
         assert back == before
+
+
+def test_a_file_of_a_table_without_a_verdict_gets_the_columns_of_the_others() -> None:
+    verdicts = {1: VerdictText("0.25", "a, b", "true")}
+    before = b'\xef\xbb\xbfx;label\r\n1;"cat"\r\n2;dog'
+    columns = b"label_quality;predicted_label;is_label_issue"
+    for edits, ends in (
+        (TextEdits(column="label"), (b"", b"", b"")),
+        (TextEdits(column="label", adds_columns=True), (b";" + columns, b";;;", b";;;")),
+        (TextEdits(column="label", verdicts=verdicts), (b";" + columns, b";;;", b";0.25;a, b;true")),
+    ):
+        after = [line + end for line, end in zip(before.split(b"\r\n"), ends, strict=True)]
+        assert edited(before, edits) == b"\r\n".join(after)
+    with pytest.raises(DataError, match='a column "predicted_label" already'):
+        edited(b"label,predicted_label\ncat,dog\n", TextEdits(column="label", adds_columns=True))

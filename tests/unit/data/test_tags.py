@@ -31,7 +31,7 @@ from labelsieve.detect.tags.base import TagDetector
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.detect.tags.scores import TagScores, tag_scores
 from labelsieve.report.tag_report import write_tag_report
-from labelsieve.report.tag_terminal import summarize_tags
+from labelsieve.report.terminal import summarize_tags
 from labelsieve.tags.verdicts import TAG_FILES, TagVerdicts
 from labelsieve.verdicts import TAG_IMAGES as IMAGES
 from labelsieve.verdicts import Verdicts

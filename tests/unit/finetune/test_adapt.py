@@ -49,7 +49,7 @@ from labelsieve.finetune.timm_encoders import IMAGE_ENCODERS
 from labelsieve.finetune.tuning import prepare
 from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import measure
-from labelsieve.review.row_reviews import RowReviews, after_reviews, clean_part, marks_of_rows, read_reviews
+from labelsieve.review.row_reviews import Reviewed, RowReviews, clean_part, marks_of_rows, read_reviews
 from labelsieve.verdicts import Verdicts, decide
 from slow_cases import mostly_slow
 from small_adaptations import CLASSES, FLAGGED, QUICK, adapted, differs, mislabelled, pictures, verdicts_on, weights
@@ -567,7 +567,7 @@ def test_an_export_can_hold_what_training_takes(images: LabelledImages, tmp_path
     marks = write_marks(tmp_path / "marks.csv", scanned, {7: "wrong", 5: "right", 2: "wrong"})
     trained = choose(scanned, Adaptation(), reviews=read_reviews(marks, scanned))
     assert set(range(24)) - set(trained.rows) == {7, 2} and trained.counts["kept"] == 2
-    marked = after_reviews(scanned, read_reviews(marks, scanned))
+    marked = Reviewed(verdicts=scanned, reviews=read_reviews(marks, scanned)).after
     assert np.flatnonzero(clean_part(marked, drop_at=0.5)).tolist() == trained.rows.tolist()
     every = choose(scanned, Adaptation(drop_at=1.0), reviews=read_reviews(marks, scanned))
     assert np.flatnonzero(clean_part(marked)).tolist() == every.rows.tolist()

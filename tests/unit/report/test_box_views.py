@@ -22,7 +22,7 @@ from labelsieve.app.thumbnails import Thumbnails
 from labelsieve.data.images import UnreadableImageError
 from labelsieve.detect.scores import Scores
 from labelsieve.report.box_views import Area, BoxView, in_context, in_full_image, outlined, window_around
-from labelsieve.report.html import write_report
+from labelsieve.report.label_report import write_report
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.verdicts import decide
 from small_browser import watch

@@ -19,12 +19,12 @@ from labelsieve.core.quantities import duration, percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.metrics import OTHER_METRICS, Interval
-from labelsieve.report import MAX_IMAGES, html, panels
-from labelsieve.report.common import moment, score
+from labelsieve.report import MAX_IMAGES, label_report, panels
 from labelsieve.report.figures import MAX_BARS, MAX_PAIRS, confusions, histogram
-from labelsieve.report.html import NEAR_MISSES, gallery_rows, write_report
+from labelsieve.report.label_report import NEAR_MISSES, gallery_rows, write_report
 from labelsieve.report.pages import MAX_UNREADABLE, THUMBNAIL_BUDGET
 from labelsieve.report.panels import MAX_CLASS_ROWS
+from labelsieve.report.texts import moment, score
 from labelsieve.report.thumbnails import make_thumbnails
 from labelsieve.review.statement import Sentence, Statement
 from labelsieve.verdicts import Verdicts, decide
@@ -412,7 +412,7 @@ def test_confusions_count_pairs() -> None:
 
 
 def _themes() -> list[dict[str, str]]:
-    style = Path(html.__file__).with_name("templates").joinpath("report.css").read_text("utf-8")
+    style = Path(label_report.__file__).with_name("templates").joinpath("report.css").read_text("utf-8")
     blocks = re.findall(r":root[^{]*\{([^{}]*color-scheme: (?:light|dark);)", style.split("@media print")[0])
     return [dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in blocks]
 

@@ -229,7 +229,7 @@ def test_what_fails_in_place_leaves_all_as_it_was(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     written = {
-        "csv": "data.sources.csv_writing.write_csv",
+        "csv": "data.sources.csv_edits.write_csv",
         "folder": "review.writers.class_folders.ClassFolders.write",
     }
     monkeypatch.setattr(f"labelsieve.{written[kind]}", full)

@@ -20,9 +20,9 @@ from labelsieve.detect.scores import Estimate, Scores
 from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import Interval
 from labelsieve.review.earlier_review import read_earlier_review
-from labelsieve.review.known_labels import known_labels
 from labelsieve.review.queue import Filters, ReviewQueue, Spec
 from labelsieve.review.row_reviews import marks_of_rows, read_reviews
+from labelsieve.review.state import known_labels
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
 from small_answers import answer, run_of
@@ -146,7 +146,7 @@ def test_answers_go_to_the_new_run(photos: Path, tmp_path: Path) -> None:
     new, again = tmp_path / "new", load_images(str(photos))
     new.mkdir()
     for _ in range(2):
-        read_earlier_review(run, again).carry_to(new)
+        review.AnswerLog(new).append_all(read_earlier_review(run, again).answers)
     answers = review.AnswerLog(new).answers()
     assert [(each.id, each.kind, each.mode) for each in answers] == [
         ("dog/9.png", "label", "review"),
@@ -243,7 +243,7 @@ def test_a_class_that_is_spelled_otherwise_stays_right(photo_folder: Callable[..
     answer(done, run_of(done, source), {"t_shirt/0.png": "t_shirt"})
     (source / "t_shirt").rename(source / "T-Shirt")
     images = run_of(again, source)
-    read_earlier_review(done, images).carry_to(again)
+    review.AnswerLog(again).append_all(read_earlier_review(done, images).answers)
     verdicts = Verdicts.load(again)
     found = known_labels(verdicts, review.load(again), contents=images.contents)
     assert (found.is_decided.sum(), found.is_wrong.sum()) == (1, 0)

@@ -101,7 +101,7 @@ def carried_as_a_scan_does(made: SmallRun, like: Path) -> None:
     from labelsieve.review.earlier_review import read_earlier_review
 
     (like / "reviews.jsonl").unlink()
-    read_earlier_review(made.folder, made.images).carry_to(like)
+    AnswerLog(like).append_all(read_earlier_review(made.folder, made.images).answers)
 
 
 def test_a_scan_that_ends_early_leaves_nothing(made: SmallRun, tmp_path: Path) -> None:

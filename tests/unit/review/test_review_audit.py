@@ -14,9 +14,9 @@ from labelsieve import review
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.review import Answer, AnswerLog, key_of
 from labelsieve.review.audit import statement, with_false_flags
-from labelsieve.review.known_labels import known_labels
 from labelsieve.review.queue import ReviewQueue, Spec
 from labelsieve.review.sampling import design
+from labelsieve.review.state import known_labels
 from labelsieve.verdicts import Verdicts
 from small_reviews import NAMES, SmallRun, small_run
 
@@ -247,7 +247,7 @@ def audited(tmp_path: Path) -> SmallRun:
     made = small_run(tmp_path, images=240, flagged=60)
     log = AnswerLog(made.folder)
     for answer in answers_on(made, design(made.verdicts).order[:90], wrong=is_wrong):
-        log.append(answer)
+        log.append_all([answer])
     return made
 
 
@@ -312,7 +312,7 @@ def test_no_answers_and_answers_on_other_images(audited: SmallRun, run: Run, tmp
         token="x", key="00000000000000ff", id="gone", given_label="cat", kind="none", reviewer="ann",
         time="2026-11-28T10:00:00+00:00", mode="audit",
     )  # fmt: skip
-    AnswerLog(other.folder).append(stranger)
+    AnswerLog(other.folder).append_all([stranger])
     code, _, err = run("audit", str(other.folder))
     assert code == 1 and "answers on other images only" in err and err.count("\n") == 1
 
@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_written_to_loses_nothing(
     def refuse(path: Path, value: object) -> None:
         raise RunError(f"could not write {path}: Read-only file system")
 
-    monkeypatch.setattr("labelsieve.core.files.write_json", refuse)
+    monkeypatch.setattr("labelsieve.commands.audit.write_json", refuse)
     code, out, err = run("audit", str(audited.folder))
     assert code == 0 and "confidence at most" in " ".join(out.split()) and "note: could not write" in out + err
 

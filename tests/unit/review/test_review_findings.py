@@ -22,7 +22,7 @@ from labelsieve.finetune.selection import choose
 from labelsieve.finetune.settings import Adaptation
 from labelsieve.report.exports.export import export
 from labelsieve.review import Answer, AnswerLog, key_of, load
-from labelsieve.review.answers import KINDS
+from labelsieve.review.answers import ANSWER_KINDS
 from labelsieve.review.changes import changes_of
 from labelsieve.review.finding_queues import FindingQueues
 from labelsieve.review.row_reviews import Reviewed, read_reviews
@@ -232,7 +232,7 @@ def test_a_copy_can_be_left_out_after_both_labels_were_answered(browser: Browser
 def test_a_card_has_words_for_each_answer() -> None:
     words = (Path(app.__file__).parent / "static" / "show.js").read_text()
     said = words[words.index("function saying") :]
-    assert all(re.search(rf'[{{,] "?{kind}"?: ', said) for kind in KINDS if kind not in ("skip", "undo"))
+    assert all(re.search(rf'[{{,] "?{kind}"?: ', said) for kind in ANSWER_KINDS if kind not in ("skip", "undo"))
 
 
 def test_the_other_image_of_a_leak_is_shown(made: SmallRun, photo_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -22,14 +22,14 @@ from small_log import answer, heard
 def appended(folder: Path, count: int = 3) -> list[Answer]:
     answers = [answer(token, key=token) for token in range(count)]
     for each in answers:
-        assert AnswerLog(folder).append(each)
+        assert AnswerLog(folder).append_all([each])
     return answers
 
 
 def test_what_was_appended_is_read_again_in_its_order(tmp_path: Path) -> None:
     notes = answer("n", kind="several", labels=("käse", "\U0001f600"), note="a\nb\u2028c", seconds=1.5, mode="audit")
     answers = [*appended(tmp_path), notes]
-    AnswerLog(tmp_path).append(notes)
+    AnswerLog(tmp_path).append_all([notes])
     assert AnswerLog(tmp_path).answers() == answers
     header, *lines = (tmp_path / LOG).read_text(encoding="utf-8").split("\n")
     assert json.loads(header)["format"] == 1 and len(lines) == 5 and lines[-1] == ""
@@ -43,7 +43,11 @@ def test_there_are_no_answers_without_a_log(tmp_path: Path) -> None:
 
 def test_the_same_token_is_appended_once(tmp_path: Path) -> None:
     one, other = AnswerLog(tmp_path), AnswerLog(tmp_path)
-    assert one.append(answer(1)) and not one.append(answer(1)) and not other.append(answer(1, kind="none"))
+    assert (
+        one.append_all([answer(1)])
+        and not one.append_all([answer(1)])
+        and not other.append_all([answer(1, kind="none")])
+    )
     assert AnswerLog(tmp_path).answers() == [answer(1)]
 
 
@@ -57,7 +61,7 @@ def test_a_log_is_prepared_without_an_answer(tmp_path: Path) -> None:
 
 def test_a_group_is_appended_as_a_whole(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path)
-    log.append(answer(2))
+    log.append_all([answer(2)])
     assert log.append_all([answer(1), answer(2), answer(3), answer(3)]) == 2
     assert [each.token for each in AnswerLog(tmp_path).answers()] == ["2", "1", "3"]
 
@@ -65,10 +69,10 @@ def test_a_group_is_appended_as_a_whole(tmp_path: Path) -> None:
 def test_a_log_follows_what_others_append(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path)
     assert log.follow() == []
-    AnswerLog(tmp_path).append(answer(1))
+    AnswerLog(tmp_path).append_all([answer(1)])
     assert [each.token for each in log.follow()] == ["1"]
     assert log.follow() == []
-    log.append(answer(2))
+    log.append_all([answer(2)])
     assert [each.token for each in log.answers()] == ["1", "2"]
     assert [each.token for each in log.follow()] == ["2"], "its own answers are among them"
 
@@ -82,14 +86,14 @@ def test_a_torn_last_line_is_dropped_with_a_note_and_cut_off_before_the_next(tmp
     log = AnswerLog(tmp_path, progress=progress)
     assert log.answers() == answers == log.answers()
     assert said.getvalue().count("is torn") == 1 and (tmp_path / LOG).read_bytes() == whole + torn
-    assert log.append(answer("next"))
+    assert log.append_all([answer("next")])
     assert (tmp_path / LOG).read_bytes() == whole + answer("next").to_line().encode() + b"\n"
 
 
 def test_a_torn_header_is_written_again(tmp_path: Path) -> None:
     (tmp_path / LOG).write_bytes(b'{"form')
     assert AnswerLog(tmp_path).answers() == []
-    AnswerLog(tmp_path).append(answer(1))
+    AnswerLog(tmp_path).append_all([answer(1)])
     assert AnswerLog(tmp_path).answers() == [answer(1)]
 
 
@@ -117,7 +121,7 @@ def test_a_broken_line_elsewhere_is_named(tmp_path: Path, line: str, said: str) 
 def test_a_log_of_another_format_is_refused(tmp_path: Path, header: str) -> None:
     (tmp_path / LOG).write_text(f"{header}\n{answer(1).to_line()}\n", encoding="utf-8")
     with pytest.raises(RunError, match=r"expected (format 1|an answer in line 1)"):
-        AnswerLog(tmp_path).append(answer(2))
+        AnswerLog(tmp_path).append_all([answer(2)])
 
 
 def test_keys_of_later_versions_are_passed_over(tmp_path: Path) -> None:
@@ -137,9 +141,9 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"could not be written in .*No space left.*free some space"):
-            log.append(answer("lost"))
+            log.append_all([answer("lost")])
     assert AnswerLog(tmp_path).answers() == answers == log.answers()
-    assert log.append(answer("lost")) and len(AnswerLog(tmp_path).answers()) == 4
+    assert log.append_all([answer("lost")]) and len(AnswerLog(tmp_path).answers()) == 4
 
 
 @pytest.mark.parametrize("place", ["folder", "missing"])
@@ -147,15 +151,15 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, place
     if place == "folder":
         (tmp_path / LOG).mkdir()
     with pytest.raises(RunError, match=LOG.replace(".", "[.]")):
-        AnswerLog(tmp_path if place == "folder" else tmp_path / "nowhere").append(answer(1))
+        AnswerLog(tmp_path if place == "folder" else tmp_path / "nowhere").append_all([answer(1)])
 
 
 def test_a_log_that_became_shorter_is_not_written_to(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path)
-    log.append(answer(1))
+    log.append_all([answer(1)])
     (tmp_path / LOG).write_bytes((tmp_path / LOG).read_bytes()[:20])
     with pytest.raises(RunError, match="became shorter"):
-        log.append(answer(2))
+        log.append_all([answer(2)])
 
 
 WRONG_ANSWERS: list[tuple[dict[str, Any], str]] = [
@@ -199,7 +203,7 @@ from small_log import answer
 from labelsieve.review import AnswerLog
 log = AnswerLog(Path({folder!r}))
 for number in range({count}):
-    log.append(answer(f"{name}-{{number}}", key=number, note="x" * 300))
+    log.append_all([answer(f"{name}-{{number}}", key=number, note="x" * 300)])
     print(f"{name}-{{number}}", flush=True)
 """
 

@@ -156,6 +156,6 @@ def test_a_group_is_taken_back_as_a_whole() -> None:
 
 def test_reviews_are_loaded_from_a_run(tmp_path: Path) -> None:
     assert len(load(tmp_path)) == 0
-    AnswerLog(tmp_path).append(by("a", "none"))
+    AnswerLog(tmp_path).append_all([by("a", "none")])
     reviews = load(tmp_path)
     assert isinstance(reviews, Reviews) and reviews.by_key[KEY].kind == "none"

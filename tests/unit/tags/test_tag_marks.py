@@ -14,7 +14,7 @@ import labelsieve as ls
 from labelsieve.core.errors import DataError
 from labelsieve.core.progress import Progress
 from labelsieve.detect.tags.scores import TagScores
-from labelsieve.tags.marks import MARKS, with_marks
+from labelsieve.tags.marks import TAG_MARKS, with_marks
 from labelsieve.tags.verdicts import TagVerdicts, decide_tags
 
 NAMES, COUNT = ("cat", "dog", "fox"), 6
@@ -44,7 +44,7 @@ def file_of(path: Path, marks: Any, *, header: str = "id,class_name,mark") -> Pa
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(said=st.dictionaries(st.tuples(st.integers(0, COUNT - 1), st.integers(0, 2)), st.sampled_from(MARKS)))
+@given(said=st.dictionaries(st.tuples(st.integers(0, COUNT - 1), st.integers(0, 2)), st.sampled_from(TAG_MARKS)))
 def test_a_mark_counts_more_than_a_verdict(said: dict[tuple[int, int], str], verdicts: Any, tmp_path: Path) -> None:
     ids = verdicts.images["id"].to_pylist()
     rows = [(ids[row], NAMES[column], mark) for (row, column), mark in said.items()]

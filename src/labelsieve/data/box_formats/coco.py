@@ -13,12 +13,11 @@ import numpy as np
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.files import is_utf8
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.json_parts import Part, json_parts, members, read_json_text
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows, folder_with
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.edits import ISSUE, QUALITY, Splice, spliced
+from labelsieve.data.sources.edits import ISSUE, QUALITY, Splice, TextEdits, Written, spliced
 from labelsieve.data.sources.file_kinds import conversion
 from labelsieve.data.sources.splits import refuse_split
 
@@ -292,11 +291,11 @@ def _decoded(text: str) -> list[int]:
     return counts
 
 
-def edit_coco(data: bytes, edits: BoxEdits) -> bytes:
+def edit_coco(data: bytes, edits: TextEdits) -> bytes:
     """Returns a COCO file with other labels, without some annotations, and with verdicts in them.
 
     Example:
-        >>> edit_coco(b'{"annotations": [{"category_id":1}]}', BoxEdits(column="category_id", labels={0: "2"}))
+        >>> edit_coco(b'{"annotations": [{"category_id":1}]}', TextEdits(column="category_id", labels={0: "2"}))
         b'{"annotations": [{"category_id":2}]}'
     """
     text = data.decode("latin-1")  # one character per byte: keeps positions and memory small
@@ -307,7 +306,7 @@ def _annotations(text: str) -> Iterator[Part]:
     return (part for part in json_parts(text, where="the file") if part.in_list and part.key == "annotations")
 
 
-def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
+def _splices(text: str, edits: TextEdits) -> Iterator[Splice]:
     """Yields replacements; an annotation is removed with the comma before it or, if it is the first, after it."""
     last_kept_end = removed_from = None
     last: Part | None = None
@@ -327,7 +326,7 @@ def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
         yield Splice(removed_from, last.end, "")
 
 
-def _within(text: str, start: int, edits: BoxEdits, row: int) -> Iterator[Splice]:
+def _within(text: str, start: int, edits: TextEdits, row: int) -> Iterator[Splice]:
     """Yields the replacements in an annotation: its label, and the verdict at its end."""
     pairs = members(text, start)
     new_values, names = {}, {each.key: each for each in pairs}  # the last one of duplicate keys counts

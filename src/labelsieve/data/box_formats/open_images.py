@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, listed, setting, shown
-from labelsieve.data.box_formats.columns import numbers
-from labelsieve.data.box_formats.edits import BoxEdits, Written
-from labelsieve.data.box_formats.rows import BoxRows, folder_with
+from labelsieve.data.box_formats.rows import BoxRows, folder_with, numbers
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
 from labelsieve.data.sources.csv_edits import edited
 from labelsieve.data.sources.csv_files import OPEN_IMAGES, are_open_images, find_header, read_texts
-from labelsieve.data.sources.edits import ISSUE, PREDICTED, QUALITY
+from labelsieve.data.sources.edits import VERDICT_COLUMNS, TextEdits, Written
 from labelsieve.data.sources.splits import refuse_split
 
 LABEL = "LabelName"
@@ -137,30 +135,23 @@ def _folders(path: Path) -> Iterator[Path]:
         yield from (folder / "images", folder / "data", folder)
 
 
-def edit_open_images(data: bytes, edits: BoxEdits) -> bytes:
+def edit_open_images(data: bytes, edits: TextEdits) -> bytes:
     r"""Returns a CSV file with other labels, without some rows, and with three more columns of the verdicts.
 
     Raises:
         DataError: One of these columns exists already.
 
     Example:
-        >>> edit_open_images(b"ImageID,LabelName\n1,/m/1\n", BoxEdits(column="LabelName", labels={0: "/m/2"}))
+        >>> edit_open_images(b"ImageID,LabelName\n1,/m/1\n", TextEdits(column="LabelName", labels={0: "/m/2"}))
         b'ImageID,LabelName\n1,/m/2\n'
     """
-    added: dict[str, dict[int, str]] = {}
-    if edits.verdicts:
-        added = {
-            QUALITY: {row: each.quality for row, each in edits.verdicts.items()},
-            PREDICTED: {row: each.predicted for row, each in edits.verdicts.items()},
-            ISSUE: {row: each.is_issue for row, each in edits.verdicts.items()},
-        }
-    return edited(data, column=edits.column, values=edits.labels, added=added)
+    return edited(data, edits)
 
 
 def written_open_images(path: Path, *, column: str) -> Iterator[Written]:
     """Yields the rows of a file, without the columns of verdicts."""
     table = read_texts(path).table
-    dropped = {column, QUALITY, PREDICTED, ISSUE}
+    dropped = {column, *VERDICT_COLUMNS}
     other_columns = [table[name].to_pylist() for name in table.column_names if name not in dropped]
     for label, *other_values in zip(table[column].to_pylist(), *other_columns, strict=True):
         yield Written(label, other_values)

@@ -20,7 +20,7 @@ class BoxFormat(Entry):
     """A format of boxes; its `place` is a function `(path, *, requested, split) -> Table` whose table has `box_files`.
 
     Attributes:
-        edit: The place of a function `(data: bytes, edits: BoxEdits) -> bytes`, which returns one annotation file with
+        edit: The place of a function `(data: bytes, edits: TextEdits) -> bytes`, which returns one annotation file with
             other labels and every other byte unchanged.
         written: The place of a function `(path, *, column) -> Iterator[Written]`, which yields the boxes and all other
             parts of one file, to check edits.

@@ -15,12 +15,11 @@ from typing import Any
 
 from labelsieve.core.errors import DataError, listed, setting, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import BoxEdits, Written
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.voc_xml import Element, VocFile, VocObject, read_objects
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.edits import QUALITY, Splice, spliced
+from labelsieve.data.sources.edits import QUALITY, Splice, TextEdits, Written, spliced
 from labelsieve.data.sources.file_kinds import SUFFIXES, is_image, listing, read_whole
 from labelsieve.data.sources.splits import choose_split, refuse_split
 
@@ -182,7 +181,7 @@ def _sides(texts: Mapping[str, str]) -> tuple[float, ...]:
     return left - 1, top - 1, right - left + 1, bottom - top + 1
 
 
-def edit_voc(data: bytes, edits: BoxEdits) -> bytes:
+def edit_voc(data: bytes, edits: TextEdits) -> bytes:
     """Returns an XML file with other names of objects, without some, and with `<label_quality>` in them.
 
     Raises:
@@ -191,7 +190,7 @@ def edit_voc(data: bytes, edits: BoxEdits) -> bytes:
     Example:
         >>> edit_voc(
         ...     b"<annotation><object><name>cat</name></object></annotation>",
-        ...     BoxEdits(column="name", labels={0: "dog"}),
+        ...     TextEdits(column="name", labels={0: "dog"}),
         ... )
         b'<annotation><object><name>dog</name></object></annotation>'
     """
@@ -204,7 +203,7 @@ def edit_voc(data: bytes, edits: BoxEdits) -> bytes:
     return spliced(text, _splices(data, voc_file, edits)).encode("latin-1")
 
 
-def _splices(data: bytes, voc_file: VocFile, edits: BoxEdits) -> Iterator[Splice]:
+def _splices(data: bytes, voc_file: VocFile, edits: TextEdits) -> Iterator[Splice]:
     for row, voc_object in enumerate(voc_file.objects):
         if row in edits.labels and edits.labels[row] is None:
             yield Splice(*_with_its_line(data, voc_object.place), "")

@@ -17,18 +17,18 @@ from typing import NamedTuple
 
 from labelsieve.core.errors import DataError, setting, shown
 from labelsieve.core.quantities import counted
-from labelsieve.data.box_formats.edits import LINES, BoxEdits, Written
 from labelsieve.data.box_formats.rows import NO_BOX, BoxRows
 from labelsieve.data.box_formats.yolo_config import YoloConfig, images_in, labels_of
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.sources.columns import Columns, Table
-from labelsieve.data.sources.edits import Splice, spliced, with_same_end
+from labelsieve.data.sources.edits import Splice, TextEdits, Written, spliced, with_same_end
 from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.splits import choose_split
 
 # Numbers per line: a box, a box with confidence, four corners; and the minimum of a polygon.
 _BOX, _SCORED, _CORNERS = 5, 6, 9
 _NUMBER = re.compile(r"\S+")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 
 
 def read_yolo(path: Path, *, requested: Columns, split: str | None) -> Table:
@@ -175,7 +175,7 @@ def _lines(text: str) -> Iterator[_Line]:
     """Yields the lines that are not blank."""
     at = 3 if text.startswith("\xef\xbb\xbf") else 0
     while at < len(text):
-        line = LINES.match(text, at)
+        line = _LINE.match(text, at)
         end = line.end() if line else len(text)
         if spans := [word.span() for word in _NUMBER.finditer(text, at, end)]:
             yield _Line(at, spans, end)
@@ -240,21 +240,21 @@ def _sides(values: list[float]) -> tuple[float, ...]:
     return min(across), min(down), max(across) - min(across), max(down) - min(down)
 
 
-def edit_yolo(data: bytes, edits: BoxEdits) -> bytes:
+def edit_yolo(data: bytes, edits: TextEdits) -> bytes:
     r"""Returns a file of labels with other classes, without some lines, and with the label quality as a sixth number.
 
     Raises:
         DataError: A line has a sixth number already.
 
     Example:
-        >>> edit_yolo(b"0 .5 .5 .1 .1\n1 .2 .2 .1 .1", BoxEdits(column="class", labels={0: None, 1: "7"}))
+        >>> edit_yolo(b"0 .5 .5 .1 .1\n1 .2 .2 .1 .1", TextEdits(column="class", labels={0: None, 1: "7"}))
         b'7 .2 .2 .1 .1'
     """
     text = data.decode("latin-1")
     return with_same_end(spliced(text, _splices(text, edits)), text).encode("latin-1")
 
 
-def _splices(text: str, edits: BoxEdits) -> Iterator[Splice]:
+def _splices(text: str, edits: TextEdits) -> Iterator[Splice]:
     for row, line in enumerate(_lines(text)):
         new, (start, end) = edits.labels.get(row, ""), line.spans[0]
         if new is None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
-from labelsieve.data.published.layout import Labels, PublishedSplit, home_of, looked_up, pairs, readable
+from labelsieve.data.published.layout import Labels, PublishedSplit, home_of, looked_up, pairs, positions, readable
 
 _TEXTS = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
 _NUMBER = re.compile(r"^\d+\.")
@@ -25,13 +23,12 @@ def read_cub(path: Path, split: str) -> PublishedSplit:
     flags = looked_up([number for number, _ in listed_images], part_of, where=parts, of=images)
     listed_images = [image for image, flag in zip(listed_images, flags, strict=True) if flag == flag_of_split]
     codes = looked_up([number for number, _ in listed_images], label_of, where=labels, of=images)
-    values = looked_up(codes, {name: number for number, name in enumerate(names)}, where=classes, of=labels)
     return PublishedSplit(
         folder=home,
         images=[f"images/{file}" for _, file in listed_images],
         labels={
             "label": Labels(
-                values=np.array(values, dtype=np.int64),
+                values=positions(codes, names, where=classes, of=labels),
                 names=tuple(readable(_NUMBER.sub("", name)) for name in names.values()),
             )
         },

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from labelsieve.core.errors import DataError, shown
 from labelsieve.data.published.layout import (
     AGAIN,
@@ -14,8 +12,8 @@ from labelsieve.data.published.layout import (
     home_of,
     indices,
     lines_of,
-    looked_up,
     pairs,
+    positions,
     readable,
 )
 
@@ -28,7 +26,6 @@ def read_food101n(path: Path, split: str) -> PublishedSplit:
     home = home_of(path, title="Food-101N", files=files, inside=["Food-101N_release"])
     listed = home / files[1]
     folders = _below_header(lines_of(home / files[0]), home / files[0])
-    names = tuple(map(readable, folders))
     numbers = {}
     if split == "train":
         keys = _below_header(lines_of(listed), listed)
@@ -36,11 +33,8 @@ def read_food101n(path: Path, split: str) -> PublishedSplit:
         verified = dict(pairs(listed, last=True))
         keys = _below_header(list(verified), listed)
         numbers["verified"] = indices([verified[key] for key in keys], names=("wrong", "right"), where=listed)
-    names_of_keys = [key.partition("/")[0] for key in keys]
-    values = looked_up(
-        names_of_keys, {folder: number for number, folder in enumerate(folders)}, where=home / files[0], of=listed
-    )
-    labels = Labels(values=np.array(values, dtype=np.int64), names=names)
+    values = positions([key.partition("/")[0] for key in keys], folders, where=home / files[0], of=listed)
+    labels = Labels(values=values, names=tuple(map(readable, folders)))
     images = [f"images/{key}" for key in keys]
     return PublishedSplit(folder=home, images=images, labels={"label": labels}, numbers=numbers)
 

@@ -17,6 +17,7 @@ from labelsieve.data.published.layout import (
     lines_of,
     looked_up,
     pairs,
+    positions,
 )
 
 # The field measures on the first 50 classes of the Google part of WebVision: mini-WebVision.
@@ -42,13 +43,8 @@ def read_tiny_imagenet(path: Path, split: str) -> PublishedSplit:
         return _by_folder(home, [home / "train" / code / "images" for code in codes], names)
     where = home / "val" / "val_annotations.txt"
     listed = [(file, line.split()[0]) for file, line in pairs(where)]
-    values = looked_up(
-        [code for _, code in listed],
-        {code: number for number, code in enumerate(codes)},
-        where=home / "wnids.txt",
-        of=where,
-    )
-    labels = Labels(values=np.array(values, dtype=np.int64), names=names)
+    values = positions([code for _, code in listed], codes, where=home / "wnids.txt", of=where)
+    labels = Labels(values=values, names=names)
     return PublishedSplit(folder=home, images=[f"val/images/{file}" for file, _ in listed], labels={"label": labels})
 
 

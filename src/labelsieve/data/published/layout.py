@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,22 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
             f'(first: "{shown(missing[0])}"); {AGAIN}'
         )
     return [table[key] for key in keys]
+
+
+def positions(keys: Sequence[str], names: Iterable[str], *, where: object, of: object) -> NDArray[np.int64]:
+    """Returns labels as the position of each key among the names of classes.
+
+    Args:
+        keys: N names.
+        names: The K different names.
+        where: Where the names of classes are from, for messages.
+        of: Where the keys are from, for messages.
+
+    Raises:
+        DataError: Some keys are none of the names.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array(looked_up(keys, numbers, where=where, of=of), dtype=np.int64)
 
 
 def images_in(folder: Path, *, home: Path) -> list[str]:

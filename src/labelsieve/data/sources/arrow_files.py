@@ -8,6 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.sources.column_kinds import holds_images, kind_of
 from labelsieve.data.sources.columns import Columns, Table, choose_columns
@@ -17,7 +20,6 @@ from labelsieve.data.sources.quiet import quiet, reading
 from labelsieve.data.sources.table_formats import format_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
 
 # Rows per batch of a file, whose row groups may be much larger.
@@ -77,8 +79,6 @@ def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_pla
 
 def _refuse_empty(files: Sequence[Path], where: str) -> None:
     """Raises a `DataError` if files that the library does not load have no rows; counting them may take long."""
-    import pyarrow as pa
-
     with suppress(OSError, pa.ArrowException):  # damaged
         if not any(map(count_rows, files)):
             raise DataError(f"expected images in {where}, found no rows; check the source")
@@ -105,9 +105,6 @@ def read_schema(path: Path) -> pa.Schema:
     Raises:
         DataError: The file cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         if is_parquet(path):
             return pq.read_schema(path)
@@ -126,8 +123,6 @@ def batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.Rec
         columns: Names of the columns.
         rows: Maximum number of rows in a batch.
     """
-    import pyarrow.parquet as pq
-
     if is_parquet(path):
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=rows, columns=[*columns])
@@ -138,8 +133,6 @@ def batches(path: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.Rec
 
 def count_rows(path: Path) -> int:
     """Returns the number of rows of a file."""
-    import pyarrow.parquet as pq
-
     if is_parquet(path):
         return int(pq.read_metadata(path).num_rows)
     with open_arrow(path) as file:
@@ -153,8 +146,6 @@ def is_parquet(path: Path) -> bool:
 
 def open_arrow(path: Path) -> Any:
     """Opens an Arrow file of either format, memory mapped: a stream, or a file with record batches by number."""
-    import pyarrow as pa
-
     handle = pa.memory_map(str(path))
     try:
         return pa.ipc.open_stream(handle)
@@ -165,14 +156,10 @@ def open_arrow(path: Path) -> Any:
 
 def plain_types(schema: pa.Schema) -> pa.Schema:
     """Returns a schema in which dictionaries have the type of their values, and views the type that they represent."""
-    import pyarrow as pa
-
     return pa.schema([field.with_type(_plain_type(field.type)) for field in schema], metadata=schema.metadata)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
     if pa.types.is_struct(kind):
@@ -191,7 +178,6 @@ def features_of(schema: pa.Schema, path: Path) -> Any:
         DataError: An Arrow file, which is read completely, has such a column.
     """
     import datasets
-    import pyarrow as pa
 
     schema = plain_types(schema)
     features, unknown = datasets.Features(), []

@@ -1,4 +1,4 @@
-"""Edits one column of a CSV file and removes rows; every other byte stays unchanged.
+"""Edits one column of CSV files, removes rows and adds columns of verdicts; every other byte stays unchanged.
 
 The reader of :mod:`labelsieve.data.sources.csv_files` returns values; this module finds their positions. It follows
 the same rules: blank lines are not rows, spaces may surround quotes, and a quoted value may span several lines.
@@ -8,15 +8,98 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
-from labelsieve.core.errors import DataError
-from labelsieve.data.sources.csv_files import find_header
-from labelsieve.data.sources.edits import Splice, spliced, with_same_end
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from labelsieve.core.errors import DataError, RunError
+from labelsieve.data.sources.csv_files import find_header, read_texts
+from labelsieve.data.sources.edits import (
+    VERDICT_COLUMNS,
+    Edits,
+    Splice,
+    TextEdits,
+    joined,
+    spliced,
+    text_edits,
+    with_same_end,
+)
 
 _BOM = "\ufeff"
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
+# The values of the columns of verdicts in a row without one.
+_NO_VERDICT = ("",) * len(VERDICT_COLUMNS)
+
+
+def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
+    """Writes files that are one table together with other labels.
+
+    Args:
+        files: All files of the table.
+        targets: The files to write, and their targets.
+        column: The column of labels.
+        edits: The edits of each file.
+
+    Raises:
+        RunError: A file cannot be changed without other changes.
+    """
+    tables = {path: read_texts(path).table for path in files}
+    values = [value for table in tables.values() for value in table[column].to_pylist()]
+    class_texts = _class_texts(values, joined(edits))
+    for (path, table), part in zip(tables.items(), edits, strict=True):
+        if path in targets:
+            texts = text_edits(part, class_texts, column=column)
+            targets[path].write_bytes(edited(path.read_bytes(), texts))
+            _check(path, targets[path], table, column=column, edits=part)
+
+
+def count_csv(path: Path) -> int:
+    """Returns the number of rows of a CSV file."""
+    return int(read_texts(path).table.num_rows)
+
+
+def _class_texts(values: Sequence[str], edits: Edits) -> list[str]:
+    """Returns the text of each class in the column, including new classes."""
+    rows = edits.examples(values)
+    examples = [None if row is None else values[row] for row in rows]
+    if not edits.by_number(examples):
+        return [name if text is None else text for name, text in zip(edits.class_names, examples, strict=True)]
+    suffixes = {text.partition(".")[2] for text in examples if text is not None}
+    after = f".{suffixes.pop()}" if len(suffixes) == 1 and "" not in suffixes else ""
+    return [f"{index}{after}" if text is None else text for index, text in enumerate(examples)]
+
+
+def _check(path: Path, target: Path, before: pa.Table, *, column: str, edits: Edits) -> None:
+    """Checks that a new file only differs from the old one in changed labels.
+
+    Raises:
+        RunError: It differs otherwise.
+    """
+    kept_rows = np.flatnonzero(edits.is_kept)
+    expected = before.take(kept_rows)
+    try:
+        actual = read_texts(target).table
+    except DataError:
+        actual = before.slice(0, 0)
+    other_names = [name for name in expected.column_names if name != column]
+    is_same = actual.select(other_names).equals(expected.select(other_names))
+    if not (
+        is_same and _are_labels_as_requested(actual, expected, column, edits.old[kept_rows] == edits.new[kept_rows])
+    ):
+        raise RunError(
+            f"{path} could not be written with other labels and all else unchanged, so it was not; please report this"
+        )
+
+
+def _are_labels_as_requested(actual: pa.Table, expected: pa.Table, column: str, unchanged: NDArray[np.bool_]) -> bool:
+    before, after = expected[column].to_pylist(), actual[column].to_pylist()
+    is_unchanged = [old == new for old, new in zip(before, after, strict=True)]
+    return bool(is_unchanged == unchanged.tolist())
 
 
 class _Record(NamedTuple):
@@ -27,57 +110,34 @@ class _Record(NamedTuple):
     end: int
 
 
-def edited(
-    data: bytes,
-    *,
-    column: str,
-    values: Mapping[int, str | None],
-    added: Mapping[str, Mapping[int, str]] | None = None,
-) -> bytes:
-    r"""Returns a CSV file with other values in one column, and with further columns at its end.
+def edited(data: bytes, edits: TextEdits) -> bytes:
+    r"""Returns a CSV file with other values in one column, and with the columns of verdicts at its end.
 
     A value is quoted if the old one is, or if it needs quotes. Encoding, byte order mark, separator, line ends, blank
     lines and all other values stay unchanged.
 
     Args:
         data: The file, which :func:`labelsieve.data.sources.csv_files.read_texts` can read.
-        column: Name of the column, as in the header.
-        values: Row to its new value, None to leave the row out; rows are counted from 0, without blank ones.
-        added: Name of a new column to its values by row; other rows are empty.
+        edits: The edits; rows are counted from 0, without blank ones.
 
     Raises:
-        DataError: A column of that name exists.
+        DataError: A column of verdicts exists already.
 
     Example:
-        >>> edited(b'id;label\r\n1;"cat"\r\n2; dog\r\n', column="label", values={0: "dog", 1: "cat"})
+        >>> edited(b'id;label\r\n1;"cat"\r\n2; dog\r\n', TextEdits(column="label", labels={0: "dog", 1: "cat"}))
         b'id;label\r\n1;"dog"\r\n2; cat\r\n'
     """
     encoding = _encoding(data)
     text = data.decode(encoding)
     body = text.removeprefix(_BOM)
     _, skipped, separator = find_header(io.StringIO(body, newline=""))
-    at = len(text) - len(body) + _start_of_line(body, skipped)
-    records = _rows(text, at, separator)
-    header = next(records)
-    names = [_value(text[slice(*span)]).strip() for span in header.fields]
-    if twice := [name for name in added or () if name in names]:
-        raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
-    index = names.index(column)
-    splices = _splices(text, separator, header, records, index, values, _further(added or {}, separator))
-    return with_same_end(spliced(text, splices), text).encode(encoding)
+    at = len(text) - len(body) + sum(map(len, islice(io.StringIO(body, newline=""), skipped)))
+    return with_same_end(spliced(text, _splices(text, at, separator, edits)), text).encode(encoding)
 
 
 def _encoding(data: bytes) -> str:
     """Returns an encoding that keeps the byte order mark in the text, so that it is written again."""
     return {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(data[:2], "utf-8")
-
-
-def _start_of_line(text: str, number: int) -> int:
-    at = 0
-    for _ in range(number):
-        match = _LINE_END.search(text, at)
-        at = match.end() if match else len(text)
-    return at
 
 
 def _rows(text: str, at: int, separator: str) -> Iterator[_Record]:
@@ -109,38 +169,36 @@ def _value(token: str) -> str:
     return stripped[1:-1].replace('""', '"') if len(stripped) > 1 and stripped[0] == stripped[-1] == '"' else token
 
 
-def _further(added: Mapping[str, Mapping[int, str]], separator: str) -> Callable[[int | None], str]:
-    """Returns a function that returns the values of new columns in a row, or their names for None."""
+def _splices(text: str, at: int, separator: str, edits: TextEdits) -> Iterator[Splice]:
+    """Yields the replacements in a text, from left to right; its header starts at a position.
 
-    def further(row: int | None) -> str:
-        values = added if row is None else [column.get(row, "") for column in added.values()]
-        return "".join(separator + _formatted_like("", value, separator) for value in values)
-
-    return further
-
-
-def _splices(
-    text: str,
-    separator: str,
-    header: _Record,
-    records: Iterator[_Record],
-    index: int,
-    values: Mapping[int, str | None],
-    further: Callable[[int | None], str],
-) -> Iterator[Splice]:
-    last = len(header.fields) - 1
-    if more := further(None):
-        yield Splice(*(header.fields[last][1],) * 2, more)
+    Raises:
+        DataError: A column of verdicts exists already.
+    """
+    records = _rows(text, at, separator)
+    header = next(records)
+    names = [_value(text[slice(*span)]).strip() for span in header.fields]
+    index, last = names.index(edits.column), len(names) - 1
+    if adds_columns := edits.adds_columns or bool(edits.verdicts):
+        if twice := [name for name in VERDICT_COLUMNS if name in names]:
+            raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
+        yield _added_after(header.fields[last], VERDICT_COLUMNS, separator)
     for row, record in enumerate(records):
-        if row in values:
-            value = values[row]
-            if value is None:
+        if row in edits.labels:
+            label = edits.labels[row]
+            if label is None:
                 yield Splice(record.start, record.end, "")
                 continue
             start, end = record.fields[index]
-            yield Splice(start, end, _formatted_like(text[start:end], value, separator))
-        if more:
-            yield Splice(*(record.fields[last][1],) * 2, further(row))
+            yield Splice(start, end, _formatted_like(text[start:end], label, separator))
+        if adds_columns:
+            yield _added_after(record.fields[last], edits.verdicts.get(row, _NO_VERDICT), separator)
+
+
+def _added_after(field: tuple[int, int], values: Iterable[str], separator: str) -> Splice:
+    """Adds values after the last one of a row."""
+    text = "".join(separator + _formatted_like("", value, separator) for value in values)
+    return Splice(field[1], field[1], text)
 
 
 def _formatted_like(token: str, value: str, separator: str) -> str:

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.data.sources.columns import (
@@ -26,9 +28,6 @@ from labelsieve.data.sources.columns import (
 )
 from labelsieve.data.sources.file_kinds import is_image, other_kind
 from labelsieve.data.sources.image_paths import about_names, folder_of, held
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SEPARATORS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
@@ -75,7 +74,6 @@ def read_csv(files: Sequence[Path], *, requested: Columns, where: str) -> Table:
         requested: The requested columns.
         where: Name of the files, for messages.
     """
-    import pyarrow as pa
     from datasets import Dataset
 
     tables = [read_texts(path, images=requested.folder) for path in files]
@@ -171,8 +169,6 @@ def _separator(header: str, row: str) -> str:
 
 
 def _table(path: Path, encoding: str, skipped: int, separator: str, *, images: Path | None, clean: bool) -> CsvTable:
-    import pyarrow as pa
-
     with path.open(encoding=encoding, newline="") as handle:
         rows = _rows(handle, path, skipped=skipped, separator=separator, clean=clean)
         names = [name.strip() for name in next(rows).values]
@@ -311,8 +307,6 @@ class _Checked:
 
 
 def _columns(rows: list[list[str]]) -> list[pa.Array]:
-    import pyarrow as pa
-
     columns = zip(*rows, strict=True)
     return [pa.array(column, pa.string()) for column in columns]
 
@@ -333,8 +327,6 @@ def _not_text(path: Path) -> str:
 
 def floats_to_integers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
     """Returns a table in which columns of integral floats, as pandas writes them, are integers."""
-    import pyarrow as pa
-
     for name in filter(None, names):
         values = table[name].unique().to_pylist()
         if not all(_WHOLE_NUMBER.fullmatch(value) for value in values if value):

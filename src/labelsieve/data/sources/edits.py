@@ -1,13 +1,13 @@
-"""Edits of a source: old and new labels by row, verdicts to write beside them, and replacements in its text."""
+"""Edits of a source: labels and verdicts by row, as classes and as texts of a file, and replacements in its text."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from labelsieve.data.labels import normalise
 _LAST_LINE_ENDS = re.compile(r"[\r\n]+\Z")
 QUALITY, PREDICTED, ISSUE = "label_quality", "predicted_label", "is_label_issue"
 """Names of the parts of a verdict, in a table and in an annotation file of boxes."""
+VERDICT_COLUMNS = (QUALITY, PREDICTED, ISSUE)
 
 
 def quality_text(quality: float) -> str:
@@ -121,6 +122,76 @@ def joined(parts: Sequence[Edits]) -> Edits:
     """Concatenates the edits of several files of one table."""
     old, new = (np.concatenate([getattr(part, name) for part in parts]) for name in ("old", "new"))
     return Edits(old=old, new=new, class_names=parts[0].class_names)
+
+
+class VerdictText(NamedTuple):
+    """The verdict on one row of a file, as texts.
+
+    Attributes:
+        quality: Its label quality.
+        predicted: The predicted class, as the file writes it.
+        is_issue: Whether its label is flagged: `true` or `false`.
+    """
+
+    quality: str
+    predicted: str
+    is_issue: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEdits:
+    """The edits of one file of a table, or of one annotation file of boxes.
+
+    Attributes:
+        column: Name of the label in the file.
+        labels: Row of the file to its new label, as the file writes it; None leaves the row out.
+        verdicts: Row to the verdict to write beside the label.
+        adds_columns: Whether a table gets the columns of verdicts even if none of its rows has one.
+    """
+
+    column: str
+    labels: Mapping[int, str | None] = field(default_factory=dict)
+    verdicts: Mapping[int, VerdictText] = field(default_factory=dict)
+    adds_columns: bool = False
+
+    def touches(self, row: int) -> bool:
+        """Returns whether anything changes in a row."""
+        return row in self.labels or row in self.verdicts
+
+
+def text_edits(edits: Edits, class_texts: Sequence[str], *, column: str) -> TextEdits:
+    """Returns edits as texts of a file.
+
+    Args:
+        edits: The edits of the N rows of the file.
+        class_texts: Each of the K classes, as the file writes it.
+        column: Name of the label in the file.
+    """
+    labels = {row: None if edits.new[row] < 0 else class_texts[edits.new[row]] for row in edits.rows.tolist()}
+    verdicts = edits.verdicts
+    if verdicts is None:
+        return TextEdits(column=column, labels=labels)
+    texts = {
+        row: VerdictText(
+            quality_text(verdicts.quality[row]),
+            class_texts[verdicts.predicted[row]],
+            str(verdicts.is_issue[row]).lower(),
+        )
+        for row in np.flatnonzero(verdicts.known & edits.is_kept).tolist()
+    }
+    return TextEdits(column=column, labels=labels, verdicts=texts, adds_columns=True)
+
+
+class Written(NamedTuple):
+    """One part of an annotation file of boxes, to check edits.
+
+    Attributes:
+        label: The code of the label of a box; None for other parts.
+        remainder: Everything else except verdicts.
+    """
+
+    label: str | None
+    remainder: Any
 
 
 class Splice(NamedTuple):

@@ -11,6 +11,8 @@ from typing import Any
 from zipfile import ZipFile, is_zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, did_you_mean, first_line, listed, setting, shown
@@ -223,7 +225,6 @@ def _read_npz(path: Path, *, requested: Columns) -> Stored:
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, where: str) -> Stored:
-    import pyarrow as pa
     from datasets import Dataset
 
     name = _features_array(arrays, where=where)
@@ -261,8 +262,6 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
 
 
 def _arrow_array(values: NDArray[Any], name: str, where: str) -> Any:
-    import pyarrow as pa
-
     try:  # as a list, integers are read with a sign
         return pa.array(values if values.dtype.kind == "u" else values.tolist())
     except (pa.ArrowException, ValueError) as error:
@@ -316,7 +315,6 @@ def _npz_columns(
 
 
 def _read_table(path: Path, *, requested: Columns) -> Stored:
-    import pyarrow as pa
     from datasets import Dataset
 
     where, schema = f"the file {path}", read_schema(path)
@@ -354,8 +352,6 @@ def _feature_columns(kinds: Mapping[str, Any]) -> list[str]:
 
 def _read_lists(parts: Iterable[Any], name: str, *, count: int, where: str) -> NDArray[np.float32]:
     """Reads a column of lists of equal length, batch by batch: shape (N, D)."""
-    import pyarrow.compute as pc
-
     features = np.empty((0, 0), dtype=np.float32)
     at = width = 0
     for batch in parts:

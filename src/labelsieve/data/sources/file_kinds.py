@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labelsieve.core.errors import DataError, shown
-from labelsieve.data.sources.table_formats import TABLES, format_of
+from labelsieve.data.sources.table_formats import TABLE_FORMATS, TABLES, format_of
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff"),
@@ -28,8 +28,11 @@ _BEGINNINGS = (
     (b"\x93NUMPY", "a NumPy file"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
-    (b"PAR1", "a Parquet file"),
-    (b"ARROW1", "an Arrow file"),
+    *(
+        (format.magic, f"{'an' if name[0] in 'aeiou' else 'a'} {name.capitalize()} file")
+        for name, format in TABLE_FORMATS.entries.items()
+        if format.magic
+    ),
 )
 _FROM_PANDAS = "write it as Parquet: pandas.read_json(FILE{}).to_parquet(NEW)"
 _FROM_TORCH = 'convert it where you trust it: numpy.savez("features.npz", features=..., labels=...)'

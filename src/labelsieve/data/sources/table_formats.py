@@ -27,16 +27,18 @@ class TableFormat(Entry):
             columns of `edits.verdicts` where there are some, and no other changes: all files of the table, those to
             write with their targets, the column of labels, and the :class:`labelsieve.data.sources.edits.Edits` of each
             file.
-        magic: First and last bytes of its files; empty if there are none.
-        typed: Whether columns have types and may contain images and features, as
-            :mod:`labelsieve.data.sources.arrow_files` reads them; else values are texts, such as paths of images.
+        magic: First and last bytes of its files; empty for files of text.
     """
 
     suffixes: tuple[str, ...] = ()
     count: str = ""
     write: str = ""
     magic: bytes = b""
-    typed: bool = False
+
+    @property
+    def typed(self) -> bool:
+        """Whether columns have types and may contain images and features, unlike the values of a text."""
+        return bool(self.magic)
 
 
 _HERE = "labelsieve.data.sources."
@@ -51,7 +53,6 @@ def _typed(name: str, about: str, *suffixes: str, magic: bytes) -> TableFormat:
         count=_HERE + "arrow_files:count_rows",
         write=_HERE + "arrow_writing:write_arrow_files",
         magic=magic,
-        typed=True,
     )
 
 
@@ -62,8 +63,8 @@ TABLE_FORMATS: Registry[Callable[..., Table], TableFormat] = Registry(
         _HERE + "csv_files:read_csv",
         "CSV, or TSV",
         suffixes=(".csv", ".tsv"),
-        count=_HERE + "csv_writing:count_csv",
-        write=_HERE + "csv_writing:write_csv",
+        count=_HERE + "csv_edits:count_csv",
+        write=_HERE + "csv_edits:write_csv",
     ),
     _typed("parquet", "Parquet", ".parquet", magic=b"PAR1"),
     _typed("arrow", "Arrow, or Feather", ".arrow", ".feather", magic=b"ARROW1"),

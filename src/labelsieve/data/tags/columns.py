@@ -14,12 +14,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelsieve.core.errors import DataError, SettingsError, listed, setting, shown
 from labelsieve.core.quantities import counted
 from labelsieve.data.labels import LabelColumn, read_labels
-from labelsieve.data.sources.column_kinds import element_of, holds_text, kind_of
+from labelsieve.data.sources.column_kinds import ID_TYPES, element_of, holds_text, kind_of
 from labelsieve.data.sources.columns import LABEL_NAMES, Table, is_usual, no_guess
 from labelsieve.data.sources.folder_layout import is_named_as_split
 from labelsieve.data.sources.table_labels import arrow_column
@@ -81,9 +83,7 @@ def holds_tags(feature: Any) -> bool:
     """Returns whether a column has a list of names or integers per row."""
     inner = element_of(feature)
     kind = str(getattr(inner, "dtype", ""))
-    return type(inner).__name__ in ("Value", "ClassLabel") and kind.startswith(
-        ("string", "large_string", "int", "uint")
-    )
+    return type(inner).__name__ in ("Value", "ClassLabel") and kind.startswith(ID_TYPES)
 
 
 def _may_be_class(feature: Any) -> bool:
@@ -122,8 +122,6 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
 
 
 def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int | None) -> TagLists:
-    import pyarrow.compute as pc
-
     if missing := values.null_count:
         row = values.is_null().to_pylist().index(True) + 1
         raise DataError(
@@ -147,8 +145,6 @@ def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int
 
 def _vectors(flat: Any, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
     """Returns lists as (N, K) if they have one value of 0 or 1 for each class, unlike lists of tags."""
-    import pyarrow as pa
-
     if not len(counts) or counts[0] < 2 or (counts != counts[0]).any() or not pa.types.is_integer(flat.type):
         return None
     values = np.asarray(flat.fill_null(-1)).reshape(len(counts), -1)
@@ -210,9 +206,6 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
 
 def _as_bits(values: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Returns where a column is 1, and where it is neither 0 nor 1, or missing; (N,) each."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     try:
         texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
     except pa.ArrowException:  # lists, or bytes that are no text
@@ -305,8 +298,6 @@ def tag_lists(lists: Sequence[Sequence[Any]], *, where: str, classes: int | None
     Raises:
         DataError: They have other values, or values of 0 and 1 without class names.
     """
-    import pyarrow as pa
-
     flat = [each for tags in lists for each in tags]
     if flat and all(map(_is_integer, flat)):
         return _of_lists(pa.chunked_array([lists], pa.list_(pa.int64())), where, None, classes)

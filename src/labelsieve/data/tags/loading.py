@@ -20,9 +20,8 @@ from labelsieve.data.loading import image_folder_of, open_source
 from labelsieve.data.origin import absolute_source, check_limit, subset, with_origin
 from labelsieve.data.sources.columns import Table, label_columns
 from labelsieve.data.sources.contents import hash_images
-from labelsieve.data.sources.image_paths import image_paths
+from labelsieve.data.sources.image_paths import image_paths, undecoded_images
 from labelsieve.data.sources.table_labels import read_ids
-from labelsieve.data.sources.undecoded import undecoded_images
 from labelsieve.data.tags.boxes import tags_of_boxes
 from labelsieve.data.tags.columns import (
     ONE_LABEL,

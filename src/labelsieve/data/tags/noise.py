@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,19 +57,15 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
     return noisy
 
 
-def tag_noise(
-    images: TaggedImages, *, seed: int, progress: Progress, omit: float, add: float
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+def tag_noise(images: TaggedImages, *, seed: int, omit: float, add: float) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Returns tags of :func:`inject_tags`, (N, K), and notes for the user.
 
     Args:
         images: N images.
         seed: Seed of all draws.
-        progress: Not needed.
         omit: Share of the right tags that are removed.
         add: Share of the tags of the result that are wrong.
     """
-    del progress
     return inject_tags(images.tags, omit=omit, add=add, seed=seed), ()
 
 
@@ -84,8 +81,11 @@ def with_tag_noise(
         progress: Receives progress.
         **shares: Parameters of the kind; those left out are 0.
     """
-    taken = dict.fromkeys(NOISE.entries[kind].takes, 0.0) | shares
-    noisy, notes = NOISE[kind](images, seed=seed, progress=progress or Progress(), **taken)
+    entry = NOISE.entries[kind]
+    taken: dict[str, Any] = dict.fromkeys(entry.takes, 0.0) | shares
+    if entry.needs_images:
+        taken["progress"] = progress or Progress()
+    noisy, notes = NOISE[kind](images, seed=seed, **taken)
     omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
     note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
     return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, *notes, note))

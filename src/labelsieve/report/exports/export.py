@@ -1,4 +1,4 @@
-"""Exports verdicts for other tools: tables, a clean folder of images, and tables as in cleanlab."""
+"""Exports verdicts for other tools, in each format; and the formats that are one table, also of tags."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelsieve.core.errors import SettingsError, look_up, setting
 from labelsieve.core.files import write_parquet
@@ -16,15 +17,10 @@ from labelsieve.core.progress import Progress
 from labelsieve.core.spreadsheets import write_csv
 from labelsieve.core.validation import Share, check_value
 from labelsieve.data.images import LabelledImages
+from labelsieve.data.tags.columns import SEPARATORS
 from labelsieve.report.exports.registry import FORMATS, ExportRequest, FormatKind, formats_with
-from labelsieve.review.row_reviews import (
-    FLAGGED_ARE_DROPPED,
-    Reviewed,
-    ReviewFiles,
-    RowReviews,
-    after_reviews,
-    read_reviews,
-)
+from labelsieve.review.row_reviews import FLAGGED_ARE_DROPPED, Reviewed, ReviewFiles, read_reviews
+from labelsieve.tags.verdicts import TagVerdicts
 from labelsieve.verdicts import Verdicts
 
 TABLE_WRITERS: dict[str, Callable[[Path, pa.Table], None]] = {"csv": write_csv, "parquet": write_parquet}
@@ -47,7 +43,7 @@ def export(
 
     A review overrides the verdict: a label reviewed as right is no issue and has label quality 1, a label reviewed as
     wrong is an issue and has label quality 0, and ranks are updated; see
-    :func:`labelsieve.review.row_reviews.after_reviews`.
+    :attr:`labelsieve.review.row_reviews.Reviewed.after`.
 
     * `csv`, `parquet`: one file, the full table of verdicts, one row for each image; with reviews also a column `mark`
       (`right`, `wrong` or `unsure`), a column `new_label` (another class named by a reviewer), and a column `left_out`
@@ -127,16 +123,11 @@ def export(
     return out
 
 
-def cleanlab_table(verdicts: Verdicts, reviews: RowReviews | None = None) -> pa.Table:
+def cleanlab_table(verdicts: Verdicts) -> pa.Table:
     """Returns one row for each image, in the order of the data, with labels as indices into `class_names`.
 
     cleanlab has no unreadable images: they are no issue, with quality NaN and predicted label -1.
-
-    Args:
-        verdicts: Of N images.
-        reviews: From :func:`labelsieve.review.row_reviews.read_reviews`; they override the verdicts.
     """
-    verdicts = after_reviews(verdicts, reviews)
     table = pa.table(
         {
             "index": pa.array(np.arange(len(verdicts), dtype=np.int64)),
@@ -190,3 +181,46 @@ def write_cleanlab_table(request: ExportRequest) -> None:
     if format not in TABLE_WRITERS:
         raise SettingsError(f"expected a file ending in .csv or .parquet for format cleanlab, got {request.out.name}")
     TABLE_WRITERS[format](request.out, cleanlab_table(request.reviewed.after))
+
+
+def export_corrected_tags(
+    verdicts: TagVerdicts, out: Path, *, format: str, overwrite: bool = False
+) -> tuple[Path, str | None]:
+    """Writes one row for each image: `id`, corrected `tags`, `given_tags`, and `error`.
+
+    Args:
+        verdicts: Each is taken as right.
+        out: The file to write, completely or not at all.
+        format: A key of `FORMATS` that is for tags.
+        overwrite: Replace an existing file.
+
+    Returns:
+        The path, and the separator between tags in the file, None if they are lists.
+
+    Raises:
+        SettingsError: The format is not for tags, the suffix is another one, or class names contain every separator.
+        RunError: `out` exists or cannot be written.
+    """
+    fitting = formats_with("tags")
+    if format not in fitting:
+        raise SettingsError(f"a run of labelsieve scan-tags is exported as {' or '.join(fitting)}, got {format}")
+    check_file(out, overwrite=overwrite)
+    table = verdicts.corrected_table()
+    separator = _separator(verdicts.class_names) if format == "csv" else None
+    write_in_format(format, out, table if separator is None else _as_texts(table, separator))
+    return out, separator
+
+
+def _as_texts(table: pa.Table, separator: str) -> pa.Table:
+    """Returns a table whose tags are joined, since a CSV file has no lists."""
+    for name in ("tags", "given_tags"):
+        texts = pc.binary_join(table[name].combine_chunks(), separator)
+        table = table.set_column(table.column_names.index(name), name, texts.cast(pa.string()))
+    return table
+
+
+def _separator(names: tuple[str, ...]) -> str:
+    separator = next((mark for mark in (";", *SEPARATORS) if not any(mark in name for name in names)), None)
+    if separator is None:
+        raise SettingsError(f"the class names have all of {' '.join(SEPARATORS)}; export as parquet, which has lists")
+    return separator

@@ -29,7 +29,7 @@ class Format(Entry):
     Attributes:
         needs_images: Whether it needs the images, which may be copied or linked. The others are one file.
         is_clean_part: Whether it leaves out flagged images.
-        tags: Whether it is also for tags, see :mod:`labelsieve.report.exports.tag_export`.
+        tags: Whether it is also for tags, see :func:`.export.export_corrected_tags`.
     """
 
     needs_images: bool = False
@@ -78,47 +78,28 @@ class ExportRequest:
         return self.images_or_none
 
 
+def _with_images(name: str, place: str, about: str, *, is_clean_part: bool = False) -> Format:
+    return Format(name, _HERE + place, about, needs_images=True, is_clean_part=is_clean_part)
+
+
 FORMATS: Registry[Callable[..., None], Format] = Registry(
     "--format",
     Format("csv", _HERE + "export:write_table", "the table of verdicts, one row for each image", tags=True),
     Format("parquet", _HERE + "export:write_table", "the table of verdicts with types", tags=True),
-    Format(
-        "imagefolder",
-        _HERE + "imagefolder:write_image_folder",
-        "the clean part, one folder for each class",
-        needs_images=True,
-        is_clean_part=True,
+    _with_images(
+        "imagefolder", "folder:write_image_folder", "the clean part, one folder for each class", is_clean_part=True
     ),
     Format("cleanlab", _HERE + "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
-    Format(
-        "label-studio",
-        _HERE + "annotation_tools:write_label_studio",
-        "all images with tasks for Label Studio",
-        needs_images=True,
+    _with_images("label-studio", "annotation_tools:write_label_studio", "all images with tasks for Label Studio"),
+    _with_images(
+        "fiftyone", "annotation_tools:write_fiftyone", "all images with labels as FiftyOneImageClassificationDataset"
     ),
-    Format(
-        "fiftyone",
-        _HERE + "annotation_tools:write_fiftyone",
-        "all images with labels as FiftyOneImageClassificationDataset",
-        needs_images=True,
-    ),
-    Format(
-        "cvat",
-        _HERE + "annotation_tools:write_cvat",
-        "all images with tags as CVAT for images 1.1",
-        needs_images=True,
-    ),
-    Format(
-        "coco",
-        _HERE + "annotation_tools:write_coco",
-        "all images with annotations as COCO",
-        needs_images=True,
-    ),
-    Format(
+    _with_images("cvat", "annotation_tools:write_cvat", "all images with tags as CVAT for images 1.1"),
+    _with_images("coco", "annotation_tools:write_coco", "all images with annotations as COCO"),
+    _with_images(
         "annotations",
-        _HERE + "box_annotations:write_annotations",
+        "box_annotations:write_annotations",
         "of boxes, the annotation file with corrected labels and label quality",
-        needs_images=True,
     ),
     Format("dataset-card", _HERE + "dataset_card:write_card", "a card for the Hub that says which labels were changed"),
 )

@@ -15,12 +15,11 @@ import numpy as np
 from labelsieve.core.errors import DataError, RunError, listed, shown
 from labelsieve.core.files import write_atomically
 from labelsieve.core.registry import loaded
-from labelsieve.data.box_formats.edits import BoxEdits, BoxVerdict, Written
 from labelsieve.data.box_formats.registry import BOX_FORMATS, BoxFormat
 from labelsieve.data.boxes import BoxFiles
 from labelsieve.data.labels import normalise
 from labelsieve.data.sources.columns import Table
-from labelsieve.data.sources.edits import Edits, quality_text
+from labelsieve.data.sources.edits import Edits, TextEdits, Written, text_edits
 from labelsieve.review.writers.file_transfer import Transfer, copy_file
 from labelsieve.review.writers.label_files import LabelFiles, is_below
 
@@ -99,7 +98,7 @@ class AnnotationFiles(LabelFiles):
         edit, written = loaded(self._format.edit), loaded(self._format.written)
         for path, part in zip(self.files, self.parts, strict=True):
             if path in targets:
-                edits = _edits_of_file(part, codes, self._boxes.column)
+                edits = text_edits(part, codes, column=self._boxes.column)
                 with nullcontext(targets[path]) if in_new_folder else write_atomically(targets[path]) as target:
                     target.write_bytes(edit(path.read_bytes(), edits))
                     if edits.labels or edits.verdicts:
@@ -159,23 +158,7 @@ def _class_positions(table: Table, parts: Sequence[Edits]) -> Any:
     return positions
 
 
-def _edits_of_file(part: Edits, codes: Sequence[str], column: str) -> BoxEdits:
-    labels = {row: None if part.new[row] < 0 else codes[part.new[row]] for row in part.rows.tolist()}
-    row_verdicts = part.verdicts
-    rows = [] if row_verdicts is None else np.flatnonzero(row_verdicts.known & part.is_kept).tolist()
-    verdicts = {
-        row: BoxVerdict(
-            quality_text(row_verdicts.quality[row]),
-            codes[row_verdicts.predicted[row]],
-            str(row_verdicts.is_issue[row]).lower(),
-        )
-        for row in rows
-        if row_verdicts is not None
-    }
-    return BoxEdits(column=column, labels=labels, verdicts=verdicts)
-
-
-def _check(path: Path, target: Path, written: Callable[..., Iterator[Written]], edits: BoxEdits) -> None:
+def _check(path: Path, target: Path, written: Callable[..., Iterator[Written]], edits: TextEdits) -> None:
     """Checks that a new file only differs from the old one in changed labels and verdicts.
 
     Raises:
@@ -194,7 +177,7 @@ def _check(path: Path, target: Path, written: Callable[..., Iterator[Written]], 
         )
 
 
-def _expected(parts: Iterator[Written], edits: BoxEdits) -> Iterator[Written]:
+def _expected(parts: Iterator[Written], edits: TextEdits) -> Iterator[Written]:
     row = 0
     for part in parts:
         if part.label is None:

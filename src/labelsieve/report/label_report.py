@@ -20,9 +20,9 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.core.validation import check_value
 from labelsieve.data.images import LabelledImages
 from labelsieve.data.labelled import Labelled
-from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels, common
-from labelsieve.report.pages import THUMBNAIL_BUDGET, environment, file_link, page_context, shortest
-from labelsieve.report.panels import PANELS, Page
+from labelsieve.report import MAX_IMAGES, ImageCount, ThumbnailPixels, texts
+from labelsieve.report.pages import THUMBNAIL_BUDGET, Page, environment, file_link, page_context, shortest
+from labelsieve.report.panels import PANELS
 from labelsieve.report.thumbnails import Thumbnail, make_thumbnails
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts, require_same_images
@@ -115,11 +115,11 @@ def _context(
         "flagged": flagged,
         "shown": flagged_on_page,
         "near_misses": len(rows) - flagged_on_page,
-        "more": common.all_flagged(verdicts, shown=flagged_on_page),
-        "estimate": common.estimate(verdicts),
+        "more": texts.all_flagged(verdicts, shown=flagged_on_page),
+        "estimate": texts.estimate(verdicts),
         "has_files": any(files),
         "has_images": bool(verdicts.run.model.name),  # features have none to write or to train on
-        "corrected_suffix": common.suffix_of_corrected(verdicts.run.origin),
+        "corrected_suffix": texts.suffix_of_corrected(verdicts.run.origin),
         "cards": cards,
         "choices": _choices(verdicts, cards, _linked(about)),
         "data": _script_data(verdicts, images, cards, files),
@@ -132,9 +132,9 @@ def _context(
 def _facts(verdicts: Verdicts) -> dict[str, str | None]:
     run = verdicts.run
     return {
-        "Zero-shot model agrees": f"with {agreement}" if (agreement := common.agreement(run)) else None,
-        "Known from a review": common.reviewed(run),
-        "Test images": common.tested(run),
+        "Zero-shot model agrees": f"with {agreement}" if (agreement := texts.agreement(run)) else None,
+        "Known from a review": texts.reviewed(run),
+        "Test images": texts.tested(run),
         **run.rule.facts(),
     }
 
