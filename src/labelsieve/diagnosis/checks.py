@@ -1,7 +1,7 @@
-"""Checks of a scan: findings with measured values, their meaning and advice, to read before trusting the verdicts.
+"""Checks of a scan: diagnoses with measured values, their meaning and advice, to read before trusting the verdicts.
 
-Each finding comes from one small function in `CHECKS`. True labels are never used, since real scans have none. The
-thresholds are rules of thumb, set so that a healthy scan of usual size has no findings.
+Each comes from one small function in `CHECKS`. True labels are never used, since real scans have none. The
+thresholds are rules of thumb, set so that a healthy scan of usual size has none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from labelsieve.detect.scores import GUESSING, Scores
 from labelsieve.diagnosis.statistics import ScanStatistics, shortened
 from labelsieve.verdicts import Verdicts
 
-Finding = dict[str, str]
+Diagnosis = dict[str, str]
 """Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (measured), `message`, and `advice`."""
 
 # Agreement on the scale of `GUESSING`; below this the model hardly knows the class names.
@@ -56,7 +56,7 @@ CONFLICTING_COPIES = "duplicates-conflict"
 """The `code` of equal images with different labels, which a review can solve."""
 
 
-def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Finding]:
+def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Diagnosis]:
     """Finds problems of the verdicts, and of a classifier trained on them.
 
     Args:
@@ -65,21 +65,21 @@ def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Findi
         verdicts: From :func:`labelsieve.verdicts.decide`.
 
     Returns:
-        The findings, problems first; see `Finding`.
+        The diagnoses, problems first; see `Diagnosis`.
     """
     scan = ScanStatistics(images, scores, verdicts)
     checks = CHECKS if scan.rows.size else (_unreadable,)
-    findings = [finding for check in checks if (finding := check(scan))]
-    return sorted(findings, key=lambda finding: ("problem", "warning", "info").index(finding["level"]))
+    diagnoses = [diagnosis for check in checks if (diagnosis := check(scan))]
+    return sorted(diagnoses, key=lambda each: ("problem", "warning", "info").index(each["level"]))
 
 
-def _finding(
+def _diagnosis(
     code: str, level: Literal["info", "warning", "problem"], *, figure: str, message: str, advice: str
-) -> Finding:
+) -> Diagnosis:
     return {"code": code, "level": level, "figure": figure, "message": message, "advice": advice}
 
 
-def _near_chance(scan: ScanStatistics) -> Finding | None:
+def _near_chance(scan: ScanStatistics) -> Diagnosis | None:
     sizes, share = scan.sizes[scan.sizes > 0], scan.scores.balanced_agreement
     if share is None or len(sizes) < 2:
         return None
@@ -90,7 +90,7 @@ def _near_chance(scan: ScanStatistics) -> Finding | None:
     if above >= max(WEAK_AGREEMENT, min(MAX_REQUIRED_AGREEMENT, two_errors)):
         return None
     guessing = above < GUESSING
-    return _finding(
+    return _diagnosis(
         "zero-shot-near-chance",
         "problem" if guessing else "warning",
         figure=f"The zero-shot model agrees with {percent(share)} of the given labels (mean over classes); "
@@ -103,7 +103,7 @@ def _near_chance(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _class_not_understood(scan: ScanStatistics) -> Finding | None:
+def _class_not_understood(scan: ScanStatistics) -> Diagnosis | None:
     from scipy.special import bdtr  # binomial; imported here to keep the package quick to import
 
     if scan.scores.zero_shot_per_class is None:
@@ -116,7 +116,7 @@ def _class_not_understood(scan: ScanStatistics) -> Finding | None:
     if typical < TYPICAL_AGREEMENT or not classes.size:
         return None
     classes = classes[np.lexsort((-scan.sizes[classes], agreement[classes]))]
-    return _finding(
+    return _diagnosis(
         "class-not-understood",
         "warning",
         figure=f"The zero-shot model agrees with {percent(typical)} of the labels of a typical class, but hardly with "
@@ -127,9 +127,9 @@ def _class_not_understood(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _all_or_none_flagged(scan: ScanStatistics) -> Finding | None:
+def _all_or_none_flagged(scan: ScanStatistics) -> Diagnosis | None:
     if scan.flagged.all():
-        return _finding(
+        return _diagnosis(
             "everything-flagged",
             "problem",
             figure=f"All {len(scan.rows):,} labels are flagged",
@@ -138,7 +138,7 @@ def _all_or_none_flagged(scan: ScanStatistics) -> Finding | None:
         )
     if scan.flagged.any():
         return None
-    return _finding(
+    return _diagnosis(
         "nothing-flagged",
         "info",
         figure=f"None of {len(scan.rows):,} labels is flagged; the model would name another class for "
@@ -148,12 +148,12 @@ def _all_or_none_flagged(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _over_filtered(scan: ScanStatistics) -> Finding | None:
+def _over_filtered(scan: ScanStatistics) -> Diagnosis | None:
     agreed = int((scan.flagged & scan.agrees).sum())
     of_flagged = agreed / max(int(scan.flagged.sum()), 1)
     if scan.flagged.all() or agreed < max(MIN_IMAGES, OVER_FILTERED * len(scan.rows)) or of_flagged <= 0.5:
         return None
-    return _finding(
+    return _diagnosis(
         "over-filtering",
         "warning",
         figure=f"{percent(scan.share_flagged)} of the labels are flagged, and the model itself gives "
@@ -164,14 +164,14 @@ def _over_filtered(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _unsure_suggestions(scan: ScanStatistics) -> Finding | None:
+def _unsure_suggestions(scan: ScanStatistics) -> Diagnosis | None:
     disagrees = scan.flagged & ~scan.agrees
     if scan.flagged.all() or int(disagrees.sum()) < max(MIN_IMAGES, MANY_FLAGGED * len(scan.rows)):
         return None
     typical = float(np.median(scan.confidence[disagrees]))
     if typical >= LOW_CONFIDENCE:
         return None
-    return _finding(
+    return _diagnosis(
         "unsure-suggestions",
         "warning",
         figure=f"{percent(float(disagrees.mean()))} of the labels are flagged because the model prefers another class, "
@@ -181,12 +181,12 @@ def _unsure_suggestions(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _emptied_classes(scan: ScanStatistics) -> Finding | None:
+def _emptied_classes(scan: ScanStatistics) -> Diagnosis | None:
     classes = np.flatnonzero(_is_emptied(scan))
     if not classes.size or scan.flagged.all():
         return None
     classes = classes[np.lexsort((-scan.sizes[classes], scan.kept[classes]))]
-    return _finding(
+    return _diagnosis(
         "emptied-classes",
         "problem" if (scan.kept[classes] == 0).any() else "warning",
         figure=f"Without the flagged images {counted(classes.size, 'class is', 'classes are')} left all but empty: "
@@ -202,7 +202,7 @@ def _is_emptied(scan: ScanStatistics) -> NDArray[np.bool_]:
     return has_few & (scan.lost > 0)
 
 
-def _heavily_flagged_classes(scan: ScanStatistics) -> Finding | None:
+def _heavily_flagged_classes(scan: ScanStatistics) -> Diagnosis | None:
     from scipy.special import bdtrc  # binomial; imported here to keep the package quick to import
 
     share = scan.lost / np.maximum(scan.sizes, 1)
@@ -213,7 +213,7 @@ def _heavily_flagged_classes(scan: ScanStatistics) -> Finding | None:
     if not classes.size:
         return None
     classes = classes[np.lexsort((-scan.sizes[classes], -share[classes]))]
-    return _finding(
+    return _diagnosis(
         "classes-hard-hit",
         "warning",
         figure=f"{counted(classes.size, 'class loses', 'classes lose')} more than {percent(MAX_FLAGGED)} of the images"
@@ -224,11 +224,11 @@ def _heavily_flagged_classes(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _few_images_left(scan: ScanStatistics) -> Finding | None:
+def _few_images_left(scan: ScanStatistics) -> Diagnosis | None:
     classes, kept = int(np.count_nonzero(scan.sizes)), int(scan.kept.sum())
     if scan.flagged.all() or kept >= MIN_PER_CLASS * classes or scan.share_flagged < MANY_REMOVED:
         return None
-    return _finding(
+    return _diagnosis(
         "few-images-left",
         "warning",
         figure=f"{kept:,} of {len(scan.rows):,} images are left, {kept / classes:.1f} for each class",
@@ -237,12 +237,12 @@ def _few_images_left(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _contradicted_labels(scan: ScanStatistics) -> Finding | None:
+def _contradicted_labels(scan: ScanStatistics) -> Diagnosis | None:
     count = int((~scan.flagged & ~scan.agrees & (scan.confidence >= CONFIDENT)).sum())
     share = count / max(int(scan.kept.sum()), 1)
     if count < MIN_IMAGES or share < CONTRADICTED:
         return None
-    return _finding(
+    return _diagnosis(
         "wrong-labels-survive",
         "warning",
         figure=f"For {count:,} images that were kept ({percent(share)}) the model names another class with at "
@@ -253,14 +253,14 @@ def _contradicted_labels(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _quality_near_threshold(scan: ScanStatistics) -> Finding | None:
+def _quality_near_threshold(scan: ScanStatistics) -> Diagnosis | None:
     threshold = scan.scores.rule.threshold
     if threshold is None or not MARGIN <= threshold <= 1 - MARGIN:  # the clearest cases are at the ends of the scale
         return None
     near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= MARGIN
     if int(near.sum()) < MIN_IMAGES or near.mean() < MAX_NEAR_THRESHOLD:
         return None
-    return _finding(
+    return _diagnosis(
         "quality-near-threshold",
         "warning",
         figure=f"{percent(float(near.mean()))} of the images have a label quality within {MARGIN:g} of the threshold "
@@ -271,13 +271,13 @@ def _quality_near_threshold(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _collapsed_selection(scan: ScanStatistics) -> Finding | None:
+def _collapsed_selection(scan: ScanStatistics) -> Diagnosis | None:
     values = [(number, record.get("selected")) for number, record in enumerate(scan.scores.history, start=1)]
     shares = [(float(value), number) for number, value in values if isinstance(value, int | float) and value >= 0]
     if not shares or min(shares)[0] >= MIN_SELECTED:
         return None
     lowest, last = min(shares), shares[-1]
-    return _finding(
+    return _diagnosis(
         "selection-collapsed",
         "problem" if last[0] < MIN_SELECTED else "warning",
         figure=f"Training selected {percent(lowest[0])} of the images in epoch {lowest[1]} of {len(values)}, and "
@@ -287,7 +287,7 @@ def _collapsed_selection(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _conflicting_copies(scan: ScanStatistics) -> Finding | None:
+def _conflicting_copies(scan: ScanStatistics) -> Diagnosis | None:
     # unreadable files are left out: empty ones are all equal without being copies
     contents = scan.images.contents[scan.rows]
     _, first, group, sizes = np.unique(contents, return_index=True, return_inverse=True, return_counts=True)
@@ -299,7 +299,7 @@ def _conflicting_copies(scan: ScanStatistics) -> Finding | None:
     other = np.flatnonzero(differs & (group == group[earliest]))[0]
     pair = scan.rows[[earliest, other]]
     example = ", ".join(f"{shortened(scan.images.ids[row])} is {scan.label(row)}" for row in pair)
-    return _finding(
+    return _diagnosis(
         CONFLICTING_COPIES,
         "problem",
         figure=f"{counted(mixed.size, 'image occurs', 'images occur')} more than once with different labels "
@@ -309,7 +309,7 @@ def _conflicting_copies(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _unreadable(scan: ScanStatistics) -> Finding | None:
+def _unreadable(scan: ScanStatistics) -> Diagnosis | None:
     rows = np.flatnonzero(~scan.verdicts.is_readable)
     if not rows.size:
         return None
@@ -318,7 +318,7 @@ def _unreadable(scan: ScanStatistics) -> Finding | None:
     what, advice = ("image", "images"), "Copy the files again or take them out, then scan again."
     if scan.verdicts.unit == "boxes":
         what, advice = ("box", "boxes"), "Correct the boxes or their images or take them out, then scan again."
-    return _finding(
+    return _diagnosis(
         "unreadable-images",
         "problem" if share >= MANY_UNREADABLE else "warning",
         figure=f"{counted(rows.size, *what)} ({percent(share)}) could not be read, for example "
@@ -328,10 +328,10 @@ def _unreadable(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _constant_images(scan: ScanStatistics) -> Finding | None:
+def _constant_images(scan: ScanStatistics) -> Diagnosis | None:
     if not (rows := scan.scores.flat):
         return None
-    return _finding(
+    return _diagnosis(
         "no-contrast",
         "problem" if len(rows) / len(scan.verdicts) >= MANY_UNREADABLE else "warning",
         figure=f"{counted(len(rows), 'image shows', 'images show')} nothing: all pixels are alike, in "
@@ -341,12 +341,12 @@ def _constant_images(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _imbalance(scan: ScanStatistics) -> Finding | None:
+def _imbalance(scan: ScanStatistics) -> Diagnosis | None:
     largest, smallest = int(scan.sizes.argmax()), int(np.where(scan.sizes, scan.sizes, len(scan.rows) + 1).argmin())
     ratio = scan.sizes[largest] / scan.sizes[smallest]
     if ratio < IMBALANCE:
         return None
-    return _finding(
+    return _diagnosis(
         "class-imbalance",
         "info",
         figure=f"The largest class has {ratio:,.0f} times the images of the smallest: "
@@ -356,7 +356,7 @@ def _imbalance(scan: ScanStatistics) -> Finding | None:
     )
 
 
-def _tiny_classes(scan: ScanStatistics) -> Finding | None:
+def _tiny_classes(scan: ScanStatistics) -> Diagnosis | None:
     single, empty = np.flatnonzero(scan.sizes == 1), np.flatnonzero(scan.sizes == 0)
     groups = ((single, "one readable image"), (empty, "no readable image"))
     figures = [
@@ -366,7 +366,7 @@ def _tiny_classes(scan: ScanStatistics) -> Finding | None:
     ]
     if not figures:
         return None
-    return _finding(
+    return _diagnosis(
         "tiny-classes",
         "info",
         figure="; ".join(figures),
@@ -375,7 +375,7 @@ def _tiny_classes(scan: ScanStatistics) -> Finding | None:
     )
 
 
-CHECKS: tuple[Callable[[ScanStatistics], Finding | None], ...] = (
+CHECKS: tuple[Callable[[ScanStatistics], Diagnosis | None], ...] = (
     _near_chance,
     _class_not_understood,
     _all_or_none_flagged,

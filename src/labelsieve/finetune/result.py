@@ -23,7 +23,7 @@ from labelsieve.verdicts import METRICS_JSON
 from labelsieve.vlm.names import OPEN_CLIP, without_folders
 from labelsieve.vlm.pretrained import quiet_loading
 
-RECORD, CARD = "adapt.json", "README.md"
+ADAPT_RECORD, CARD = "adapt.json", "README.md"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +93,7 @@ class Adapted:
                 write_json(temporary / METRICS_JSON, self.metrics)
                 # other files in the folder belong to the user
                 files = sorted(path.name for path in temporary.iterdir())
-                write_json(temporary / RECORD, {**self.record, "files": files})
+                write_json(temporary / ADAPT_RECORD, {**self.record, "files": files})
         except SafetensorError as error:
             raise RunError(f"could not write the weights to {folder}: {error}; free some space") from error
         return folder

@@ -29,7 +29,7 @@ from labelsieve.finetune.backbones import Backbone, load_backbone
 from labelsieve.finetune.evaluation import predict
 from labelsieve.finetune.job import Job, draw_validation_rows
 from labelsieve.finetune.loop import Trained, train
-from labelsieve.finetune.result import RECORD, Adapted
+from labelsieve.finetune.result import ADAPT_RECORD, Adapted
 from labelsieve.finetune.rgb_conversion import converted_rows
 from labelsieve.finetune.selection import Selection
 from labelsieve.finetune.settings import RECIPES, Adaptation, check_saves
@@ -159,16 +159,16 @@ def check_model_folder(out: str | Path, *, overwrite: bool = False, resume: bool
             raise RunError(
                 f"{folder} holds other files, such as {shown(unknown[0])}; choose another folder for the model"
             )
-    return check_run_folder(folder, overwrite=overwrite, resume=resume, record=RECORD, what="model", files=())
+    return check_run_folder(folder, overwrite=overwrite, resume=resume, record=ADAPT_RECORD, what="model", files=())
 
 
 def _recorded_files(folder: Path) -> list[str]:
     """Returns the names of the files that an adaptation wrote to a folder; empty if there was none."""
     try:
-        names = read_json(folder / RECORD).get("files")
+        names = read_json(folder / ADAPT_RECORD).get("files")
     except RunError:
         return []
-    return [RECORD, *map(str, names)] if isinstance(names, list) else []
+    return [ADAPT_RECORD, *map(str, names)] if isinstance(names, list) else []
 
 
 def _as_pipeline(test: AnyImages, images: AnyImages) -> AnyImages:

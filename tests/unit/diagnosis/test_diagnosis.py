@@ -18,7 +18,7 @@ from labelsieve.core.quantities import percent
 from labelsieve.data.images import LabelledImages
 from labelsieve.detect.scores import Scores
 from labelsieve.diagnosis import checks
-from labelsieve.diagnosis.checks import CHECKS, Finding, diagnose
+from labelsieve.diagnosis.checks import CHECKS, Diagnosis, diagnose
 from labelsieve.diagnosis.statistics import MAX_NAMES, shortened
 from labelsieve.flagging import FlagRule
 from labelsieve.verdicts import decide
@@ -58,7 +58,7 @@ class Case:
             contents=self.contents,
         )
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[Diagnosis]:
         scores = Scores(
             label_quality=self.quality, predicted=self.predicted, confidence=self.confidence, **self.settings
         )
@@ -67,7 +67,7 @@ class Case:
     def codes(self) -> list[str]:
         return [finding["code"] for finding in self.findings()]
 
-    def finding(self, code: str) -> Finding:
+    def finding(self, code: str) -> Diagnosis:
         return next(finding for finding in self.findings() if finding["code"] == code)
 
 
@@ -114,7 +114,9 @@ def test_truth_is_never_read() -> None:
 
 def test_each_check_is_listed_once() -> None:
     written = [
-        each for each in vars(checks).values() if getattr(each, "__annotations__", {}).get("return") == "Finding | None"
+        each
+        for each in vars(checks).values()
+        if getattr(each, "__annotations__", {}).get("return") == "Diagnosis | None"
     ]
     assert set(CHECKS) == set(written) and len(set(CHECKS)) == len(CHECKS) > 0
 
