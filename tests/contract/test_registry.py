@@ -70,6 +70,7 @@ PANEL_TEMPLATES = Path(panels.__file__).with_name("templates") / "panels"
 def test_what_is_registered_loads_and_says_what_it_is(subtests: pytest.Subtests) -> None:
     for option, registry in REGISTRIES.items():
         with subtests.test(option):
+            assert len(registry) > 1
             for name in registry:
                 assert callable(registry[name]) and name in registry, name
                 assert registry.about(name) and "\n" not in registry.about(name), name
