@@ -265,12 +265,9 @@ class JointModel:
         """Scores n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
         probability = self.logits(parts).softmax(dim=1)
         of_given, others = self.noise.explain(probability, labels)
-        clean, instead, likeliest = clean_share(of_given, others), others.argmax(1), probability.argmax(1)
-        # by image and label, as p_clean is: the two of an image never add up to more than 1
-        shares = others * ((1 - clean) / others.sum(dim=1).clamp(min=EPSILON))[:, None]
-        shares.scatter_(1, labels[:, None], clean[:, None])
-        confidence = shares.gather(1, torch.stack([instead, likeliest], dim=1))
-        return Posterior(clean, instead, confidence[:, 0], likeliest, confidence[:, 1])
+        clean, instead, likeliest = clean_share(of_given, others), others.max(dim=1), probability.max(dim=1)
+        share = instead.values / others.sum(dim=1).clamp(min=EPSILON)
+        return Posterior(clean, instead.indices, (1 - clean) * share, likeliest.indices, likeliest.values)
 
 
 class Posterior(NamedTuple):
@@ -281,7 +278,7 @@ class Posterior(NamedTuple):
         instead: The class that explains the label best if it is wrong.
         instead_confidence: Probability that it is the right class, by image and label; at most 1 - p_clean.
         likeliest: The most likely class by image, whatever the given label is.
-        likeliest_confidence: Probability that it is the right class, by image and label.
+        likeliest_confidence: Its probability: p_k(x) or, with several annotators, by all of their labels, too.
     """
 
     clean: Any
