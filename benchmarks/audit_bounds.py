@@ -24,8 +24,8 @@ from scipy.stats import beta, hypergeom
 
 from labelsieve.review.audit import sides_of
 from labelsieve.review.guarantees import lower_bound, missed_share, upper_bound, wrong_on_side
+from labelsieve.review.known_labels import Known
 from labelsieve.review.sampling import design
-from labelsieve.review.state import Known
 from labelsieve.verdicts import _SCHEMA, Verdicts, ranks
 
 IMAGES, WRONG, FLAGGED, REVIEWED, APART = 3068, 766, 897, 200, 0.64

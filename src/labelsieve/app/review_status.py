@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from labelsieve.review.audit import answers_by_reviewer, seconds_per_card
 from labelsieve.review.finding_queues import FINDING_QUEUES
 from labelsieve.review.queue import Filters, ReviewQueue, Spec, State
+from labelsieve.review.status_lines import answers_by_reviewer, seconds_per_card
 from labelsieve.verdicts import Verdicts
 
 # Number of recent answers that determine the pace.

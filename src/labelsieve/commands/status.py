@@ -25,7 +25,7 @@ class Status(Command):
 
     def run(self, console: Console) -> None:
         """Reads the run and its answers, and prints the progress."""
-        from labelsieve.review.audit import status_lines
+        from labelsieve.review.status_lines import status_lines
         from labelsieve.verdicts import Verdicts
 
         verdicts, progress = Verdicts.load(self.run_folder), Progress(console)

@@ -37,8 +37,9 @@ from labelsieve.detect.scores import Scores
 from labelsieve.review.audit import expected_wrong, sides_of
 from labelsieve.review.conformal import calibration_rows, flag_threshold, right_needed
 from labelsieve.review.earlier_review import EarlierReview, check_reviewed, estimate_after
+from labelsieve.review.known_labels import Known, known_labels, rows_and_keys
 from labelsieve.review.sampling import AuditDesign, design
-from labelsieve.review.state import Known, Reviews, known_labels, load, rows_and_keys
+from labelsieve.review.state import Reviews, load
 from labelsieve.review.statement import no_threshold
 from labelsieve.verdicts import Verdicts
 

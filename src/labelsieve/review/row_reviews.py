@@ -24,9 +24,10 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.data.labels import normalise
 from labelsieve.review.answers import Answer, is_right, key_of
 from labelsieve.review.changes import check_classes, dropped_rows, resolved_label
+from labelsieve.review.known_labels import count_images, rows_and_keys
 from labelsieve.review.log import LOG, AnswerLog
 from labelsieve.review.mark_files import answers_of_marks
-from labelsieve.review.state import Resolved, Reviews, count_images, resolve, rows_and_keys
+from labelsieve.review.state import Resolved, Reviews, resolve
 from labelsieve.verdicts import Verdicts, ranks
 
 FLAGGED_ARE_DROPPED = 1.0

@@ -20,9 +20,9 @@ from labelsieve.detect.scores import Estimate, Scores
 from labelsieve.flagging import FlagRule, NamedIssues
 from labelsieve.metrics import Interval
 from labelsieve.review.earlier_review import read_earlier_review
+from labelsieve.review.known_labels import known_labels
 from labelsieve.review.queue import Filters, ReviewQueue, Spec
 from labelsieve.review.row_reviews import marks_of_rows, read_reviews
-from labelsieve.review.state import known_labels
 from labelsieve.verdicts import Verdicts
 from slow_cases import mostly_slow
 from small_answers import answer, run_of

@@ -14,9 +14,9 @@ from labelsieve import review
 from labelsieve.core.errors import RunError, SettingsError
 from labelsieve.review import Answer, AnswerLog, key_of
 from labelsieve.review.audit import statement, with_false_flags
+from labelsieve.review.known_labels import known_labels
 from labelsieve.review.queue import ReviewQueue, Spec
 from labelsieve.review.sampling import design
-from labelsieve.review.state import known_labels
 from labelsieve.verdicts import Verdicts
 from small_reviews import NAMES, SmallRun, small_run
 

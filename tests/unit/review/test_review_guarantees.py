@@ -20,8 +20,8 @@ from labelsieve.review.guarantees import (
     upper_bound,
     wrong_on_side,
 )
+from labelsieve.review.known_labels import Known
 from labelsieve.review.sampling import AuditDesign, design
-from labelsieve.review.state import Known
 from small_verdicts import made
 
 Draw = Callable[[np.random.Generator, NDArray[np.float64]], NDArray[np.bool_]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labelsieve import review
 from labelsieve.data.images import LabelledImages
-from labelsieve.review.audit import seconds_per_card
+from labelsieve.review.status_lines import seconds_per_card
 from labelsieve.verdicts import Verdicts
 from small_answers import answer, run_of
 from small_reviews import SmallRun

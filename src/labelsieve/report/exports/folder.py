@@ -1,7 +1,5 @@
 """The folder that an export writes: its images under unique names, its marker, and when it may be replaced.
 
-And the format `imagefolder`, which is such a folder with the clean part of the data alone.
-
 Ids and class names are user data. They become names inside of the output folder and can never lead out of it.
 """
 
@@ -13,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from labelsieve.core.errors import DataError, RunError
@@ -30,7 +26,6 @@ from labelsieve.core.output_folders import (
 from labelsieve.core.progress import Progress
 from labelsieve.data.images import LabelledImages
 from labelsieve.report.exports.registry import ExportRequest
-from labelsieve.review.row_reviews import FLAGGED_ARE_DROPPED, Reviewed, clean_part, kept_although_flagged
 from labelsieve.review.writers.file_transfer import copy_file, link_file
 from labelsieve.verdicts import Verdicts, require_same_images
 
@@ -172,53 +167,3 @@ def _suffix_of(source: bytes | Path) -> str:
     kind = "JPEG" if kind == "MPO" else kind  # photos of some phones: a JPEG followed by more images
     candidates = (suffix for suffix, format_ in Image.registered_extensions().items() if format_ == kind)
     return _SUFFIXES.get(kind) or next(candidates, "")
-
-
-# ------------------------------------------------------------------------------------------- the format imagefolder
-
-
-def write_image_folder(request: ExportRequest) -> None:
-    """Writes the clean part as class folders; classes without any image are left out.
-
-    It contains readable images that are not flagged, or flagged with a label quality above `drop_at`; and images whose
-    right label a reviewer named, in the folder of that label.
-
-    Raises:
-        RunError: `out` exists or cannot be written, or the images are not those of the verdicts.
-        DataError: An image file is missing.
-    """
-    verdicts, reviewed = request.verdicts, request.reviewed
-    is_exported = _clean_part(request) | reviewed.is_corrected
-    is_exported &= verdicts.is_readable & ~reviewed.is_dropped
-    if request.progress is not None:
-        request.progress.say_notes(_reasons(reviewed, ~is_exported))
-    rows = np.flatnonzero(is_exported).tolist()
-    unique = UniqueNames()
-    folders = [unique.take("", safe_name(name)) for name in verdicts.class_names]
-    with export_folder(request) as part:
-        write_images(request, part, {row: folders[reviewed.labels[row]] for row in rows})
-        write_marker(
-            verdicts, part, count=len(rows), class_of_folder=dict(zip(folders, verdicts.class_names, strict=True))
-        )
-
-
-def _reasons(reviewed: Reviewed, is_left_out: NDArray[np.bool_]) -> Iterator[str]:
-    """Yields a note on why images are left out, if any are."""
-    dropped, wrong, readable = reviewed.is_dropped, reviewed.marks == "wrong", reviewed.verdicts.is_readable
-    counts = {
-        "flagged": is_left_out & readable & ~dropped & ~wrong,
-        "wrong by a review that names no class": is_left_out & readable & ~dropped & wrong,
-        "left out by a review": readable & dropped,
-        "unreadable": ~readable,
-    }
-    if reasons := [f"{int(rows.sum()):,} {reason}" for reason, rows in counts.items() if rows.any()]:
-        yield f"not written: {', '.join(reasons)}"
-
-
-def _clean_part(request: ExportRequest) -> NDArray[np.bool_]:
-    verdicts, drop_at = request.reviewed.after, request.drop_at
-    clean = clean_part(verdicts, drop_at=drop_at)
-    if request.progress is not None and drop_at != FLAGGED_ARE_DROPPED:
-        kept_count = int(kept_although_flagged(verdicts, drop_at=drop_at).sum())
-        request.progress.say(f"note: {kept_count:,} flagged images kept: p_clean above {drop_at:g}")
-    return clean

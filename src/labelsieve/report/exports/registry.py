@@ -29,7 +29,7 @@ class Format(Entry):
     Attributes:
         needs_images: Whether it needs the images, which may be copied or linked. The others are one file.
         is_clean_part: Whether it leaves out flagged images.
-        tags: Whether it is also for tags, see :func:`.export.export_corrected_tags`.
+        tags: Whether it is also for tags, see :func:`labelsieve.report.exports.export.export_corrected_tags`.
     """
 
     needs_images: bool = False
@@ -87,7 +87,7 @@ FORMATS: Registry[Callable[..., None], Format] = Registry(
     Format("csv", _HERE + "export:write_table", "the table of verdicts, one row for each image", tags=True),
     Format("parquet", _HERE + "export:write_table", "the table of verdicts with types", tags=True),
     _with_images(
-        "imagefolder", "folder:write_image_folder", "the clean part, one folder for each class", is_clean_part=True
+        "imagefolder", "imagefolder:write_image_folder", "the clean part, one folder for each class", is_clean_part=True
     ),
     Format("cleanlab", _HERE + "export:write_cleanlab_table", "a table as cleanlab has it, labels as integers"),
     _with_images("label-studio", "annotation_tools:write_label_studio", "all images with tasks for Label Studio"),

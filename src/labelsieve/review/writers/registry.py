@@ -17,7 +17,7 @@ WRITERS: Registry[type[Writer], Entry] = Registry(
     Entry("folder", _HERE + "class_folders:ClassFolders", "class folders"),
     Entry("saved", _HERE + "saved:SavedDataset", "a folder of save_to_disk"),
     Entry("hub", _HERE + "saved:HubDataset", "a data set of the Hub"),
-    *(Entry(name, _HERE + "label_files:TableFiles", format.about) for name, format in TABLE_FORMATS.entries.items()),
+    *(Entry(name, _HERE + "tables:TableFiles", format.about) for name, format in TABLE_FORMATS.entries.items()),
     *(Entry(name, _HERE + "boxes:AnnotationFiles", format.about) for name, format in BOX_FORMATS.entries.items()),
 )
 """By the `kind` of a :class:`labelsieve.data.sources.location.SourceLocation`; other kinds cannot be written."""
