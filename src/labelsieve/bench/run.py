@@ -310,7 +310,7 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
         progress: Receives progress.
     """
     if isinstance(images, TaggedImages):
-        return _with_tag_noise(images, noise, seed=seed, progress=progress)
+        return _with_tag_noise(images, noise, seed=seed)
     if noise.kind == "given" or noise.kind == "column":  # features were loaded with that column
         return images.with_labels(images.labels, truth=images.true_labels)
     clean = images.with_labels(images.true_labels)
@@ -323,14 +323,14 @@ def with_noise(images: RowsT, noise: Noise, *, seed: int, progress: Progress | N
     return inject(clean, kind=noise.kind, seed=seed, exact=noise.exact, progress=progress, **noise.shares)
 
 
-def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int, progress: Progress | None) -> TaggedImages:
+def _with_tag_noise(images: TaggedImages, noise: Noise, *, seed: int) -> TaggedImages:
     true = images.true_tags
     if noise.kind == "given":
         return images.with_tags(images.tags, truth=true)
     clean = images.with_tags(true)
     if noise.kind == "none":
         return clean.with_tags(true, truth=true)
-    return with_tag_noise(clean, kind=noise.kind, seed=seed, progress=progress, **noise.shares)
+    return with_tag_noise(clean, kind=noise.kind, seed=seed, **noise.shares)
 
 
 def _measure(shared: SharedInputs, cell: Cell, key: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class Noise(Command):
         source = source_of_options(TagSource, self.data.source, self.data)
         source = replace(source, tag_column=self.tag_column, separator=self.separator)
         images = source.load(seed=self.seed, progress=progress)
-        noisy = with_tag_noise(images, kind=self.kind, seed=self.seed, progress=progress, **self._shares())
+        noisy = with_tag_noise(images, kind=self.kind, seed=self.seed, **self._shares())
         progress.say_notes(noisy.notes)
         made = {**self._shares(), "seed": self.seed}
         path = write_noise(noisy, self.out, parameters=made, with_images=not self.labels_only, progress=progress)

@@ -17,7 +17,8 @@ class NoiseEntry(Entry):
     """A kind of noise; its `place` is a function of images, `seed` and what it takes, all keywords.
 
     Attributes:
-        needs_images: Whether it depends on pixels, which features lack; it is passed `progress`, too.
+        needs_images: Whether it depends on pixels, which features lack; it is passed `progress`, too. No kind for tags
+            does.
         for_tags: Whether it is for images that have several labels each; the others are for one label.
         takes: Its parameters: shares, whether they are `exact`, and in `pairs` which class is mistaken for which.
     """

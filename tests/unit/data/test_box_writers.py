@@ -365,7 +365,7 @@ def edits_of(changes: list[str], column: str, code: str) -> TextEdits:
     labels: dict[int, str | None] = {row: code for row, what in enumerate(changes) if what in ("label", "both")}
     labels |= {row: None for row, what in enumerate(changes) if what == "gone"}
     said = {row: VerdictText("0.25", code, "true") for row, what in enumerate(changes) if what in ("verdict", "both")}
-    return TextEdits(column=column, labels=labels, verdicts=said)
+    return TextEdits(column=column, labels=labels, verdicts=said or None)
 
 
 @given(OBJECTS, CHANGES, st.data(), st.sampled_from([b"", b"\xef\xbb\xbf"]))

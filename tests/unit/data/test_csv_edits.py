@@ -115,10 +115,10 @@ def test_a_file_of_a_table_without_a_verdict_gets_the_columns_of_the_others() ->
     columns = b"label_quality;predicted_label;is_label_issue"
     for edits, ends in (
         (TextEdits(column="label"), (b"", b"", b"")),
-        (TextEdits(column="label", adds_columns=True), (b";" + columns, b";;;", b";;;")),
+        (TextEdits(column="label", verdicts={}), (b";" + columns, b";;;", b";;;")),
         (TextEdits(column="label", verdicts=verdicts), (b";" + columns, b";;;", b";0.25;a, b;true")),
     ):
         after = [line + end for line, end in zip(before.split(b"\r\n"), ends, strict=True)]
         assert edited(before, edits) == b"\r\n".join(after)
     with pytest.raises(DataError, match='a column "predicted_label" already'):
-        edited(b"label,predicted_label\ncat,dog\n", TextEdits(column="label", adds_columns=True))
+        edited(b"label,predicted_label\ncat,dog\n", TextEdits(column="label", verdicts={}))

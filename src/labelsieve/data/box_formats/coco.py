@@ -332,11 +332,10 @@ def _within(text: str, start: int, edits: TextEdits, row: int) -> Iterator[Splic
     new_values, names = {}, {each.key: each for each in pairs}  # the last one of duplicate keys counts
     if label := edits.labels.get(row):
         new_values[_as_bytes(edits.column, names)] = label
-    if row in edits.verdicts:
-        verdict, predicted = edits.verdicts[row], f"predicted_{edits.column}"
+    if verdict := edits.verdict(row):
         new_values |= {
             QUALITY: verdict.quality,
-            predicted: verdict.predicted,
+            f"predicted_{edits.column}": verdict.predicted,
             ISSUE: verdict.is_issue,
         }
     for each in pairs:

@@ -211,8 +211,8 @@ def _splices(data: bytes, voc_file: VocFile, edits: TextEdits) -> Iterator[Splic
         splices = []
         if new := edits.labels.get(row):
             splices.append(_content(data, voc_object.children[edits.column], _escaped(new, voc_file.encoding)))
-        if row in edits.verdicts:
-            splices.append(_quality(data, voc_object, edits.verdicts[row].quality))
+        if verdict := edits.verdict(row):
+            splices.append(_quality(data, voc_object, verdict.quality))
         yield from sorted(splices)
 
 

@@ -262,7 +262,7 @@ def _splices(text: str, edits: TextEdits) -> Iterator[Splice]:
             continue
         if new:
             yield Splice(start, end, new + "".join(text[start:end].partition(".")[1:]))
-        if row in edits.verdicts:
+        if verdict := edits.verdict(row):
             count = len(line.spans)
             if count != _BOX and count % 2 == 0:
                 raise DataError(
@@ -270,7 +270,7 @@ def _splices(text: str, edits: TextEdits) -> Iterator[Splice]:
                     f"{count} numbers ({shown(text[line.start : line.end].strip())}); remove the confidence"
                 )
             last = line.spans[-1][1]
-            yield Splice(last, last, f" {edits.verdicts[row].quality}")
+            yield Splice(last, last, f" {verdict.quality}")
 
 
 def written_yolo(path: Path, *, column: str) -> Iterator[Written]:

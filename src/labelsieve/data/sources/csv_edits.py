@@ -179,7 +179,7 @@ def _splices(text: str, at: int, separator: str, edits: TextEdits) -> Iterator[S
     header = next(records)
     names = [_value(text[slice(*span)]).strip() for span in header.fields]
     index, last = names.index(edits.column), len(names) - 1
-    if adds_columns := edits.adds_columns or bool(edits.verdicts):
+    if edits.verdicts is not None:
         if twice := [name for name in VERDICT_COLUMNS if name in names]:
             raise DataError(f'there is a column "{twice[0]}" already; take the table without it')
         yield _added_after(header.fields[last], VERDICT_COLUMNS, separator)
@@ -191,8 +191,8 @@ def _splices(text: str, at: int, separator: str, edits: TextEdits) -> Iterator[S
                 continue
             start, end = record.fields[index]
             yield Splice(start, end, _formatted_like(text[start:end], label, separator))
-        if adds_columns:
-            yield _added_after(record.fields[last], edits.verdicts.get(row, _NO_VERDICT), separator)
+        if edits.verdicts is not None:
+            yield _added_after(record.fields[last], edits.verdict(row) or _NO_VERDICT, separator)
 
 
 def _added_after(field: tuple[int, int], values: Iterable[str], separator: str) -> Splice:

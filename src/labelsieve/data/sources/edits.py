@@ -145,18 +145,20 @@ class TextEdits:
     Attributes:
         column: Name of the label in the file.
         labels: Row of the file to its new label, as the file writes it; None leaves the row out.
-        verdicts: Row to the verdict to write beside the label.
-        adds_columns: Whether a table gets the columns of verdicts even if none of its rows has one.
+        verdicts: Row to the verdict to write beside the label; None for a table without columns of verdicts.
     """
 
     column: str
     labels: Mapping[int, str | None] = field(default_factory=dict)
-    verdicts: Mapping[int, VerdictText] = field(default_factory=dict)
-    adds_columns: bool = False
+    verdicts: Mapping[int, VerdictText] | None = None
+
+    def verdict(self, row: int) -> VerdictText | None:
+        """Returns the verdict on a row, if there is one."""
+        return None if self.verdicts is None else self.verdicts.get(row)
 
     def touches(self, row: int) -> bool:
         """Returns whether anything changes in a row."""
-        return row in self.labels or row in self.verdicts
+        return row in self.labels or self.verdict(row) is not None
 
 
 def text_edits(edits: Edits, class_texts: Sequence[str], *, column: str) -> TextEdits:
@@ -179,7 +181,7 @@ def text_edits(edits: Edits, class_texts: Sequence[str], *, column: str) -> Text
         )
         for row in np.flatnonzero(verdicts.known & edits.is_kept).tolist()
     }
-    return TextEdits(column=column, labels=labels, verdicts=texts, adds_columns=True)
+    return TextEdits(column=column, labels=labels, verdicts=texts)
 
 
 class Written(NamedTuple):

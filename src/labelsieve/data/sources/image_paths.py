@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Number of values, and of folders beside a table, that are tried to find its images.
 _VALUES, _FOLDERS = 12, 200
+# Rows of pixels that are read at a time.
 _BATCH = 64
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelsieve.core.progress import Progress
 from labelsieve.core.validation import Rate, Seed, check_value
 from labelsieve.data.noise_kinds import NOISE
 from labelsieve.data.tags.records import TaggedImages, checked_tags
@@ -69,23 +67,16 @@ def tag_noise(images: TaggedImages, *, seed: int, omit: float, add: float) -> tu
     return inject_tags(images.tags, omit=omit, add=add, seed=seed), ()
 
 
-def with_tag_noise(
-    images: TaggedImages, *, kind: str, seed: int = 0, progress: Progress | None = None, **shares: float
-) -> TaggedImages:
+def with_tag_noise(images: TaggedImages, *, kind: str, seed: int = 0, **shares: float) -> TaggedImages:
     """Returns images with noisy tags as given tags, the previous tags as `truth`, and a note.
 
     Args:
         images: N images; their tags are taken as right.
         kind: A kind of `NOISE` for tags.
         seed: Seed of all draws.
-        progress: Receives progress.
         **shares: Parameters of the kind; those left out are 0.
     """
-    entry = NOISE.entries[kind]
-    taken: dict[str, Any] = dict.fromkeys(entry.takes, 0.0) | shares
-    if entry.needs_images:
-        taken["progress"] = progress or Progress()
-    noisy, notes = NOISE[kind](images, seed=seed, **taken)
+    noisy, notes = NOISE[kind](images, seed=seed, **dict.fromkeys(NOISE.entries[kind].takes, 0.0) | shares)
     omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
     note = f"of {int(images.tags.sum())} tags {omitted} left out and {added} added with seed {seed}"
     return replace(images.with_tags(noisy, truth=images.tags), notes=(*images.notes, *notes, note))

@@ -22,7 +22,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.chunks import SUM_CHUNK, chunks
 from labelsieve.detect.folds import stratified_folds
 
-# Number of folds that the temperature of a linear head is fitted out of.
+# Folds of the fit of the temperature of a linear head.
 TEMPERATURE_FOLDS = 5
 # The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.
 SHRINKAGES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)

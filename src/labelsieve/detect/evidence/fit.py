@@ -70,7 +70,7 @@ INSTANCE_GAIN_OVER_SYMMETRIC = 0.15
 # How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
 MIN_SHARPNESS, MAX_SHARPNESS, STEPS = 0.5, 5.0, 9
 # To compare two noises, each is learned in this many rounds from the labels of all folds but one and evaluated on that
-# one. Few labels are all needed to learn from; with more logits than this, two folds are enough.
+# one. Small data need most of their labels to learn from; with more logits than this, two folds are enough.
 HELD_OUT_ROUNDS, HELD_OUT_FOLDS, MAX_LOGITS_OF_FOLDS = 12, 5, 2**20
 
 

@@ -110,8 +110,8 @@ def noise_rate(
     if assumed is AssumedNoise.SYMMETRIC:
         value, low, high = _without_doubt(joined, surest)
         if reliable is not None:
-            read = min(raised(value, RISE), reliable - CURVE_RATE_OF_RIGHT)
-            value += _unsure_of_symmetric(joined) * max(0.0, read - value)
+            by_curve = min(raised(value, RISE), reliable - CURVE_RATE_OF_RIGHT)
+            value += _unsure_of_symmetric(joined) * max(0.0, by_curve - value)
         return Interval(min(value, bound), min(low, bound), max(high, value, reliable or 0.0))
     if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # such noise blurs the evidence, which would be taken for doubt
         (share, low, _), rise = surest.shares, INSTANCE_RISE
@@ -121,8 +121,8 @@ def noise_rate(
         value = min(raised(share, 1 + (rise - 1) * (1 - like_pair)), bound)
         if reliable is not None:
             shown, lower = surest.shares.value, surest.shares.low
-            read = min(shown + CURVE_FACTOR * max(0.0, reliable - shown), raised(shown, rise))
-            value += float(np.clip((reliable - lower) / max(shown - lower, EPSILON), 0, 1)) * (read - value)
+            by_curve = min(shown + CURVE_FACTOR * max(0.0, reliable - shown), raised(shown, rise))
+            value += float(np.clip((reliable - lower) / max(shown - lower, EPSILON), 0, 1)) * (by_curve - value)
     # the evidence agrees with some wrong labels: this end may be above what disagrees
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))

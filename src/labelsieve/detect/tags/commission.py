@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# The smallest part at the end has this many tags, as expected of the frequency of its classes; each part is twice the
-# one before, up to this share of all tags.
+# The smallest part at the end has this many tags at the frequency of its classes; each part is twice the one before, up
+# to this share of all tags.
 MIN_TAGS, LARGEST_PART = 60, 0.5
 
 
