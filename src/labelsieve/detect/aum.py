@@ -1,4 +1,4 @@
-"""AUM: the area under the margin while a probe learns, with threshold samples (Pleiss et al., NeurIPS 2020)."""
+"""AUM: area under the margin during the training of a probe, with threshold samples (Pleiss et al., NeurIPS 2020)."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AUM(Detector):
-    """Ranks by the margin of the given label, averaged over the epochs in which a linear probe learns all labels.
+    """Ranks labels by their margin, averaged over the epochs in which a linear probe is trained on all labels.
 
-    The margin of an image in epoch t is `z_y - max_{k≠y} z_k` of the probe's logits z when the image comes up (Eq. 1 of
-    Pleiss et al., *Identifying Mislabeled Data using the Area Under the Margin Ranking*, NeurIPS 2020); AUM is its mean
-    over the epochs (Eq. 2). The threshold is learned too: one image in K + 1 is put into an extra class, where it does
-    not belong, and an image is an issue where its AUM is not above the 99th percentile of theirs. A second probe with
-    other threshold samples scores the first ones. Quality is a logistic function of the distance to the threshold, so
-    that it ranks as AUM does.
+    The margin of an image in epoch t is `z_y - max_{k≠y} z_k` of the probe's logits z at the image's training step
+    (Eq. 1 of Pleiss et al., *Identifying Mislabeled Data using the Area Under the Margin Ranking*, NeurIPS 2020); AUM
+    is its mean over the epochs (Eq. 2). The threshold is also learned: one of K + 1 images is a threshold sample, which
+    is assigned to an extra class. A label is an issue if its AUM is at most the 99th percentile of the threshold
+    samples. A second probe, with other threshold samples, scores the first ones. Quality is a logistic function of the
+    distance to the threshold.
 
-    By `average_of="probabilities"` the margin is instead that of the logarithms of the probabilities after each epoch,
-    averaged over the epochs: the combination in sample that a benchmark found the best (Pickler, Kamassury and Silva,
-    *Benchmarking Noisy Label Detection Methods*, 2025, arXiv 2510.16211). Threshold samples are as before.
+    With `average_of="probabilities"` the probabilities after each epoch are averaged over the epochs, and the margin is
+    that of the logarithms of these means. A benchmark found this the best in-sample combination (Pickler, Kamassury and
+    Silva, *Benchmarking Noisy Label Detection Methods*, 2025, arXiv 2510.16211). Threshold samples are the same.
 
     Attributes:
         average_of: What is averaged over the epochs: `margins`, which is AUM, or `probabilities`.
         epochs: Passes over the data, at least 1.
-        min_steps: Small data get more epochs until there are at least this many steps.
-        batch_size: Images in a step.
+        min_steps: Minimum number of steps: small data get more epochs.
+        batch_size: Images per step.
         learning_rate: Of SGD on standardised features, scaled to a mean square length of 1.
         momentum: Of SGD.
         weight_decay: Of SGD.
@@ -82,7 +82,7 @@ class AUM(Detector):
         excess = np.ones(count, dtype=np.float64)
         predicted, confidence = inputs.given.copy(), np.ones(count, dtype=np.float32)
         losses = []
-        for run in range(2 if share else 0):  # a single row has nothing to be compared with
+        for run in range(2 if share else 0):  # a single row has no threshold sample
             fake = torch.zeros(count, dtype=torch.bool)
             fake[order[run * share : (run + 1) * share]] = True
             probe_run = learn(self, read, labels.masked_fill(fake, inputs.classes), inputs, run=run)
@@ -105,11 +105,11 @@ class AUM(Detector):
 
 
 class Learned(NamedTuple):
-    """A trained probe and what it took to get there.
+    """A trained probe with the records of its training.
 
     Attributes:
-        area: AUM, or the margin of the averaged probabilities, of each row with the label it was trained on, (n,).
-        probe: Logits of the K classes and the extra one.
+        area: AUM, or the margin of the averaged probabilities, for the label each row was trained on, (n,).
+        probe: Linear layer to the logits of the K classes and the extra class.
         losses: Mean loss of each epoch.
     """
 
@@ -119,7 +119,7 @@ class Learned(NamedTuple):
 
 
 def _reader(inputs: DetectorInputs) -> Reader:
-    """Returns what takes positions among the readable rows to their features, standardised and scaled, (m, W)."""
+    """Returns a function from positions among the readable rows to standardised and scaled features, (m, W)."""
     from labelsieve.detect.evidence.discriminants import moments
 
     mean, scale = (value.float().to(inputs.device) for value in moments(inputs.features.pooled, inputs.rows))
@@ -128,19 +128,19 @@ def _reader(inputs: DetectorInputs) -> Reader:
 
 
 def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *, run: int) -> Learned:
-    """Trains a linear probe, which starts at zero, and averages the margin that each row has when it comes up.
+    """Trains a linear probe, initialised with zeros, and averages the margin of each row at its training steps.
 
-    Where probabilities are averaged, the probe of each epoch is kept, not the probabilities, which are of N times K.
+    To average probabilities, it keeps the probe of each epoch, because the probabilities have N times K values.
 
     Args:
-        settings: Optimiser and epochs.
-        read: Gives the features of some rows.
-        labels: What to train on, (n,), values 0 to K, K being the extra class.
+        settings: Settings of the optimiser and number of epochs.
+        read: Returns the features of some rows.
+        labels: Labels to train on, (n,), values 0 to K, where K is the extra class.
         inputs: Number of classes, width, device, seed and progress.
-        run: Which of the probes; draws its own order of the rows.
+        run: Number of the probe, 0 or 1; each has its own order of the rows.
 
     Raises:
-        TrainingError: The loss is no longer finite.
+        TrainingError: The loss is not finite.
     """
     import torch
     from torch import nn
@@ -149,7 +149,7 @@ def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *
     from labelsieve.core.training import check_finite
     from labelsieve.detect.zero_shot import margins
 
-    # skip_init: the usual start would be drawn from the global generator
+    # skip_init, because the default initialisation would draw from the global generator
     probe = nn.utils.skip_init(nn.Linear, inputs.features.pooled.shape[1], inputs.classes + 1, device=inputs.device)
     nn.init.zeros_(probe.weight)
     nn.init.zeros_(probe.bias)
@@ -183,7 +183,7 @@ def learn(settings: AUM, read: Reader, labels: Tensor, inputs: DetectorInputs, *
 
 
 def _margins_of_mean(probes: list[tuple[Tensor, Tensor]], read: Reader, labels: Tensor) -> NDArray[np.float32]:
-    """Returns `log p_y - max_{k≠y} log p_k` of each row, (n,), p the mean of the probabilities of all probes."""
+    """Returns `log p_y - max_{k≠y} log p_k` of each row, (n,), where p is the mean probability over all probes."""
     import torch
     from torch.nn.functional import linear, log_softmax
 
@@ -201,7 +201,7 @@ def _margins_of_mean(probes: list[tuple[Tensor, Tensor]], read: Reader, labels: 
 
 
 def _classify(probe: nn.Linear, read: Reader, rows: NDArray[np.int64], *, classes: int) -> list[NDArray[Any]]:
-    """Returns the most likely class of some rows and its probability, (n,) each, the extra class left out."""
+    """Returns the most likely class of some rows, other than the extra class, and its probability, (n,) each."""
     import torch
 
     from labelsieve.detect.chunks import in_chunks

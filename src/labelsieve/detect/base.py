@@ -1,7 +1,7 @@
-"""What a detector is: something that scores how likely each given label is correct.
+"""The base class of detectors, which score how likely each given label is correct.
 
-A detector only scores; :func:`labelsieve.verdicts.decide` turns scores into verdicts. A new detector is one file and
-one line in :data:`labelsieve.detect.registry.DETECTORS`.
+A detector only scores; :func:`labelsieve.verdicts.decide` turns scores into verdicts. To add a detector, write one file
+and add one line to :data:`labelsieve.detect.registry.DETECTORS`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Detector(ABC):
-    """Base of detectors: frozen, keyword-only dataclasses of settings, checked by their types, that score images.
+    """Base class of detectors: frozen, keyword-only dataclasses of validated settings that score images.
 
     Attributes:
-        requires: What it cannot do without: `images`, which come with a model, and `text`, a text feature of each
-            class. Image features it always gets.
-        uses_text: Whether its scores differ with text features and without.
-        predicts_test: Whether its model, trained or not, classifies the test images too.
+        requires: Inputs that the detector needs besides image features: `images`, which come with a model, and `text`,
+            a text feature per class.
+        uses_text: Whether its scores depend on text features.
+        predicts_test: Whether it also classifies test images.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -35,15 +35,15 @@ class Detector(ABC):
         check_fields(self)
 
     def check_model(self, vlm: VisionLanguageModel) -> None:  # noqa: B027, most detectors take any model
-        """Refuses a model that the settings do not go with, before all images are read.
+        """Checks that the settings work with a model, before all images are read.
 
         Raises:
-            SettingsError: The settings do not go with it.
+            SettingsError: They do not.
         """
 
     @property
     def weighs_annotators(self) -> bool:
-        """Whether it makes use of the labels of several annotators, rather than of one label an image."""
+        """Whether it uses the labels of several annotators instead of one label per image."""
         return False
 
     @abstractmethod
@@ -51,6 +51,6 @@ class Detector(ABC):
         """Scores every image.
 
         Args:
-            inputs: Image features, given labels and class texts; what it requires is there. The true labels are not
-                among them.
+            inputs: Image features, given labels and class texts, with all that `requires` lists. They never contain the
+                true labels.
         """

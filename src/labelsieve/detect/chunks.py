@@ -1,4 +1,4 @@
-"""Some rows at a time: how many, the loops over them, and those of each class; `neighbours.py` has its own size."""
+"""Processing rows in chunks, and grouping them by class; `neighbours.py` has its own chunk size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 
-# Rows that are scored at a time, and rows that are summed at a time, on which sums depend in their last digits.
+# Number of rows to score at a time, and to sum at a time; the latter affects the last digits of sums.
 CHUNK, SUM_CHUNK = 4096, 8192
 
 
 def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yields rows in parts of at most `SUM_CHUNK`, in order."""
+    """Yields the rows in order, in chunks of at most `SUM_CHUNK`."""
     for start in range(0, len(rows), SUM_CHUNK):
         yield rows[start : start + SUM_CHUNK]
 
@@ -38,22 +38,22 @@ def in_chunks(
     *,
     progress: Progress | None = None,
 ) -> list[NDArray[Any]]:
-    """Applies a function to some rows at a time, so that no array of N times K is ever held.
+    """Applies a function to rows in chunks, so that it never needs an array of N times K.
 
     Args:
-        score_rows: Takes n row numbers and returns tensors of shape (n,).
+        score_rows: Function from n row numbers to tensors of shape (n,).
         rows: Row numbers, at least one.
         progress: Receives progress.
 
     Returns:
-        What the function returned, each of the shape of `rows`.
+        The concatenated results of the function, each with the shape of `rows`.
     """
     columns: list[NDArray[Any]] = []
     with (progress or Progress()).task("scoring", total=len(rows), unit="images", brief=True) as advance:
         for at in range(0, len(rows), CHUNK):
             chunk = [value.cpu().numpy() for value in score_rows(rows[at : at + CHUNK])]
-            # room for all first: what is kept of each chunk would lie between the large arrays that are given up, and
-            # keep the allocator from using their room again
+            # allocated before the loop: small results between large temporary arrays would fragment the memory and keep
+            # the allocator from reusing it
             columns = columns or [np.empty(len(rows), dtype=values.dtype) for values in chunk]
             for column, values in zip(columns, chunk, strict=True):
                 column[at : at + len(values)] = values

@@ -1,4 +1,4 @@
-"""CLIPCleaner: clean is what a zero-shot and a fitted classifier both select (Feng et al., ACM Multimedia 2024)."""
+"""CLIPCleaner: a label is clean if a zero-shot and a fitted classifier both select it (Feng et al., ACM MM 2024)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPCleaner(Detector):
-    """Selects what two estimates of p(y | x) consider clean, each by the loss and by consistency.
+    """Selects the labels that two estimates of p(y | x) consider clean, both by loss and by consistency.
 
     One estimate is the zero-shot model, the other a logistic regression on the normalised image features, fitted to all
-    given labels. Both select by the loss, where `log p_y` belongs to the upper one of two Gaussians fitted within the
-    class, and by consistency, where `p_y / max_k p_k` is large enough. A label is an issue where one of the selections
-    leaves it out (Feng, Tzimiropoulos and Patras, *CLIPCleaner: Cleaning Noisy Labels with CLIP*, ACM Multimedia 2024,
-    arXiv 2408.10012). Quality is the mean of the estimates of p_y: the paper selects, and ranks nothing.
+    given labels. Each selects by the loss, if `log p_y` belongs to the upper of two Gaussians fitted within the class,
+    and by consistency, if `p_y / max_k p_k` is large enough. A label is an issue unless all of these selections contain
+    it (Feng, Tzimiropoulos and Patras, *CLIPCleaner: Cleaning Noisy Labels with CLIP*, ACM Multimedia 2024, arXiv
+    2408.10012). Quality is the mean of the estimates of p_y, because the paper only selects and has no ranking.
 
     Attributes:
-        estimate: `both`, as in the published code, or one alone: `zero-shot` or `classifier`.
-        minimum_posterior: θ_gmm: the loss selects from this posterior of the upper Gaussian; 0 selects all.
-        minimum_consistency: θ_cons: consistency selects from this ratio; 0 selects all.
+        estimate: `both`, as in the published code, or only one of them: `zero-shot` or `classifier`.
+        minimum_posterior: θ_gmm, the minimum posterior of the upper Gaussian; 0 selects all.
+        minimum_consistency: θ_cons, the minimum ratio `p_y / max_k p_k`; 0 selects all.
         temperature: Of the zero-shot probabilities, 0.07 in the published code; `model` is the model's own.
 
     Example:
@@ -99,7 +99,7 @@ class CLIPCleaner(Detector):
 
 
 def _measures(estimates: Sequence[Tensor], labels: NDArray[np.int64]) -> list[Tensor]:
-    """Returns what is kept of n rows, from log p_k(x), (n, K), of each estimate."""
+    """Returns the measures of n rows from log p_k(x), (n, K), of each estimate."""
     import torch
 
     column = torch.from_numpy(labels)[:, None]

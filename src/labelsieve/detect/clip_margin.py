@@ -1,4 +1,4 @@
-"""CLIP-logit margin: how far the given class is ahead of the strongest other one, for the zero-shot model."""
+"""CLIP-logit margin: the zero-shot logit of the given class minus the largest logit of another class."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipMargin(Detector):
-    """Ranks by the lead of the given class over the strongest other one in the zero-shot model's logits.
+    """Ranks labels by the margin of the given class over the strongest other class in the zero-shot logits.
 
-    The margin is `l_y - max_{k≠y} l_k` of the zero-shot logits l, at the model's own temperature. Quality is its
-    logistic function, the probability of the given class if only these two came into question. A label is an issue
-    where the margin is not above 0: where another class is at least as likely. Trains nothing.
+    The margin is `l_y - max_{k≠y} l_k` of the zero-shot logits l, at the model's own temperature. Quality is the
+    logistic function of the margin: the probability of the given class if these two were the only classes. A label is
+    an issue if its margin is at most 0, that is, if another class is at least as likely. Trains nothing.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Whether a detector works with given data, model and test images. Nothing here loads torch before it has to."""
+"""Checks whether a detector works with the data, the model and the test images. Imports torch only when needed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def check_input(
     *,
     test: LabelledImages | None = None,
 ) -> None:
-    """Checks that a detector works with given data, before anything expensive starts.
+    """Checks that a detector works with the data before anything expensive starts.
 
     Args:
         detector: The detector with its settings.
         data: N images or rows of features.
         vlm: The model; not used with features.
-        test: Images that the detector shall classify at the end; None for none.
+        test: Images to classify after the scan; None if there are none.
 
     Raises:
-        SettingsError: It needs images, a model or class texts that are missing, or there are test images that it cannot
-            use; or several annotators, whose labels it cannot weigh.
-        DataError: There is one class only.
+        SettingsError: Images, a model or class texts are missing, or the detector cannot use the test images or the
+            labels of several annotators.
+        DataError: There are fewer than two classes.
     """
     from labelsieve.data.features import LabelledFeatures
     from labelsieve.detect.inputs import NO_MODEL
@@ -83,7 +83,7 @@ def _check_features(detector: Detector, name: str, features: LabelledFeatures) -
 
 
 def check_predicts_test(kind: type[Detector], name: str) -> None:
-    """Checks that a kind of detector can be shown test images.
+    """Checks that a detector class can classify test images.
 
     Raises:
         SettingsError: It cannot.
@@ -97,13 +97,13 @@ def check_predicts_test(kind: type[Detector], name: str) -> None:
 
 
 def check_texts(name: str, class_names: tuple[str, ...], vlm: VisionLanguageModel, *, others: Iterable[str]) -> None:
-    """Refuses a detector that goes by the class names, if all of them are one text to the model.
+    """Refuses a detector that relies on the class names if the model reads all of them as the same text.
 
     Args:
         name: Name of the detector, for the message.
         class_names: The K names.
         vlm: The model.
-        others: Names of the detectors that the message offers instead.
+        others: Names of the detectors that the message suggests instead.
     """
     from labelsieve.detect.zero_shot import same_texts
 

@@ -1,4 +1,4 @@
-"""Confident learning (Northcutt et al., JAIR 2021), by `cleanlab`, on out-of-fold probabilities of a linear probe."""
+"""Confident learning (Northcutt et al., JAIR 2021) with `cleanlab`, on out-of-fold probabilities of a linear probe."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Strength = Annotated[float, Range(1e-12, 1e12)]
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidentLearning(Detector):
-    """Prunes labels by the joint distribution of given and true ones, as `cleanlab` estimates it.
+    """Flags labels by the joint distribution of given and true labels, as estimated by `cleanlab`.
 
-    The probabilities come from logistic regressions on the standardised image features, each asked about a fold that
-    it has not seen. Quality is the probability of the given label (`self_confidence`); which labels are issues is
-    decided by :func:`cleanlab.filter.find_label_issues`, by counts for each pair of classes, which is no threshold.
-    Holds an array of N times K, which `cleanlab` asks for.
+    The probabilities are out-of-fold predictions of logistic regressions on the standardised image features. Quality
+    is the probability of the given label (`self_confidence`). The issues are those of
+    :func:`cleanlab.filter.find_label_issues`, which by default uses counts for each pair of classes, not a threshold.
+    Memory grows with N times K, because `cleanlab` requires all probabilities at once.
 
     Attributes:
-        folds: Parts of the data, 2 to 100. Small data have fewer, each image a part of its own.
+        folds: Number of folds, 2 to 100. With fewer images than folds, each image is a fold of its own.
         filter_by: Rule of `cleanlab`.
-        strength: Inverse of the regularisation of the logistic regression (C of scikit-learn), above 0.
+        strength: Inverse of the regularisation strength of the logistic regression (C of scikit-learn), above 0.
 
     Example:
         >>> import numpy as np
@@ -67,14 +67,14 @@ class ConfidentLearning(Detector):
         )
 
     def _prune(self, given: NDArray[np.int64], probability: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Returns where `cleanlab` finds an issue, (n,), for labels (n,) and probabilities (n, K)."""
+        """Returns whether `cleanlab` finds an issue, (n,), for labels (n,) and probabilities (n, K)."""
         import warnings
 
         import numpy as np
         from cleanlab.filter import find_label_issues
 
-        if len(np.unique(given)) < 2:  # which cleanlab refuses; there is nothing to confuse
+        if len(np.unique(given)) < 2:  # cleanlab raises an error for a single class
             return np.zeros(len(given), dtype=bool)
-        with warnings.catch_warnings():  # of classes with few images the diagnosis tells
+        with warnings.catch_warnings():  # the diagnosis reports classes with few images
             warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
             return np.asarray(find_label_issues(given, probability, filter_by=self.filter_by, n_jobs=1))

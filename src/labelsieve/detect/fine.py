@@ -1,4 +1,4 @@
-"""FINE: how well an image is aligned with the main direction of its class (Kim et al., NeurIPS 2021)."""
+"""FINE: alignment of each image with the principal direction of its class (Kim et al., NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FINE(Detector):
-    """Splits the alignments of each class with the principal eigenvector of its gram matrix into two Gaussians.
+    """Fits two Gaussians per class to the alignment of its images with the first eigenvector of its gram matrix.
 
-    The direction of class k is the eigenvector u_k with the largest eigenvalue of `Σ_k = Σ_{i: y_i = k} x_i x_iᵀ`, the
-    features x normalised; the alignment of an image is `⟨u_y, x⟩²` (Kim et al., *FINE Samples for Learning with Noisy
-    Labels*, NeurIPS 2021, arXiv 2102.11628). Quality is the alignment. Two Gaussians are fitted to those of each class,
-    and an issue is where the posterior of the one with the larger mean is at most `minimum_posterior`. Trains nothing
-    and needs no class texts.
+    The direction of class k is the eigenvector u_k with the largest eigenvalue of `Σ_k = Σ_{i: y_i = k} x_i x_iᵀ`, with
+    normalised features x. The alignment of an image is `⟨u_y, x⟩²` (Kim et al., *FINE Samples for Learning with Noisy
+    Labels*, NeurIPS 2021, arXiv 2102.11628). Quality is the alignment. A label is an issue if the posterior of the
+    Gaussian with the larger mean is at most `minimum_posterior`. Trains nothing and needs no class texts.
 
     Attributes:
-        minimum_posterior: A label is clean above this posterior, 0.5 in the published code.
+        minimum_posterior: Posterior above which a label is clean, 0.5 in the published code.
 
     Example:
         >>> import numpy as np
@@ -100,7 +99,7 @@ def _principal_direction(vectors: Tensor, rows: NDArray[np.int64]) -> Tensor:
     from labelsieve.detect.chunks import CHUNK
 
     width = vectors.shape[1]
-    if len(rows) < width:  # the smaller of the two matrices that have the same eigenvalues
+    if len(rows) < width:  # X Xᵀ is smaller than Xᵀ X and has the same nonzero eigenvalues
         unit = vectors[rows].double()
         _, weights = eigh((unit @ unit.T).numpy(), subset_by_index=[len(rows) - 1] * 2)
         return normalize(unit.T @ torch.from_numpy(weights[:, 0]), dim=0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def random_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """Returns random fold ids of about equal frequency, (n,), from 0 to F-1.
+    """Returns random fold ids, (n,), from 0 to F-1, whose frequencies differ by at most 1.
 
     Args:
         count: n, the number of rows.
@@ -21,8 +21,8 @@ def random_folds(count: int, *, folds: int, generator: torch.Generator) -> NDArr
 def stratified_folds(labels: NDArray[np.int64], *, folds: int, generator: torch.Generator) -> NDArray[np.int64]:
     """Returns fold ids, (n,), from 0 to F-1, that split the rows of each class evenly, in random order.
 
-    By chance alone, one fold may hold most of the few images of a class. Unlike those of scikit-learn these folds allow
-    classes with fewer images than there are folds.
+    Random folds may put most images of a small class into one fold. Unlike `StratifiedKFold` of scikit-learn, these
+    folds allow classes with fewer images than folds.
 
     Args:
         labels: Shape (n,).

@@ -1,4 +1,4 @@
-"""GMM: a two-component Gaussian mixture on the loss of each image (Arazo et al., ICML 2019; Li et al., ICLR 2020)."""
+"""GMM: a two-component Gaussian mixture on the losses of the images (Arazo et al., ICML 2019; Li et al., ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GMM(Training):
-    """Trains prompts with cross-entropy and splits the losses into two Gaussians.
+    """Trains prompts with cross-entropy and fits a mixture of two Gaussians to the losses.
 
-    Quality is the posterior of the component with the smaller mean; a label is an issue where it is at most one half.
+    Quality is the posterior of the component with the smaller mean; a label is an issue if it is at most one half.
 
     Attributes:
-        learns_from: Which labels training learns from after warm-up: those that are `selected` by a mixture that is
-            fitted again before each epoch, as in the published code of DeFT; or `all`.
+        learns_from: Labels to train on after warm-up: `all`, or those `selected` by a mixture that is fitted before
+            each epoch, as in the published code of DeFT.
 
     Example:
         >>> import labelsieve as ls

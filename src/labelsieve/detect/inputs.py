@@ -1,4 +1,4 @@
-"""What detectors get: features, labels and class texts, from images and a model or computed before."""
+"""The inputs of detectors: features, labels and class texts, from images and a model or precomputed."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def _identity(pooled: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class DetectorInputs:
-    """N rows as a detector gets them, without their true labels.
+    """The N rows that a detector scores, without their true labels.
 
-    There are two kinds of features, and one rule which to use: distances are measured in the joint space (`joint`),
-    which contrastive training made for cosines, and linear classifiers are fitted to what comes before the projection
-    (`pooled`), as the authors of CLIP do (Radford et al., 2021, section 3.2). Features computed before are both.
+    There are two kinds of features. Distances use the joint space (`joint`), which contrastive training made for
+    cosine similarities. Linear classifiers use the features before the projection (`pooled`), as the authors of CLIP do
+    (Radford et al., 2021, section 3.2). Precomputed features serve as both.
 
     Attributes:
-        features: Features before the projection; tells which images can be read.
-        labels: Shape (N,): the given labels.
+        features: Features before the projection, and which images can be read.
+        labels: Given labels, (N,).
         class_names: The K names.
         engine: Device, processes, precision, seed, checkpoint and progress.
         text: Normalised text features of the classes, (K, D), or None.
-        logit_scale: Factor from cosine similarity to logit, where there is text.
-        project: Takes pooled features (n, W) into the joint space (n, D), not normalised.
-        images: The images; None for features computed before.
-        vlm: The model; None for features computed before.
-        annotations: The labels of A annotators, (N, A), -1 where there is none; None where there is one label an image.
-        test: T images to classify at the end, whose labels are never read and by which nothing is chosen; or None.
-        unreviewed_labels: Shape (N,): the labels as they were given before a review corrected some of `labels`; None
-            where there was none. A review corrects what is most suspicious; only these tell how many labels are wrong.
+        logit_scale: Factor from cosine similarity to logit; used with `text` only.
+        project: Projects pooled features (n, W) into the joint space (n, D), without normalising them.
+        images: The images; None for precomputed features.
+        vlm: The model; None for precomputed features.
+        annotations: Labels of A annotators, (N, A), -1 for a missing one; None if there is one label per image.
+        test: T images to classify at the end, or None. Their labels are never read, and no choice depends on them.
+        unreviewed_labels: Given labels before a review corrected some of `labels`, (N,); None without a review.
+            Because a review corrects the most suspicious labels, only these show how many labels are wrong.
     """
 
     features: ImageFeatures
@@ -71,19 +71,19 @@ class DetectorInputs:
 
     @property
     def device(self) -> torch.device:
-        """Where to compute."""
+        """The device of the engine."""
         return self.engine.device
 
     @property
     def progress(self) -> Progress:
-        """Receives progress."""
+        """The progress of the engine."""
         return self.engine.progress
 
     def images_and_model(self) -> tuple[LabelledImages, VisionLanguageModel]:
         """Returns the images and the model, for detectors that require images.
 
         Raises:
-            SettingsError: There are features alone.
+            SettingsError: There are only precomputed features.
         """
         if self.images is None or self.vlm is None:
             raise SettingsError(NO_MODEL)
@@ -91,10 +91,10 @@ class DetectorInputs:
 
     @property
     def texts(self) -> Tensor:
-        """`text`, for what cannot do without.
+        """The text features of the classes, for detectors that require them.
 
         Raises:
-            DataError: There is none.
+            DataError: There are none.
         """
         if self.text is None:
             raise DataError("expected text features of the classes, found none; add them to the features")
@@ -102,7 +102,7 @@ class DetectorInputs:
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """Row numbers of the readable images, ascending, at least one."""
+        """Row numbers of the n readable images, ascending, n at least 1."""
         return self.features.readable
 
     @property
@@ -121,15 +121,15 @@ class DetectorInputs:
 
     @torch.no_grad()
     def joint(self, rows: NDArray[np.int64]) -> Tensor:
-        """Returns normalised features in the joint space, (n, D), of some rows; a row of zeros stays one."""
+        """Returns normalised features in the joint space, (n, D), of some rows; rows of zeros stay zero."""
         return normalize(self.project(self.pooled(rows)), dim=-1)
 
     def all_joint(self) -> Tensor:
-        """Returns :meth:`joint` of all readable rows, (n, D): the one array that is held in memory."""
+        """Returns :meth:`joint` of all readable rows, (n, D), as one array in memory."""
         return self.joint_of(self.rows)
 
     def joint_of(self, rows: NDArray[np.int64]) -> Tensor:
-        """Returns :meth:`joint` of many rows, chunk by chunk."""
+        """Returns :meth:`joint` of many rows, computed in chunks."""
         chunks = np.split(rows, range(CHUNK, len(rows), CHUNK))
         return torch.cat([self.joint(chunk) for chunk in chunks])
 
@@ -141,7 +141,7 @@ class DetectorInputs:
     @cached_property
     @torch.inference_mode()
     def zero_shot(self) -> ZeroShot:
-        """What the zero-shot model says of the readable rows. Needs `text`."""
+        """Zero-shot classification of the readable rows. Needs `text`."""
         of_label, predicted, confidence = in_chunks(
             lambda part: by_probability(self.logits(part), self.labels[part]), self.rows, progress=self.progress
         )
@@ -160,13 +160,13 @@ class DetectorInputs:
         issue: NDArray[np.bool_] | None = None,
         **more: Any,
     ) -> Scores:
-        """Expands scores of the n readable rows to all rows; unreadable ones get NaN and their reason.
+        """Returns scores of all rows from those of the n readable rows; unreadable rows get NaN and their reason.
 
         Args:
-            quality: Label quality, (n,); it is clipped to 0 to 1.
+            quality: Label quality, (n,), clipped to 0 to 1.
             predicted: Most likely classes, (n,).
-            confidence: Their probabilities, (n,); they are clipped to 0 to 1.
-            issue: Which labels are issues, (n,); None leaves that to `rule`.
+            confidence: Their probabilities, (n,), clipped to 0 to 1.
+            issue: Which labels are issues, (n,); if None, `rule` decides.
             **more: Other attributes of :class:`labelsieve.detect.scores.Scores`, such as `rule` or `notes`.
         """
         all_quality = np.full(len(self.labels), np.nan, dtype=np.float32)
@@ -190,7 +190,7 @@ class DetectorInputs:
         )
 
     def classify_test(self) -> NDArray[np.int64] | None:
-        """Returns the zero-shot class of each test image, (T,), -1 where unreadable; None where there are none."""
+        """Returns the zero-shot class of each test image, (T,), -1 if unreadable; None without test images."""
         if self.test is None or self.vlm is None:
             return None
         features = image_features(self.test, self.vlm, engine=self.engine)
@@ -209,9 +209,9 @@ def detector_inputs(
     engine: Engine,
     test: LabelledImages | None = None,
 ) -> DetectorInputs:
-    """Computes the features of images, which are cached, or takes those computed before.
+    """Returns the inputs of a detector: computes and caches features of images, or takes precomputed ones.
 
-    Class texts of a model are averaged over `TEMPLATES`.
+    The class texts of a model are averaged over `TEMPLATES`.
 
     Args:
         data: N images or rows of features.
@@ -220,7 +220,7 @@ def detector_inputs(
         test: See :class:`DetectorInputs`.
 
     Raises:
-        DataError: Not a single image can be read.
+        DataError: No image can be read.
         SettingsError: There are images, but no model.
     """
     if isinstance(data, LabelledFeatures):
@@ -250,7 +250,7 @@ def detector_inputs(
 def inputs_of_images(
     images: Images, vlm: VisionLanguageModel, *, class_names: tuple[str, ...], engine: Engine
 ) -> DetectorInputs:
-    """Computes the features of images, whatever their labels are: all labels of the result are 0.
+    """Returns inputs with the features of images, whose labels are not used: all labels of the result are 0.
 
     Args:
         images: N images.
@@ -259,7 +259,7 @@ def inputs_of_images(
         engine: Device, processes, precision, seed, checkpoint and progress.
 
     Raises:
-        DataError: Not a single image can be read.
+        DataError: No image can be read.
     """
     vlm.to(engine.device)
     features = image_features(images, vlm, engine=engine)

@@ -1,4 +1,4 @@
-"""Joint evidence without training: what carries the default of DeFT, on features alone."""
+"""Joint evidence without trained prompts, on features alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Detector):
-    """Joins the zero-shot model and an out-of-fold discriminant on the image features into one posterior.
+    """Combines the zero-shot model and an out-of-fold discriminant on the image features into one posterior.
 
-    The default of `deft` without the learned prompts: see `labelsieve.detect.evidence.posterior` for the posterior and
-    where it is flagged. Works without class texts too, on the discriminant alone, which also carries the verdicts where
-    the zero-shot model does not know the names of the classes.
+    This is the default of `deft` without the learned prompts; `labelsieve.detect.evidence.posterior` explains the
+    posterior and its threshold. Without class texts, or if the zero-shot model does not know the class names, the
+    verdicts rest on the discriminant alone.
 
     Attributes:
-        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
+        folds: Number of folds of the discriminant, 2 to 100; with fewer images, each is a fold of its own.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""kNN vote: a label is wrong where most of the nearest images have another one (Zhu et al., ICML 2022)."""
+"""kNN vote: a label is an issue if another label is more frequent among the nearest images (Zhu et al., ICML 2022)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class KNN(Detector):
-    """Lets the nearest images vote on each label, by cosine of the image features, the image itself left out.
+    """Lets the nearest other images vote on each label, by cosine similarity of the image features.
 
-    Quality is the share of the neighbours with the given label; an issue is where another label has more of them
+    Quality is the share of neighbours with the given label. A label is an issue if more neighbours have another one
     (the local vote of SimiFeat, Zhu, Dong and Liu, *Detecting Corrupted Labels Without Training a Model to Predict*,
     ICML 2022). Needs no class texts.
 

@@ -1,4 +1,4 @@
-"""Label-match: a label is clean where the zero-shot model predicts it (Wei et al., 2024, section 4)."""
+"""Label-match: a label is clean if the zero-shot model predicts it (Wei et al., 2024, section 4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMatch(Detector):
-    """Zero-shot agreement: an issue where the most likely class is another one; quality is the label's probability.
+    """Flags labels that the zero-shot model does not predict; quality is the label's probability.
 
     Trains nothing. The class texts are averaged over several templates.
 

@@ -1,8 +1,8 @@
 """LEMoN: label errors by multimodal neighbours (Zhang et al., ICML 2025, arXiv 2407.18941).
 
-With classes, all images of one class are equally near in text space, and the published code takes whichever come first.
-Here s_m is the mean over all ways to choose among equals: it depends on no order, and needs no distances of N times N.
-Where a class has fewer than k other images, those of the class with the next nearest text follow.
+In classification, all images of a class are equally near in text space, and the published code takes the first ones.
+Here s_m is the mean over all choices among equally near images: it does not depend on the order of the images and needs
+no N times N distances. If a class has fewer than k other images, those of the class with the next nearest text follow.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Lemon(Detector):
-    """Ranks by how far an image is from its label's text, and both from their neighbours' labels and images.
+    """Ranks labels by the distance of image and class text, and by their distances to neighbours in both spaces.
 
-    The score is `s = d_mm + beta s_n + gamma s_m` (section 3), higher = more suspicious. With x an image and y its
-    label, both normalised features of one joint space, and d the cosine distance `1 - cos`:
+    The score is `s = d_mm + beta s_n + gamma s_m` (section 3), higher = more suspicious. Let x and y be the normalised
+    features of an image and its label in the joint space, and d the cosine distance `1 - cos`:
 
     * `d_mm(x, y) = d(x, y)`,
     * `s_n = 1/k Σ_j d_Y(y, y_j) exp(-τ_1 d(x, x_j)) exp(-τ_2 d_mm(x_j, y_j))` over the k nearest images j,
     * `s_m = 1/k Σ_j d(x, x_j) exp(-τ_1 d(y, y_j)) exp(-τ_2 d_mm(x_j, y_j))` over the k nearest labels j.
 
-    The defaults are the fixed hyper-parameters of the paper, for data without validation labels. There the paper has no
-    threshold either: here two Gaussians with one common variance split the scores. Quality is the posterior of the
-    lower one, which ranks exactly as the score does; an issue is where it is at most one half.
+    The defaults are the fixed hyper-parameters of the paper for data without validation labels. For such data the paper
+    has no threshold. Here two Gaussians with a common variance are fitted to the scores. Quality is the posterior of
+    the lower one, which ranks exactly as the score does; a label is an issue if it is at most one half.
 
     Attributes:
         neighbours: k, at least 1; small data have fewer.
         beta: Weight of the neighbours in image space.
         gamma: Weight of the neighbours in text space.
-        distance_decay: How much less far neighbours count: τ_1,n and τ_1,m.
-        pair_decay: How much less neighbours count whose own image and label do not fit: τ_2,n and τ_2,m.
-        text_distance: Distance of two labels in s_n: `discrete` is 0 or 1, as the published code has it for classes;
-            `cosine` is that of their texts.
+        distance_decay: Decay of the weight of a neighbour with its distance: τ_1,n and τ_1,m.
+        pair_decay: Decay of the weight of a neighbour with the distance of its own image and label: τ_2,n and τ_2,m.
+        text_distance: Distance of two labels in s_n: `discrete` is 0 or 1, as in the published code for classes;
+            `cosine` is the cosine distance of their texts.
 
     Example:
         >>> import numpy as np
@@ -86,7 +86,7 @@ def multimodal_score(settings: Lemon, inputs: DetectorInputs) -> NDArray[np.floa
 
     image, labels = inputs.all_joint(), torch.from_numpy(inputs.given)
     neighbours = nearest(image, k=settings.neighbours, progress=inputs.progress)
-    image, text = image.cpu(), inputs.texts.cpu().double()  # the images stay in float32 where they are many
+    image, text = image.cpu(), inputs.texts.cpu().double()  # images stay in float32 to save memory
     pair = 1 - torch.cat([(image[rows].double() * text[labels[rows]]).sum(dim=1) for rows in _chunks(len(labels))])
     weight = torch.exp(-settings.pair_decay * pair)
     s_n = torch.cat([_image_space(settings, neighbours, rows, labels, weight, text) for rows in _chunks(len(labels))])
@@ -143,9 +143,9 @@ def _text_space(settings: Lemon, image: Tensor, labels: Tensor, weight: Tensor, 
 
 
 def _nearest_labels(label: int, counts: Tensor, text: Tensor, *, k: int) -> Iterator[tuple[int, float, float]]:
-    """Yields the classes that the k nearest labels of one row of a class are of.
+    """Yields the classes of the k nearest labels of a row of a class.
 
-    With each class comes how many of its images, as a share of all it has to offer, and its text's distance.
+    Each comes with the share of its available images that are among the k nearest, and with the distance of its text.
     """
     offered, left = int(counts[label]) - 1, k
     if offered:

@@ -1,7 +1,7 @@
 """The losses of DeFT (Wei et al., NeurIPS 2024) as functions of the logits of one batch.
 
-Shapes: B images, K classes. `positive` and `negative` are s+ and s-, each (B, K): cosine similarities with the positive
-and negative prompts over the model's own temperature.
+Shapes: B images, K classes. `positive` and `negative` are s+ and s-, each (B, K): cosine similarities to the positive
+and negative prompts, divided by the model's own temperature.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# The clamp of the reference implementation: beyond it a probability has no gradient.
+# Lower bound of probabilities, as in the reference implementation; below it there is no gradient.
 SMALLEST_PROBABILITY = 1e-5
 
 
 def clean_probability(positive: Tensor, negative: Tensor) -> Tensor:
-    """Probability that an image shows a class rather than not (Eq. 6): `exp(s+) / (exp(s+) + exp(s-))`.
+    """Returns the probability that an image shows a class (Eq. 6): `exp(s+) / (exp(s+) + exp(s-))`.
 
     Args:
         positive: s+, any shape.
         negative: s-, the same shape.
 
     Returns:
-        The same shape, between 0 and 1; above 0.5 exactly where the similarity exceeds the learned threshold (Eq. 5).
+        The same shape, between 0 and 1; above 0.5 if and only if s+ exceeds the learned threshold s- (Eq. 5).
 
     Example:
         >>> import torch
@@ -42,20 +42,20 @@ def dual_prompt_loss(
     negative_weight: float = 1.0,
     count: Tensor | int | None = None,
 ) -> Tensor:
-    """Dual-prompt loss (Eq. 7), mean over the batch: `-w log p_clean_ŷ - v log(1 - p_clean_ȳ)`.
+    """Returns the dual-prompt loss (Eq. 7), mean over the batch: `-w log p_clean_ŷ - v log(1 - p_clean_ȳ)`.
 
-    It teaches the negative prompts to lie below the positive ones for the (refined) label and above them for a class
-    that the image does not show. As in the published code, s+ is detached, and the caller detaches the image features
-    in s-: this loss trains the negative prompts only.
+    It trains the negative prompts so that s- is below s+ for the (refined) label, and above it for a class that the
+    image does not show. As in the published code, s+ is detached, and the caller detaches the image features in s-, so
+    that this loss trains only the negative prompts.
 
     Args:
         positive: s+, (B, K).
         negative: s-, (B, K).
-        labels: (B,), the label or, where it was not selected, the model's argmax: ŷ.
-        complementary: (B,), one other class drawn at random for each image: ȳ.
+        labels: ŷ, (B,): the label or, if it was not selected, the model's argmax.
+        complementary: ȳ, (B,): one other class drawn at random for each image.
         positive_weight: w, 1 in Eq. 7, 0.25 in the paper's setting for severe noise.
         negative_weight: v, 1 in Eq. 7.
-        count: What to divide the sum by, where these are part of a larger batch; B if None.
+        count: Divisor of the sum, for a part of a larger batch; B if None.
 
     Returns:
         Scalar, not negative.
@@ -68,7 +68,7 @@ def dual_prompt_loss(
     """
     fixed, label, other = positive.detach(), labels[:, None], complementary[:, None]
     of_label = clean_probability(fixed.gather(1, label), negative.gather(1, label)).clamp(SMALLEST_PROBABILITY, 1.0)
-    # 1 - p_clean with the two sides exchanged: subtracting from 1 would leave few digits of a small difference
+    # 1 - p_clean with s+ and s- swapped, because a subtraction from 1 would lose precision
     of_others = clean_probability(negative.gather(1, other), fixed.gather(1, other)).clamp(SMALLEST_PROBABILITY, 1.0)
     terms = positive_weight * of_label.log() + negative_weight * of_others.log()
     return -terms.sum() / (len(labels) if count is None else count)
@@ -77,16 +77,16 @@ def dual_prompt_loss(
 def similarity_loss(
     positive: Tensor, *, labels: Tensor, selected: Tensor | None = None, count: Tensor | int | None = None
 ) -> Tensor:
-    """Similarity loss (Eq. 8): cross-entropy of s+ with the labels, mean over the selected images.
+    """Returns the similarity loss (Eq. 8): cross-entropy of s+ with the labels, mean over the selected images.
 
     Args:
         positive: s+, (B, K).
         labels: (B,).
         selected: (B,), bool; all images if None.
-        count: What to divide the sum by, where these are part of a larger batch; the number of selected if None.
+        count: Divisor of the sum, for a part of a larger batch; the number of selected images if None.
 
     Returns:
-        Scalar, not negative; zero (with zero gradients) where nothing is selected.
+        Scalar, not negative; zero, with zero gradients, if no image is selected.
 
     Example:
         >>> import torch
@@ -102,7 +102,7 @@ def similarity_loss(
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, `-log p_y`.
+    """Returns the cross-entropy of each image, `-log p_y`.
 
     Args:
         logits: (B, K).
@@ -120,9 +120,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
-    """Symmetric cross-entropy (Wang et al., ICCV 2019) of each image: `alpha CE + beta RCE`.
+    """Returns the symmetric cross-entropy (Wang et al., ICCV 2019) of each image: `alpha CE + beta RCE`.
 
-    `RCE = -Σ p log q`, where log 0 is taken as log 1e-4.
+    `RCE = -Σ p log q`, where q is the one-hot label and log 0 is replaced by log 1e-4.
 
     Args:
         logits: (B, K).
@@ -146,13 +146,13 @@ def symmetric_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 1.
 
 
 def select(positive: Tensor, negative: Tensor, *, labels: Tensor, demand_agreement: bool) -> Tensor:
-    """Selects the images whose label is taken for clean: `p_clean_y > 0.5` (Eq. 5 and 6).
+    """Returns a mask of the images whose label is considered clean: `p_clean_y > 0.5` (Eq. 5 and 6).
 
     Args:
         positive: s+, (B, K).
         negative: s-, (B, K).
         labels: (B,).
-        demand_agreement: The rule for real noise: in addition `argmax_k p_clean_k = y`.
+        demand_agreement: Whether to use the rule for real noise, which also requires `argmax_k p_clean_k = y`.
 
     Returns:
         (B,), bool.
@@ -167,5 +167,5 @@ def select(positive: Tensor, negative: Tensor, *, labels: Tensor, demand_agreeme
     """
     probability = clean_probability(positive, negative)
     chosen = probability.gather(1, labels[:, None])[:, 0] > 0.5
-    # not of the probability, which is 1 for several classes where float32 ends
+    # argmax of the difference, because in float32 p_clean may be 1 for several classes
     return chosen & ((positive - negative).argmax(dim=1) == labels) if demand_agreement else chosen

@@ -1,4 +1,4 @@
-"""Two Gaussians that split scores, with one common variance, which keeps their order, or with one each."""
+"""Mixtures of two Gaussians that split scores, with a common variance, which preserves their order, or one each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from labelsieve.detect.chunks import rows_of_classes
 
-# Scores come of single precision, where values that are equal on paper differ in the seventh digit on some processors
-# and not on others. Smaller spans are no difference.
+# Relative range below which values count as equal: in single precision, values that are equal in theory may differ in
+# the seventh digit, depending on the processor.
 ROUNDING = 1e-6
 
 
 def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.float64]:
     """Returns the posterior of the component with the larger mean, (n,), between 0 and 1.
 
-    With equal variances the posterior is a logistic function of the value, so it ranks exactly as the values do; two
-    variances of their own, which some papers have, give the most extreme values back to the wider component. Values
-    that are all equal, or that two components do not part, are all taken for the upper one.
+    With equal variances the posterior is a logistic function of the value, so it ranks exactly as the values do. With
+    separate variances, as in some papers, the most extreme values of both sides belong to the wider component. If all
+    values are equal, or the two means coincide, the posterior is 1 for all.
 
     Args:
         values: (n,), higher = more likely correct.
@@ -31,7 +31,7 @@ def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.
     if column is None:
         return np.ones_like(raw)
     kind = "tied" if common_variance else "full"
-    # sorted, so that the order of the rows changes nothing
+    # sorted, so that the result does not depend on the order of the rows
     mixture = _fitted(np.sort(column, axis=0), covariance_type=kind, reg_covar=1e-6)
     low, high = np.sort(mixture.means_[:, 0])
     if high - low < 1e-6:
@@ -40,11 +40,11 @@ def upper_posterior(values: Any, *, common_variance: bool = True) -> NDArray[np.
 
 
 def upper_posterior_by_class(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the posterior of the upper one of two Gaussians, each with its own variance, for each class separately.
+    """Returns the posterior of the upper of two Gaussians with separate variances, fitted within each class.
 
     Args:
         values: (n,), higher = more likely correct.
-        labels: (n,). The only image of a class is of the upper component.
+        labels: (n,). The only image of a class gets a posterior of 1.
     """
     posterior = np.ones(len(values), dtype=np.float64)
     for rows in rows_of_classes(labels):
@@ -55,8 +55,8 @@ def upper_posterior_by_class(values: NDArray[Any], labels: NDArray[np.int64]) ->
 def small_mean_posterior(losses: Any) -> NDArray[np.float64]:
     """Returns the posterior of the component with the smaller mean, (N,), between 0 and 1.
 
-    Losses are brought to [0, 1] first; settings of the mixture as in DivideMix (Li et al., ICLR 2020): at most 10
-    iterations, tolerance 1e-2, covariance regularised by 5e-4. Losses that are all equal are all clean.
+    Losses are scaled to [0, 1] first. The mixture has the settings of DivideMix (Li et al., ICLR 2020): at most 10
+    iterations, tolerance 1e-2, covariance regularised by 5e-4. If all losses are equal, all are clean.
 
     Args:
         losses: (N,), not negative.
@@ -70,7 +70,7 @@ def small_mean_posterior(losses: Any) -> NDArray[np.float64]:
 
 
 def _fitted(column: NDArray[np.float64], **settings: Any) -> Any:
-    """Returns a `GaussianMixture` of two, fitted to values (n, 1); a fit that is nearly there tells as much."""
+    """Returns a `GaussianMixture` of two components fitted to values (n, 1), without warnings about convergence."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -80,7 +80,7 @@ def _fitted(column: NDArray[np.float64], **settings: Any) -> Any:
 
 
 def _unit_range(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Returns values brought to [0, 1], (n, 1), or None where all are equal but for rounding."""
+    """Returns values scaled to [0, 1], (n, 1), or None if all are equal up to rounding."""
     span = float(np.ptp(values)) if values.size else 0.0
     if values.size < 2 or span <= ROUNDING * max(1.0, float(np.abs(values).max())):
         return None

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, block by block: memory grows with N times k, never with N times N."""
+"""Nearest neighbours by cosine similarity, computed in blocks: memory grows with N k, not with N²."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labelsieve.core.progress import Progress
 
-# Similarities of this many rows with as many others are held at a time: 64 MiB.
+# Size of a block of similarities, rows by columns: 64 MiB in float32.
 QUERIES, OTHERS = 1024, 16_384
 
 
@@ -19,8 +19,8 @@ class Neighbours(NamedTuple):
     """The k nearest other vectors of n, nearest first.
 
     Attributes:
-        similarity: Cosines, (n, k).
-        rows: Which vectors they are, (n, k), int64.
+        similarity: Cosine similarities, (n, k).
+        rows: Row numbers of the neighbours, (n, k), int64.
     """
 
     similarity: Tensor
@@ -29,14 +29,14 @@ class Neighbours(NamedTuple):
 
 @torch.inference_mode()
 def nearest(vectors: Tensor, *, k: int, queries: Tensor | None = None, progress: Progress | None = None) -> Neighbours:
-    """Finds the nearest neighbours of vectors among all of them, themselves left out.
+    """Finds the exact nearest neighbours of vectors among all other vectors.
 
-    Exact: time grows with N² D, memory with N (D + k).
+    Time grows with N² D, memory with N (D + k).
 
     Args:
         vectors: Normalised, (N, D).
-        k: How many, at least 1; no more than N - 1 are found.
-        queries: Indices of the vectors whose neighbours are asked for, (n,); None for all.
+        k: Number of neighbours, at least 1; limited to N - 1.
+        queries: Row numbers of the vectors to find neighbours for, (n,); None for all.
         progress: Receives progress.
 
     Returns:
@@ -70,12 +70,12 @@ def _nearest_of(queries: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tenso
 
 
 class Vote(NamedTuple):
-    """What the neighbours of n rows vote for, arrays of shape (n,).
+    """The votes of the neighbours of n rows, as arrays of shape (n,).
 
     Attributes:
-        agreement: How far they agree with the given label, between 0 and 1: the share of them that have it.
-        predicted: The label with the largest share: the given one among equals, else that of the nearest neighbour.
-        share: That share.
+        agreement: Agreement with the given label, between 0 and 1: the share of neighbours that have it.
+        predicted: The label with the largest share; in a tie the given label, else that of the nearest neighbour.
+        share: Share of the predicted label.
     """
 
     agreement: NDArray[np.floating[Any]]
@@ -87,7 +87,7 @@ def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
     """Counts the labels of neighbours, without an array of N times K.
 
     Args:
-        index: Neighbours of n rows, nearest first, (n, k). Without any, k = 0, no label is doubted.
+        index: Neighbours of n rows, nearest first, (n, k). If k is 0, every label gets an agreement of 1.
         labels: Labels of all rows, (N,).
         given: Labels of the n rows.
     """
@@ -101,9 +101,9 @@ def vote(index: Tensor, labels: Tensor, given: Tensor) -> Vote:
 def _vote(theirs: Tensor, given: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     k = theirs.shape[1]
     starts, ends = runs(theirs.sort(dim=1).values, theirs)
-    counts = ends - starts  # how often each label comes up among the neighbours of a row
+    counts = ends - starts  # how often each label occurs among the neighbours of a row
     agreeing = (theirs == given[:, None]).sum(dim=1)
-    # the first of the largest counts, that is the nearest
+    # argmax returns the first of the largest counts, which is the nearest neighbour
     winning = counts.amax(dim=1)
     first = (counts == winning[:, None]).int().argmax(dim=1)
     predicted = torch.where(agreeing == winning, given, theirs.gather(1, first[:, None])[:, 0])

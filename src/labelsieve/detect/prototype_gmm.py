@@ -1,4 +1,4 @@
-"""Prototype-margin GMM: margins to class means made from the noisy labels, and neighbours where they do not tell."""
+"""Prototype-margin GMM: margins to class means of the noisy labels, and neighbours for uncertain images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeGMM(Detector):
-    """Parts the margins to class prototypes into two Gaussians, and asks the neighbours of those in between.
+    """Fits two Gaussians to the margins to class prototypes, and lets neighbours decide uncertain cases.
 
-    A prototype is the mean of a class's normalised image features by the given labels. The margin of an image is its
-    cosine with the prototype of its own class, made without the image itself, less the largest with another one. Two
-    Gaussians with one common variance part the margins. Where the posterior of the upper one lies between `1 - sure`
-    and `sure`, two more Gaussians decide, fitted to the shares of nearest images with the same label of these unsure
-    images alone: their posterior q gives the quality `1 - sure + (2 sure - 1) q`. A label is an issue where the quality
-    is at most one half. Needs no class texts.
+    A prototype is the mean of the normalised image features with a given label. The margin of an image is its cosine
+    similarity to the prototype of its own class, computed without the image itself, minus the largest to another
+    prototype. Two Gaussians with a common variance are fitted to the margins. If the posterior of the upper one lies
+    between `1 - sure` and `sure`, the image is uncertain. Two more Gaussians are then fitted to the share of neighbours
+    with the same label, for the uncertain images only; the posterior q of the upper one gives the quality
+    `1 - sure + (2 sure - 1) q`. A label is an issue if its quality is at most one half. Needs no class texts.
 
     Attributes:
-        sure: Posterior from which the prototypes decide alone, 0.5 to 1.
-        neighbours: k of the second look, at least 1; small data have fewer.
+        sure: Minimum posterior for which the prototypes decide alone, 0.5 to 1.
+        neighbours: k for uncertain images, at least 1; small data have fewer.
 
     Example:
         >>> import numpy as np

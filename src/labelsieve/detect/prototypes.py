@@ -1,4 +1,4 @@
-"""Class means by the given labels, and how much nearer each image is to its own than to the others."""
+"""Class prototypes from the given labels, and the margin of each image to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.chunks import CHUNK
 from labelsieve.detect.zero_shot import margins
 
-# Below every cosine: a class without images is never the nearest.
+# Below every cosine similarity, so that a class without images is never the nearest.
 _NOWHERE = -2.0
 
 
@@ -20,10 +20,10 @@ _NOWHERE = -2.0
 def prototype_margins(
     vectors: Tensor, labels: Tensor, *, classes: int, progress: Progress | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Returns the margin of each row to the prototypes, and the class of the nearest one, (n,) each.
+    """Returns the margin of each row to the prototypes, and the class of the nearest prototype, (n,) each.
 
-    The own prototype leaves the row itself out. A row that is alone in its class has none, which counts as a cosine
-    of 0.
+    The prototype of the row's own class excludes the row itself. If it is the only row of its class, the cosine
+    similarity is 0.
 
     Args:
         vectors: Normalised, (n, D).

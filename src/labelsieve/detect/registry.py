@@ -24,7 +24,7 @@ DETECTORS: Registry[type[Any], Entry] = Registry(
     Entry("simifeat", "labelsieve.detect.simifeat:SimiFeat"),
     Entry("fine", "labelsieve.detect.fine:FINE"),
 )
-"""What each is, the first sentence of its docstring says; reading the settings loads no torch."""
+"""The first sentence of each docstring is the description; loading the settings does not load torch."""
 DEFAULT = next(iter(DETECTORS))
 
 
@@ -38,6 +38,6 @@ def detector_class(name: str) -> type[Any]:
 
 
 def feature_detectors(*, text: bool) -> list[str]:
-    """Returns the names of the detectors that work on features alone, with or without class text features."""
+    """Returns the names of the detectors that work without images, with or without text features of the classes."""
     present = {"text"} if text else set()
     return [name for name in DETECTORS if detector_class(name).requires <= present]

@@ -1,4 +1,4 @@
-"""What a detector returns: a score of each given label, and how to read it."""
+"""The output of a detector: a score for each given label, and how to interpret it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from labelsieve.flagging import FlagRule
 from labelsieve.metrics import Interval
 
-# Agreement with the given labels on a scale where guessing is 0 and full agreement 1: below this a model guesses. CLIP
-# models reach 0.2 to 0.9 on photos they can classify, even with more than half of the labels wrong.
+# Minimum agreement with the given labels, from 0 for guessing to 1 for full agreement, of a model that does not guess.
+# CLIP models reach 0.2 to 0.9 on photos they can classify, even with more than half of the labels wrong.
 GUESSING = 0.05
 
 
 class Estimate(NamedTuple):
-    """How many labels are wrong, and how good the flags are, without any truth.
+    """Estimates of the number of wrong labels and of the quality of the flags, made without true labels.
 
     Attributes:
         wrong_labels: Number of wrong labels.
-        right_flags: Share of the flagged labels that are wrong, between 0 and 1; None where none is flagged.
+        right_flags: Share of the flagged labels that are wrong, between 0 and 1; None if no label is flagged.
         missed_labels: Number of wrong labels that are not flagged.
     """
 
@@ -32,16 +32,16 @@ class Estimate(NamedTuple):
 
 
 class Crowd(NamedTuple):
-    """What was found out about A annotators and n readable images.
+    """Results for A annotators and n readable images.
 
     Attributes:
-        rows: Shape (n,): row numbers of the images.
-        right: Shape (A,): the expected number of right labels of each annotator among these images.
-        low: Shape (A,): lower end of an interval of 95 % of the share of right ones.
-        high: Shape (A,): its upper end.
-        consensus: Shape (n,): the most likely class, by image and annotators.
-        probability: Shape (n,): its probability.
-        ask: Shape (n,): the annotator to ask next, -1 where all have given the consensus.
+        rows: Row numbers of the images, (n,).
+        right: Expected number of right labels of each annotator among these images, (A,).
+        low: Lower end of the 95 % interval of the share of right labels, (A,).
+        high: Upper end of the interval, (A,).
+        consensus: Most likely class given the image and the annotators, (n,).
+        probability: Probability of the consensus, (n,).
+        ask: Annotator to ask next, (n,); -1 if all have given the consensus.
     """
 
     rows: NDArray[np.int64]
@@ -55,26 +55,26 @@ class Crowd(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a detector found out about N images. Nothing here grows with N times the number of classes.
+    """The results of a detector for N images. No array grows with N times the number of classes.
 
     Attributes:
-        label_quality: Shape (N,), float32, between 0 and 1, higher = given label more likely correct; NaN where the
-            image could not be read.
-        predicted: Shape (N,), int64: index of the most likely class, -1 where the image could not be read.
-        confidence: Shape (N,), float32, between 0 and 1: probability of the predicted class; NaN where unreadable.
-        rule: Which labels are issues: those of low quality, those that are not predicted, or those that it names.
-        errors: Row number to reason, for the images that could not be read.
-        flat: Row numbers of the images that show nothing: all of their pixels are alike.
-        zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None
-            without class texts.
-        zero_shot_per_class: The same for each class, shape (K,), NaN for a class without images; None as above.
-        estimate: How many labels are wrong; None where `label_quality` is no probability that was fitted to the labels.
-        crowd: What was found out about several annotators; None where there is one label an image.
-        history: One record for each epoch: losses, learning rate, share selected. The audit trail of training.
+        label_quality: Label quality, (N,), float32, between 0 and 1, higher = given label more likely correct; NaN if
+            the image could not be read.
+        predicted: Index of the most likely class, (N,), int64; -1 if the image could not be read.
+        confidence: Probability of the predicted class, (N,), float32, between 0 and 1; NaN if unreadable.
+        rule: Which labels are issues: those of low quality, those that are not predicted, or an explicit list.
+        errors: Reasons by row number, for the images that could not be read.
+        flat: Row numbers of the images whose pixels are all equal.
+        zero_shot_agreement: Share of readable images whose given label the zero-shot model predicts; None without class
+            texts.
+        zero_shot_per_class: The same share per class, (K,), NaN for a class without images; None without class texts.
+        estimate: Estimated number of wrong labels; None if `label_quality` is not a probability fitted to the labels.
+        crowd: Results for several annotators; None if there is one label per image.
+        history: One record per epoch: losses, learning rate, share selected.
         notes: Remarks for the user, one line each.
-        resolved: What settings of `auto` resolved to, by their names.
-        test_predicted: Shape (T,), int64: most likely class of each test image, -1 where it could not be read; None
-            where there are no test images.
+        resolved: Resolved values of `auto` by the names of the settings.
+        test_predicted: Most likely class of each test image, (T,), int64, -1 if it could not be read; None without test
+            images.
     """
 
     label_quality: NDArray[np.float32]

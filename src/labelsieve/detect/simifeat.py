@@ -1,4 +1,4 @@
-"""SimiFeat: soft labels of the nearest images, and how many labels of each class are wrong (Zhu et al., ICML 2022)."""
+"""SimiFeat: soft labels from the nearest images, with an estimated noise rate per class (Zhu et al., ICML 2022)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SimiFeat(Detector):
-    """Ranks each class by the soft labels of the nearest images, and flags as many as the noise rate says.
+    """Ranks the images of each class by the soft labels of their neighbours, and flags the estimated share.
 
-    The soft label of an image is the sum of the labels of its k nearest ones, itself among them, weighted by their
-    cosines; quality is the cosine of the soft label with the given one. By `rank` (SimiFeat-R) the images of a class
-    with the least quality are issues, as many as are wrong by the estimated noise transition matrix; see
-    `labelsieve.detect.transition`. By `vote` (SimiFeat-V) an issue is where another class has a larger part of the soft
-    label (Zhu, Dong and Liu, *Detecting Corrupted Labels Without Training a Model to Predict*, ICML 2022, arXiv
-    2110.06283). The paper repeats this on 21 random croppings of the images and takes the majority; fixed features have
-    one outcome. Needs no class texts.
+    The soft label of an image is the sum of the labels of its k nearest images, itself included, weighted by their
+    cosine similarities. Quality is the cosine similarity of the soft label and the given one. With `rank` (SimiFeat-R)
+    the images of each class with the lowest quality are issues; their number follows from the estimated noise
+    transition matrix, see `labelsieve.detect.transition`. With `vote` (SimiFeat-V) a label is an issue if another class
+    has a larger part of the soft label (Zhu, Dong and Liu, *Detecting Corrupted Labels Without Training a Model to
+    Predict*, ICML 2022, arXiv 2110.06283). The paper repeats this on 21 random crops of the images and takes the
+    majority vote; with fixed features there is only one result. Needs no class texts.
 
     Attributes:
-        neighbours: k, at least 2, the image itself among them; small data have fewer.
+        neighbours: k, at least 2, including the image itself; small data have fewer.
         rule: `rank` or `vote`.
 
     Example:
@@ -58,7 +58,7 @@ class SimiFeat(Detector):
         from labelsieve.detect.neighbours import nearest
 
         given = torch.from_numpy(inputs.given)
-        # the noise is estimated from two other images
+        # the estimate of the noise needs at least two neighbours
         neighbours = nearest(inputs.all_joint(), k=max(self.neighbours - 1, 2), progress=inputs.progress)
         soft = soft_labels(neighbours, given, k=self.neighbours)
         notes: tuple[str, ...] = ()
@@ -89,18 +89,18 @@ class SimiFeat(Detector):
 
 
 def soft_labels(neighbours: Neighbours, given: Tensor, *, k: int) -> Vote:
-    """Adds up the labels of the nearest images by their cosines, without an array of N times K.
+    """Sums the labels of the nearest images, weighted by cosine similarity, without an array of N times K.
 
-    The image itself counts as a neighbour whose cosine is as much above the first one's as that is above the second
-    one's, as in the published code. Cosines that are not positive hardly count.
+    The image itself gets the weight `2 s_1 - s_2`, s_1 and s_2 the similarities of the first two neighbours, as in the
+    published code. Similarities below 1e-6 count as 1e-6.
 
     Args:
-        neighbours: The nearest other rows of all n, nearest first, (n, at least min(k, n) - 1).
-        given: Labels, (n,).
-        k: How many count, the image itself among them.
+        neighbours: The nearest other rows of all n rows, nearest first, (n, at least min(k, n) - 1).
+        given: Given labels, (n,).
+        k: Number of images that count, including the image itself.
 
     Returns:
-        Its `agreement` is the cosine of the soft label with the given one.
+        The votes, whose `agreement` is the cosine similarity of the soft label and the given one.
     """
     import numpy as np
 
@@ -124,14 +124,14 @@ def _soft_labels(similarity: Tensor, neighbour_labels: Tensor, given_labels: Ten
     itself = 2 * first - similarity[:, 1:2] if count > 1 else first
     weights = torch.cat([itself, similarity], dim=1).clamp(min=1e-6)
     labels = torch.cat([given_labels[:, None], neighbour_labels], dim=1)
-    # the sum of each label is that of its run in their sorted order
+    # in sorted order, each label is a run whose sum is a difference of cumulative sums
     order = labels.argsort(dim=1, stable=True)
     sums = torch.nn.functional.pad(weights.gather(1, order).cumsum(dim=1), (1, 0))
     starts, ends = runs(labels.gather(1, order), labels)
     part = sums.gather(1, ends) - sums.gather(1, starts)
     length = (weights * part).sum(dim=1).sqrt()  # Σ over classes of the squares of their parts
     largest = part.amax(dim=1)
-    # rounding must not decide between equals; the image itself is the first
+    # in a tie up to rounding, the first label wins: that of the image itself, then that of the nearest neighbour
     chosen = (part >= largest[:, None] * (1 - 1e-9)).int().argmax(dim=1)
     predicted = labels.gather(1, chosen[:, None])[:, 0]
     return Vote((part[:, 0] / length).numpy(), predicted.numpy(), (largest / sums[:, -1]).numpy())
@@ -140,14 +140,14 @@ def _soft_labels(similarity: Tensor, neighbour_labels: Tensor, given_labels: Ten
 def lowest_of_each_class(
     quality: NDArray[np.floating[Any]], given: NDArray[np.int64], *, wrong: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Returns where the quality is among the lowest of its class, (n,).
+    """Returns whether each quality is among the lowest of its class, (n,).
 
-    Of those that are equal either all are or none: as many as belong to the rate or fewer.
+    Equal values are in or out together, so that there may be fewer than the rate says.
 
     Args:
         quality: (n,).
-        given: Labels, (n,).
-        wrong: The share of each class that is to be found, (K,), between 0 and 1.
+        given: Given labels, (n,).
+        wrong: Share of wrong labels per class, (K,), between 0 and 1.
     """
     import numpy as np
 

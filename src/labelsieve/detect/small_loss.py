@@ -1,4 +1,4 @@
-"""Small-loss: the labels with the largest loss are wrong, as many as the noise rate says (Han et al., NeurIPS 2018)."""
+"""Small-loss: the share of labels with the largest losses is wrong, for a known rate (Han et al., NeurIPS 2018)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallLoss(Training):
-    """Trains prompts with cross-entropy and flags the share with the largest loss.
+    """Trains prompts with cross-entropy and flags the share of labels with the largest losses.
 
     Quality is exp(-loss), the probability of the given label.
 
     Attributes:
-        noise_rate: Share of wrong labels, at least 0 and below 1: it has to be known.
-        learns_from: Which labels training learns from: those that are `selected`, in each batch the ones with the
-            smallest losses, where the share that is left out rises to the noise rate during warm-up, as in co-teaching
-            with one net and in the published code of DeFT; or `all`.
+        noise_rate: Share of wrong labels, at least 0 and below 1. It has to be known.
+        learns_from: Labels to train on: `all`, or `selected`, those with the smallest losses of each batch. The share
+            that is left out rises to the noise rate during warm-up, as in co-teaching with one network and in the
+            published code of DeFT.
 
     Example:
         >>> import labelsieve as ls
@@ -60,10 +60,10 @@ class SmallLoss(Training):
         )
 
     def _largest_losses(self, probability: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns the share with the largest losses, (n,): named one by one, for a rank is no threshold."""
+        """Returns the mask of the labels with the largest losses, (n,); with ties, no threshold could select them."""
         import numpy as np
 
         issue = np.zeros(len(probability), dtype=bool)
-        # copies of an image have equal losses, and the first of them go first
+        # stable, because copies of an image have equal losses
         issue[np.argsort(probability, kind="stable")[: round(self.noise_rate * len(issue))]] = True
         return issue

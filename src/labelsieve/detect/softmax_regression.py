@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on features, row block by row block: no array of N times K is held."""
+"""Multinomial logistic regression on features, computed in blocks of rows without an array of N times K."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ITERATIONS = 200
 
 
 class SoftmaxRegression(NamedTuple):
-    """A linear classifier.
+    """A fitted linear classifier.
 
     Attributes:
         weight: (K, D).
@@ -28,21 +28,21 @@ class SoftmaxRegression(NamedTuple):
     bias: Tensor
 
     def log_probability(self, vectors: Tensor) -> Tensor:
-        """Returns log p_k(x), (n, K), of features (n, D)."""
+        """Returns log p_k(x), (n, K), for features (n, D)."""
         return log_softmax(vectors.double() @ self.weight.T + self.bias, dim=1)
 
 
 def fit_balanced(vectors: Tensor, labels: Tensor, *, classes: int, progress: Progress) -> SoftmaxRegression:
-    """Fits weights and biases to all labels, each class counting alike.
+    """Fits a classifier to all labels, with equal weight for each class.
 
     The objective is that of `LogisticRegression(C=1, class_weight="balanced")` of scikit-learn: the sum of the
     cross-entropies, each times n / (present classes * images of its class), plus half of the squared weights. L-BFGS
-    minimises it from zero, in double precision, so that the order of the rows changes nothing.
+    starts at zero and uses double precision, so that the order of the rows does not matter.
 
     Args:
         vectors: Features, (n, D), n at least 1, on the CPU.
         labels: (n,), values 0 to K-1.
-        classes: K. Those without images get probability 0.
+        classes: K. Classes without images get probability 0.
         progress: Receives progress.
     """
     from scipy.optimize import minimize
@@ -70,7 +70,7 @@ def fit_balanced(vectors: Tensor, labels: Tensor, *, classes: int, progress: Pro
 def _objective(
     parameters: NDArray[np.float64], vectors: Tensor, labels: Tensor, weights: Tensor
 ) -> tuple[float, NDArray[np.float64]]:
-    """Returns the objective, divided by n, and its gradient; parameters are (K, D + 1), the bias last."""
+    """Returns the objective divided by n, and its gradient; the parameters are (K, D + 1), with the bias last."""
     theta = torch.from_numpy(parameters)
     weight, bias = theta[:, :-1], theta[:, -1]
     gradient = torch.cat([weight, torch.zeros(len(bias), 1, dtype=torch.float64)], dim=1)

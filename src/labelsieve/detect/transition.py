@@ -1,15 +1,15 @@
-"""HOC: how many labels of each class are wrong, from the labels of images and their two nearest neighbours.
+"""HOC: estimates the share of wrong labels per class from the labels of images and their two nearest neighbours.
 
-Where an image and its two nearest neighbours are of one true class k, their given labels are three independent draws
-from row k of the noise transition matrix T, so that their joint frequencies are
+If an image and its two nearest neighbours have the same true class k, their given labels are three independent draws
+from row k of the noise transition matrix T. Their joint frequencies are
 
     c1_a = Σ_k p_k T_ka,    c2_ab = Σ_k p_k T_ka T_kb,    c3_abc = Σ_k p_k T_ka T_kb T_kc,
 
-p the share of each true class (Zhu, Song and Liu, *Clusterability as an Alternative to Anchor Points When Learning with
-Noisy Labels*, ICML 2021, arXiv 2102.05291). As in the published code, T and p, softmaxes of free parameters, minimise
-`|c1 - ĉ1| + |c2 - ĉ2| + |c3 - ĉ3|` by 400 steps of Adam; ours get smaller and smaller, so that rounding does not decide
-where they end. Only the triples of labels that come up are counted, since `|c3|² = Σ_kl p_k p_l (T_k · T_l)³`: no array
-of K x K x K is made.
+where p is the share of each true class (Zhu, Song and Liu, *Clusterability as an Alternative to Anchor Points When
+Learning with Noisy Labels*, ICML 2021, arXiv 2102.05291). As in the published code, T and p are softmaxes of free
+parameters and minimise `|c1 - ĉ1| + |c2 - ĉ2| + |c3 - ĉ3|` in 400 steps of Adam. Here the learning rate decays, so that
+the result does not depend on rounding. Because `|c3|² = Σ_kl p_k p_l (T_k · T_l)³`, only the observed triples of labels
+are needed, not an array of K x K x K.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from torch import Tensor
 from labelsieve.core.progress import Progress
 
 STEPS, LEARNING_RATE = 400, 0.1
-# T has a parameter for each pair of classes; beyond this there are too few images for them, and each step takes long.
+# Maximum number of classes for T, which has a parameter per pair: more would need more images and slower steps.
 MAX_CLASSES = 200
-# Triples of labels that T is fitted to; more do not make it better, and each step takes longer.
+# Maximum number of triples to fit T to: more do not improve the fit, and each step takes longer.
 MAX_TRIPLES = 50_000
-# Numbers that are worked on at a time; it takes half of the time where they fit the cache of a processor.
+# Number of values per block: blocks that fit into the cache of the processor halve the time.
 _BLOCK = 2**16
 
 
 def share_right(
     triples: Tensor, *, classes: int, generator: torch.Generator, progress: Progress
 ) -> NDArray[np.float64]:
-    """Returns P(true class is j | label is j) for each class, (K,), between 0 and 1; 1 where nothing can be estimated.
+    """Returns P(true class is j | label is j) per class, (K,), between 0 and 1; 1 if it cannot be estimated.
 
-    With more than `MAX_CLASSES` classes among the labels each is set against the rest, see :func:`one_against_rest`.
+    If the labels have more than `MAX_CLASSES` classes, :func:`one_against_rest` estimates each class separately.
 
     Args:
         triples: Labels of images and of their two nearest neighbours, (n, 3).
         classes: K.
-        generator: Draws `MAX_TRIPLES` of the triples where there are more.
+        generator: Draws `MAX_TRIPLES` of the triples if there are more.
         progress: Receives progress.
     """
     result = np.ones(classes)
@@ -62,12 +62,12 @@ def share_right(
 
 
 class _Block(NamedTuple):
-    """Some of the different triples, each in ascending order: c3 is the same in any order.
+    """Some of the distinct triples, with sorted labels, because c3 does not depend on their order.
 
     Attributes:
         labels: (m, 3).
-        weights: How frequent each triple is, (m, 1).
-        positions: For each of the three positions a sparse (K, m), 1 where a triple has the label there.
+        weights: Frequency of each triple, (m, 1).
+        positions: One sparse matrix (K, m) for each of the three positions, 1 where a triple has the label there.
     """
 
     labels: NDArray[np.int64]
@@ -76,12 +76,12 @@ class _Block(NamedTuple):
 
 
 class _Counts(NamedTuple):
-    """Frequencies of labels, of pairs and of triples.
+    """Observed frequencies of labels, pairs and triples.
 
     Attributes:
         single: ĉ1, (K,).
         pairs: ĉ2, (K, K).
-        triples: ĉ3, as far as it is not 0.
+        triples: Nonzero values of ĉ3.
         squared: |ĉ3|².
     """
 
@@ -115,10 +115,10 @@ def _block(labels: NDArray[np.int64], weights: NDArray[np.float64], classes: int
 
 
 def fit_transition(triples: Tensor, *, classes: int, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Returns T, (K, K), whose rows sum to 1, and p, (K,), of the labels of images and their two nearest neighbours.
+    """Returns T, (K, K), whose rows sum to 1, and p, (K,), fitted to the labels of images and their neighbours.
 
     Args:
-        triples: (n, 3), values 0 to K-1, n at least 1.
+        triples: Labels of images and of their two nearest neighbours, (n, 3), values 0 to K-1, n at least 1.
         classes: K, at least 2.
         progress: Receives progress.
     """
@@ -150,9 +150,9 @@ def _distance(transition: Tensor, prior: Tensor, counts: _Counts) -> Tensor:
 
 
 def _overlap(transition: Tensor, prior: Tensor, counts: _Counts) -> Tensor:
-    """Returns `Σ_abc c3_abc ĉ3_abc`, with its gradient worked out by hand, block by block.
+    """Returns `Σ_abc c3_abc ĉ3_abc` with a gradient derived by hand, computed in blocks.
 
-    By numpy and scipy, which do not wake a thread for each of the many small steps.
+    It uses numpy and scipy, which start no threads for the many small operations.
     """
     columns, shares = np.ascontiguousarray(transition.detach().numpy().T), prior.detach().numpy()
     by_columns, by_shares = np.zeros_like(columns), np.zeros_like(shares)
@@ -170,12 +170,12 @@ def _overlap(transition: Tensor, prior: Tensor, counts: _Counts) -> Tensor:
 
 
 def one_against_rest(triples: Tensor, *, classes: int) -> NDArray[np.float64]:
-    """Returns P(true class is j | label is j) for each class, (K,), where all other classes are taken for one.
+    """Returns P(true class is j | label is j) per class, (K,), with all other classes merged into one.
 
-    With but two true classes, of share p and 1 - p, that get the label j with probability a and b, the frequencies m_1,
-    m_2, m_3 with which one, two and three labels in a row are j are moments of a distribution on a and b. These are the
-    roots of `x² - s x + t` with `s = (m_3 - m_1 m_2) / (m_2 - m_1²)` and `t = s m_1 - m_2`, and the result is
-    `p a / m_1` with `p = (m_1 - b) / (a - b)`. It is exact where all other classes are mistaken for j equally often.
+    Let two true classes with shares p and 1 - p get the label j with probabilities a and b. The frequencies m_1, m_2
+    and m_3 of triples whose first one, two or three labels are j are then moments of a distribution on a and b. These
+    are the roots of `x² - s x + t` with `s = (m_3 - m_1 m_2) / (m_2 - m_1²)` and `t = s m_1 - m_2`. The result is
+    `p a / m_1` with `p = (m_1 - b) / (a - b)`, which is exact if all other classes get the label j equally often.
 
     Args:
         triples: As in :func:`share_right`.
@@ -187,7 +187,7 @@ def one_against_rest(triples: Tensor, *, classes: int) -> NDArray[np.float64]:
     m_1, m_2, m_3 = (
         labels.bincount(minlength=classes).double().numpy() / count for labels in (given, given[two], given[three])
     )
-    more = m_2 - m_1**2  # neighbours that agree no more than by chance tell nothing
+    more = m_2 - m_1**2  # 0 if neighbours agree only by chance, and then nothing can be estimated
     identified = more > 1e-12
     s = np.divide(m_3 - m_1 * m_2, more, out=np.zeros(classes), where=identified)
     root = np.sqrt(np.maximum(s**2 / 4 - (s * m_1 - m_2), 0))

@@ -1,4 +1,4 @@
-"""What the zero-shot model says of the images: where every detector begins."""
+"""Zero-shot classification of images, which every detector starts from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelsieve.detect.chunks import in_chunks
 from labelsieve.detect.scores import GUESSING
 from labelsieve.vlm.base import VisionLanguageModel
 
-# Averaged, as CLIP's authors do (Radford et al., 2021, section 3.1.4), from the general ones of their list.
+# General templates from the list of CLIP's authors, averaged as in their paper (Radford et al., 2021, section 3.1.4).
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",
@@ -27,9 +27,9 @@ TEMPLATES = (
     "a good photo of a {}.",
 )
 
-# Class names that are encoded at a time.
+# Number of class names to encode at a time.
 NAMES = 512
-# Remarks on names that are one text at most.
+# Maximum number of remarks on class names that the model reads as the same text.
 _REMARKS = 5
 
 
@@ -42,7 +42,7 @@ class ZeroShot:
         predicted: Most likely class.
         confidence: Probability of that class.
         agreement: Share of readable images whose given label is predicted.
-        per_class: Shape (K,): the same for each given class, NaN for a class without images.
+        per_class: The same share per given class, (K,); NaN for a class without images.
     """
 
     label_probability: NDArray[np.float32]
@@ -53,10 +53,10 @@ class ZeroShot:
 
     @property
     def knows_names(self) -> bool:
-        """Whether the model agrees with the given labels more than by guessing, as a mean over the classes.
+        """Whether the model agrees with the given labels better than by guessing, as a mean over the classes.
 
-        So averaged, chance is 1 / K for every model that does not look at the images. Where there is but one class,
-        nothing can be estimated, and the model is believed.
+        For this mean, guessing scores 1 / K, whatever the class frequencies. With a single class nothing can be
+        estimated, and the result is true.
         """
         present = self.per_class[~np.isnan(self.per_class)]
         chance = 1 / len(present)
@@ -71,10 +71,10 @@ def classify(
     images: int,
     progress: Progress,
 ) -> NDArray[np.int64]:
-    """Returns the most likely class of each image, (N,), -1 for rows that are not asked for.
+    """Returns the most likely class of each image, (N,), -1 for images that are not among `rows`.
 
     Args:
-        logits: Takes m row numbers and returns logits (m, K).
+        logits: Function from m row numbers to logits (m, K).
         rows: Row numbers of the readable images, (n,).
         images: N.
         progress: Receives progress.
@@ -94,18 +94,18 @@ def by_probability(logits: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, T
 
 @torch.no_grad()
 def fitting_factor(logits: Tensor, labels: Tensor, *, noise_rate: float) -> float:
-    """Returns the factor of some logits that makes given labels most likely, where a share of them is wrong.
+    """Returns the factor for logits that maximises the likelihood of given labels, a share of which is wrong.
 
-    Temperature scaling (Guo et al., ICML 2017) on noisy labels: with the rate of even noise held, a label is explained
-    by the class that it names with 1 - rate, and by the others with rate / (K - 1).
+    This is temperature scaling (Guo et al., ICML 2017) for noisy labels. It assumes symmetric noise of a fixed rate: a
+    label is the true class with probability 1 - rate, and each other class with rate / (K - 1).
 
     Args:
         logits: (n, K), n at least 1, K at least 2.
         labels: Given labels, (n,).
-        noise_rate: Between 0 and 1.
+        noise_rate: Share of wrong labels, between 0 and 1.
 
     Returns:
-        Between 1/1000 and 1000; the logits are about right near 1.
+        Between 1/1000 and 1000; near 1 if the logits are calibrated.
     """
     from scipy.optimize import minimize_scalar
 
@@ -115,14 +115,14 @@ def fitting_factor(logits: Tensor, labels: Tensor, *, noise_rate: float) -> floa
         of_label = (logits * math.exp(log_factor)).softmax(dim=1).gather(1, labels[:, None])
         return -float(((1 - noise_rate) * of_label + other * (1 - of_label)).clamp(min=1e-12).log().mean())
 
-    # the loss may be flat far out: the best of some points first
+    # the loss may be flat at the ends, so that the search starts at the best point of a grid
     start = min(np.linspace(-math.log(1000), math.log(1000), 25), key=loss)
     near = minimize_scalar(loss, bounds=(start - 0.6, start + 0.6), method="bounded")
     return math.exp(min(max(float(near.x), -math.log(1000)), math.log(1000)))
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the logit of the label less the largest other one, (n,), of logits (n, K); K at least 2."""
+    """Returns the logit of the label minus the largest other logit, (n,), from logits (n, K), K at least 2."""
     of_label = logits.gather(1, labels[:, None])
     return (of_label - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1, keepdim=True))[:, 0]
 
@@ -131,7 +131,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 def class_features(
     vlm: VisionLanguageModel, class_names: tuple[str, ...], *, progress: Progress | None = None
 ) -> Tensor:
-    """Returns (K, D): for each class the normalised mean of the normalised features of all templates.
+    """Returns text features, (K, D): per class, the normalised mean of the normalised features of all templates.
 
     Args:
         vlm: The model.
@@ -148,7 +148,7 @@ def class_features(
 
 
 def same_texts(vlm: VisionLanguageModel, class_names: Sequence[str]) -> list[list[str]]:
-    """Returns the groups of class names that are one text to a model: their tokens are the same."""
+    """Returns the groups of class names that a model reads as the same text because they have the same tokens."""
     groups: dict[tuple[int, ...], list[str]] = {}
     token_ids, _ = vlm.tokenize_names(class_names, context_tokens=1)
     for name, tokens in zip(class_names, token_ids.tolist(), strict=True):
@@ -157,7 +157,7 @@ def same_texts(vlm: VisionLanguageModel, class_names: Sequence[str]) -> list[lis
 
 
 def class_text_notes(vlm: VisionLanguageModel, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns remarks on class names that are one text to a model, and on those that are no words to it."""
+    """Returns remarks on class names that a model reads as the same text, and on names unknown to its tokenizer."""
     notes = [
         f"the class names {listed(names, quoted=True)} are one text to {vlm.name}, which cannot tell them apart by "
         "name; give other words with --class-names"
@@ -172,13 +172,13 @@ def class_text_notes(vlm: VisionLanguageModel, class_names: Sequence[str]) -> tu
 
 
 def template_notes(vlm: VisionLanguageModel, class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a warning for class names that are longer than the text encoder takes within the longest template."""
+    """Returns a warning for class names that are too long for the text encoder within the longest template."""
     longest = max(len(template.replace("{}.", "").split()) for template in TEMPLATES)
     return shortened_note(vlm.tokenize_names(class_names, context_tokens=longest)[1])
 
 
 def shortened_note(shortened: list[str]) -> tuple[str, ...]:
-    """Returns a warning for class names that are longer than the text encoder takes, if there are any."""
+    """Returns a warning for class names that were too long for the text encoder, if there are any."""
     if not shortened:
         return ()
     more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""

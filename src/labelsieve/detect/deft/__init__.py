@@ -1,5 +1,5 @@
 """DeFT: learned dual prompts.
 
 * `detector.py`: the detector and its recipes; `settings.py`: its settings
-* `registry.py`: the losses of warm-up; `objective.py`: the loss of a batch; `scoring.py`: trains, then scores
+* `registry.py`: the warm-up losses; `objective.py`: the loss of a batch; `scoring.py`: training and scoring
 """

@@ -1,4 +1,4 @@
-"""DeFT: dual prompts that tell clean labels from wrong ones (Wei et al., NeurIPS 2024), and what grew out of it."""
+"""DeFT: dual prompts that tell clean labels from wrong ones (Wei et al., NeurIPS 2024), with extensions of ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class DeFT(DeFTSettings):
     """Finds wrong labels with learned positive and negative prompts.
 
-    `RECIPES` holds the settings of the paper and of its published code; the defaults are ours.
+    `RECIPES` holds the settings of the paper and of its published code; the defaults differ from them.
 
     Example:
         >>> import labelsieve as ls
@@ -59,7 +59,7 @@ RECIPES: dict[str, DeFT] = {
     "default": DeFT(),
     # Section 4 of the paper, synthetic noise
     "paper": _PAPER,
-    # its setting for Sym 0.8 and Ins 0.5
+    # the paper's setting for Sym 0.8 and Ins 0.5
     "paper-severe": replace(_PAPER, learning_rate=1e-2, positive_weight=0.25),
     # real noise, as in the published code
     "paper-real": replace(

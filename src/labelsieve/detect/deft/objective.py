@@ -1,4 +1,4 @@
-"""The loss of DeFT on one batch, with warm-up, selection and pseudo-labels, and the learned threshold."""
+"""The loss of DeFT on one batch, and scores by the learned threshold."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from labelsieve.detect.training.loop import Objective, RequiredNegatives, Step
 
 
 class DualObjective(Objective):
-    """The total loss L_dp + L_sim of one batch (Eq. 7 and 8), each weighed, with warm-up, selection and pseudo-labels.
+    """The weighted sum of L_dp and L_sim on one batch (Eq. 7 and 8), with warm-up, selection and pseudo-labels.
 
     Args:
-        settings: Which variant.
+        settings: Settings of DeFT.
         warmup: Number of warm-up epochs.
         images: N.
         classes: K.
@@ -46,9 +46,9 @@ class DualObjective(Objective):
         self._shifts, self._shifts_of = torch.zeros(images, dtype=torch.int64), 0
 
     def required_negatives(self, step: Step) -> RequiredNegatives | None:
-        """Returns the given, refined and complementary labels; to demand agreement is to look at all others, too.
+        """Returns the given, refined and complementary labels; the selection with `demand_agreement` needs all classes.
 
-        Without negative prompts there is nothing to read.
+        Without negative prompts it returns None.
         """
         if not self.settings.negative_prompts:
             return None
@@ -59,12 +59,12 @@ class DualObjective(Objective):
         return RequiredNegatives(torch.cat(trained).unique().cpu(), self.settings.demand_agreement and selects)
 
     def _refines(self, step: Step) -> bool:
-        """Returns whether images that are not selected get the label that the positive prompts say."""
+        """Returns whether images that are not selected get the class predicted by the positive prompts as label."""
         first = {"after-warmup": self.warmup, "second-epoch": 1, "never": step.epoch}
         return step.epoch > first[self.settings.pseudo_labels_from]
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns the loss and sums of its parts and of the selected."""
+        """Returns the loss, and the sums of its parts and of the selected images."""
         settings, labels, warm = self.settings, step.labels, step.epoch <= self.warmup
         chosen = self._select(step)
         count = self.engine.total(labels.new_tensor(len(labels))).clamp(min=1)  # all may have become unreadable
@@ -78,7 +78,7 @@ class DualObjective(Objective):
         if settings.negative_prompts:
             dual = self._dual_prompt_loss(step, chosen, count)
             loss, parts["dual_prompt_loss"] = loss + settings.dual_prompt_weight * dual, dual * count
-        if not warm:  # before, it is only tried on
+        if not warm:  # during warm-up, the loss ignores the selection
             parts["selected"] = chosen.sum()
         return loss, {name: value.detach().float() for name, value in parts.items()}
 
@@ -100,7 +100,7 @@ class DualObjective(Objective):
         )
 
     def _complementary(self, step: Step) -> Tensor:
-        # drawn for all rows at once, so that neither batches nor processes change what an image gets
+        # drawn for all rows at once, so that the label of an image does not depend on batches or processes
         if self._shifts_of != step.epoch:
             generator = self.engine.generator(Purpose.COMPLEMENTARY_LABELS, step.epoch)
             self._shifts = torch.randint(1, self.classes, self._shifts.shape, generator=generator)
@@ -119,20 +119,20 @@ class DualObjective(Objective):
 def score_by_threshold(
     positive: Tensor, negative: Tensor | None, labels: Tensor, demand_agreement: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores labels by the learned threshold alone (Eq. 6), or by one half of softmax(s+).
+    """Scores labels by the learned threshold alone (Eq. 6), or by softmax(s+).
 
     Args:
         positive: s+, (n, K).
         negative: s-, (n, K); None for softmax(s+).
         labels: (n,).
-        demand_agreement: Whether the argmax is of p_clean, as the rule for real noise has it, or of s+.
+        demand_agreement: Whether the most likely class is that of p_clean (the rule for real noise) instead of s+.
 
     Returns:
-        p_clean of the label, most likely class and its probability softmax(s+), each (n,).
+        p_clean of the label, most likely class and its probability in softmax(s+), each (n,).
     """
     likely = positive.softmax(dim=1)
     probability = likely if negative is None else clean_probability(positive, negative)
-    # not of the probability, which is 1 for several classes where float32 ends
+    # argmax of the logits, because in float32 the probability may be 1 for several classes
     predicted = (positive - negative if demand_agreement and negative is not None else positive).argmax(dim=1)
     confidence = likely.gather(1, predicted[:, None])[:, 0]
     return probability.gather(1, labels[:, None])[:, 0], predicted, confidence

@@ -1,7 +1,7 @@
-"""The table of losses of warm-up: `--warmup-loss` and `labelsieve list` derive from it. Nothing here loads torch.
+"""The table of warm-up losses: `--warmup-loss` and `labelsieve list` derive from it. It loads no torch.
 
-A new loss is one function in :mod:`labelsieve.detect.losses`, of logits (B, K) and labels (B,), that returns (B,), and
-one line here.
+To add a loss, write a function in :mod:`labelsieve.detect.losses` that takes logits (B, K) and labels (B,) and returns
+(B,), and add one line here.
 """
 
 from __future__ import annotations

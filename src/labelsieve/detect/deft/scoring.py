@@ -1,4 +1,4 @@
-"""The work of DeFT: train the dual prompts, then score every image with them."""
+"""Trains the dual prompts of DeFT, then scores every image with them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from labelsieve.detect.training.loop import train
 from labelsieve.detect.zero_shot import shortened_note
 from labelsieve.flagging import FlagRule
 
-# What the two parts of Eq. 6 are called where their weights are shown.
+# Names of the two parts of Eq. 6 in messages about their weights.
 LEARNED = ("positive prompts", "learned threshold")
 
 
 def score_with_dual_prompts(settings: DeFTSettings, inputs: DetectorInputs) -> Scores:
-    """Trains dual prompts on the images and scores each of them; see :class:`labelsieve.detect.deft.detector.DeFT`."""
+    """Trains dual prompts and scores every image; see :class:`labelsieve.detect.deft.detector.DeFT`."""
     ready = prepare(settings, inputs)
     objective = DualObjective(
         ready.settings,

@@ -1,4 +1,4 @@
-"""Settings of DeFT: which variant of the method is trained, and what scores the labels."""
+"""Settings of DeFT: the trained variant of the method, and how labels are scored."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ class DeFTSettings(Training):
     """Settings of :class:`labelsieve.detect.deft.detector.DeFT`.
 
     Attributes:
-        warmup_epochs: Epochs that learn from all labels before the selection begins, stretched with `min_steps`. Half
-            of them: selecting before the negative prompts are stable starves training, which then collapses.
-        evidence: What p_clean is made of. `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`: the
-            zero-shot model, s+, the learned threshold and an out-of-fold discriminant on the image features joined into
-            one posterior, which is flagged where that promises the best F1; see `labelsieve.detect.evidence.posterior`.
-        demand_agreement: The rule for real noise: a label is selected only where p_clean is largest for it too.
+        warmup_epochs: Epochs that learn from all labels before the selection begins; if `min_steps` adds epochs, the
+            warm-up grows in proportion. By default half of the epochs: selection before the negative prompts are stable
+            leaves too few images, and training collapses.
+        evidence: What p_clean is computed from. `threshold`: p_clean of Eq. 6, the learned threshold alone. `joint`:
+            one posterior from the zero-shot model, s+, the learned threshold and an out-of-fold discriminant on image
+            features, flagged where the expected F1 is best; see `labelsieve.detect.evidence.posterior`.
+        demand_agreement: The rule for real noise: a label is selected only if it also has the largest p_clean.
         warmup_loss: Loss on s+ during warm-up: cross-entropy or, for real noise, symmetric cross-entropy.
-        pseudo_labels_from: When labels that are not selected begin to be replaced in Eq. 7: after warm-up, from the
-            second epoch on as the published code for real noise does, or never.
+        pseudo_labels_from: When pseudo-labels replace unselected labels in Eq. 7: after warm-up, from the second epoch
+            on, as in the published code for real noise, or never.
         positive_weight: Weight of the first term of Eq. 7; 0.25 in the paper's setting for severe noise.
         negative_weight: Weight of the second term of Eq. 7.
-        dual_prompt_weight: Weight of all of Eq. 7, which alone trains the negative prompts; 0 leaves them as they were
-            drawn.
-        negative_prompts: False does without negative prompts and Eq. 7: p_clean is softmax(s+) of the label, and one
-            half of it a threshold that no one learned. Goes with evidence `threshold` only.
-        similarity_weight: Weight of Eq. 8, which alone trains the positive prompts and the encoder; 0 leaves it out.
-        scores_from: `final-pass` scores un-augmented images after training; `last-epoch` keeps what the last epoch of
-            training saw, as the published code does.
-        folds: Number of parts for the out-of-fold discriminant, 2 to 100; small data have fewer, each image its own.
+        dual_prompt_weight: Weight of Eq. 7, the only loss that trains the negative prompts; with 0 they stay random.
+        negative_prompts: Whether to train negative prompts with Eq. 7. Without them, p_clean is softmax(s+) of the
+            label, with a fixed threshold of one half; requires evidence `threshold`.
+        similarity_weight: Weight of Eq. 8, the only loss that trains the positive prompts and the encoder.
+        scores_from: `final-pass` scores un-augmented images after training; `last-epoch` keeps the scores of the last
+            training epoch, as the published code does.
+        folds: Number of folds of the discriminant, 2 to 100; with fewer images, each is a fold of its own.
     """
 
     warmup_epochs: Epochs = 5
@@ -64,5 +64,5 @@ class DeFTSettings(Training):
             )
 
     def trains_something(self, *, peft: str) -> bool:
-        """Returns whether anything learns if the encoder is adapted in a given way; negative prompts always learn."""
+        """Returns whether anything is trained with a given `peft`; negative prompts always are."""
         return self.negative_prompts or super().trains_something(peft=peft)

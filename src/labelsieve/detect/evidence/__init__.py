@@ -1,8 +1,8 @@
-"""Joint evidence: one clean probability from several kinds of class logits, without any truth.
+"""Joint evidence: one clean probability from several kinds of class logits, without true labels.
 
-* `posterior.py`: the clean probability, where it is flagged, and how many labels are wrong
-* `fit.py`: how much each kind of evidence counts, and how wrong labels come about
-* `noise_model.py`, `noise_rate.py`: how given labels come from the true classes, and how many are wrong
+* `posterior.py`: the clean probability, its threshold, and the estimated number of wrong labels
+* `fit.py`: the weights of the evidence and the kind of noise
+* `noise_model.py`, `noise_rate.py`: models of label noise, and the share of wrong labels
 * `discriminants.py`: out-of-fold discriminants on image features
-* `annotators.py`: how far each of several annotators is right, and what all of them say of an image
+* `annotators.py`: the accuracy of several annotators, and their consensus on each image
 """

@@ -1,9 +1,8 @@
-"""Several annotators of the same images: what they and the image evidence say together, and how good each one is.
+"""Several annotators of the same images: the consensus with the image evidence, and the accuracy of each annotator.
 
-The model of Dawid and Skene (1979) with the class probability of the image evidence, p_k(x), in the place of one share
-of each class, `q_k ∝ p_k(x) Π_a (T^a_k,y_a)^t` over the annotators a of the image. The confusions T^a come from
-expectation-maximisation, and are drawn towards each other, so that an annotator with few labels counts as an average
-one.
+This is the model of Dawid and Skene (1979) with the class probability of the image evidence, p_k(x), instead of class
+frequencies: `q_k ∝ p_k(x) Π_a (T^a_k,y_a)^t` over the annotators a of the image. The confusions T^a are estimated by
+expectation-maximisation and shrunk towards each other, so that an annotator with few labels counts as an average one.
 """
 
 from __future__ import annotations
@@ -31,14 +30,15 @@ from labelsieve.detect.evidence.noise_model import (
 )
 from labelsieve.detect.scores import Crowd
 
-# Confusions of more cells than this are all even: too few examples for each cell, and too much memory.
+# Maximum number of cells of all confusions; above it, they are even: examples and memory would not suffice.
 MAX_CELLS = 2**25
-# Class probabilities of more values than this are computed again in each round.
+# Maximum number of class probabilities to keep in memory; above it, each round computes them again.
 MAX_HELD = 2**26
+# Maximum number of rounds, and tolerance, of expectation-maximisation.
 ROUNDS, TOLERANCE = 100, 1e-4
-# Steps of the search for the weight of the labels.
+# Number of bisection steps in the search for the weight of the labels.
 STEPS = 6
-# Of the intervals of accuracies.
+# Level of the intervals of accuracies.
 LEVEL = 0.95
 
 Probability = Callable[[NDArray[np.int64]], Tensor]
@@ -47,13 +47,13 @@ Probability = Callable[[NDArray[np.int64]], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class AnnotatorNoise:
-    """How A annotators give labels: T^a_kk = 1 - ε_ak, T^a_kl = ε_ak R^a_kl.
+    """The label noise of A annotators: T^a_kk = 1 - ε_ak, T^a_kl = ε_ak R^a_kl.
 
     Attributes:
         errors: ε, (A, K), between 0 and 1: share of wrong labels by annotator and true class.
-        confusion: R, (A, K, K), rows sum to 1, zero on the diagonal; None stands for all wrong classes alike.
-        weight: How much a label counts, above 0: 1 where annotators err independently of each other, given the class
-            and the image evidence, less where they err on the same images.
+        confusion: R, (A, K, K), rows sum to 1, zero on the diagonal; None if all wrong classes are equally likely.
+        weight: Exponent t of the likelihood of a label, above 0: 1 if annotators err independently of each other, given
+            the class and the image evidence; less if they err on the same images.
     """
 
     errors: Tensor
@@ -62,19 +62,19 @@ class AnnotatorNoise:
 
     @classmethod
     def even(cls, annotators: int, classes: int) -> AnnotatorNoise:
-        """Returns noise that is alike for all annotators and classes; learns confusions if they are not too large."""
+        """Returns the same noise for all annotators and classes, with confusions unless they are too large."""
         confused = annotators * classes**2 <= MAX_CELLS
         even = even_confusion(classes).expand(annotators, classes, classes) if confused else None
         return cls(torch.full((annotators, classes), FIRST_RATE), even)
 
     def likelihood(self, annotator: int, given: Tensor) -> Tensor:
-        """Returns T^a_ky, (n, K), of the labels y that an annotator gave, (n,)."""
+        """Returns T^a_ky, (n, K), for the labels y of an annotator, (n,)."""
         errors, classes = self.errors[annotator], self.errors.shape[1]
         spread = 1 / max(1, classes - 1) if self.confusion is None else self.confusion[annotator].T[given]
         return (errors * spread).expand(len(given), classes).scatter(1, given[:, None], (1 - errors)[given][:, None])
 
     def posterior(self, probability: Tensor, annotations: Tensor) -> Tensor:
-        """Returns q, (n, K), from p_k(x), (n, K), and the labels of all annotators, (n, A), -1 where there is none."""
+        """Returns q, (n, K), from p_k(x), (n, K), and the labels of all annotators, (n, A), -1 if missing."""
         logs = probability.clamp(min=EPSILON).log()
         for annotator, given in enumerate(annotations.T):
             rows = (given >= 0).nonzero()[:, 0]
@@ -84,7 +84,7 @@ class AnnotatorNoise:
         return logs.softmax(dim=1)
 
     def informative(self, annotator: int, posterior: Tensor) -> Tensor:
-        """Returns how much a label of an annotator would tell of the true class, (n,): their mutual information."""
+        """Returns the mutual information of an annotator's label and the true class, (n,)."""
         errors, classes = self.errors[annotator], self.errors.shape[1]
         wrong = posterior * errors
         if self.confusion is None:
@@ -117,14 +117,14 @@ class AnnotatorNoise:
 
 
 def _errors(right: Tensor, wrong: Tensor) -> Tensor:
-    """Returns ε: each class is drawn to its annotator, the annotator to all, and all to a few wrong labels."""
+    """Returns ε, shrunk: each class towards its annotator, annotators towards their mean, and that to `FIRST_RATE`."""
     common = (wrong.sum() + PRIOR_IMAGES * FIRST_RATE) / (right.sum() + wrong.sum() + PRIOR_IMAGES)
     of_annotator = (wrong.sum(dim=1) + PRIOR_IMAGES * common) / ((right + wrong).sum(dim=1) + PRIOR_IMAGES)
     return (wrong + PRIOR_IMAGES * of_annotator[:, None]) / (right + wrong + PRIOR_IMAGES)
 
 
 def _confusions(cells: Tensor) -> Tensor:
-    """Returns R from expected counts (A, true class, given): each annotator is drawn to all, and all to an even one."""
+    """Returns R from expected counts (A, true class, given): annotators are shrunk to their sum, that to an even R."""
     common = cells.sum(dim=0)
     common = (common + PRIOR_LABELS * even_confusion(len(common))) / (common.sum(dim=1, keepdim=True) + PRIOR_LABELS)
     return (cells + PRIOR_LABELS * common) / (cells.sum(dim=2, keepdim=True) + PRIOR_LABELS)
@@ -136,11 +136,11 @@ def _entropy(shares: Tensor) -> Tensor:
 
 
 class Chunks:
-    """Class probabilities and labels of the readable images, held where they are few, else computed for each pass.
+    """Class probabilities and labels of the readable images, kept in memory if small, else computed for each pass.
 
     Args:
-        probability: Gives p_k(x), (n, K), for n rows.
-        annotations: Labels of all N rows, (N, A), -1 where there is none.
+        probability: Function from n row numbers to p_k(x), (n, K).
+        annotations: Labels of all N rows, (N, A), -1 if missing.
         rows: Row numbers, (n,).
         classes: K.
     """
@@ -169,19 +169,19 @@ def fit_annotators(
     rate: float | None,
     advance: Callable[[int], None],
 ) -> AnnotatorNoise:
-    """Learns how A annotators give labels, and how much their labels count.
+    """Fits the noise of A annotators and the weight of their labels.
 
-    People err on the same hard images, and labels that were taken for independent would outvote the image evidence
-    there. So they count for less, but no less than one label all together, until as many votes are wrong as the image
-    evidence says.
+    Annotators err on the same hard images. If their labels counted as independent, they would outvote the image
+    evidence there. Their weight is reduced, to at least 1 / A, until the expected share of wrong votes reaches the rate
+    of the image evidence.
 
     Args:
         chunks: Class probabilities and labels.
         annotators: A.
         classes: K.
-        votes: The vote of each of the N rows.
-        rate: Share of the votes that are wrong, as the image evidence has it; None where it is not known.
-        advance: Gets 0 in each round, as a sign of life.
+        votes: Majority vote of each of the N rows.
+        rate: Share of wrong votes according to the image evidence; None if unknown.
+        advance: Called with 0 in each round, to show that the fit is running.
     """
     noise = _learned(AnnotatorNoise.even(annotators, classes), chunks, advance)
     low, high = 1 / annotators, 1.0
@@ -194,7 +194,7 @@ def fit_annotators(
 
 
 def _learned(noise: AnnotatorNoise, chunks: Chunks, advance: Callable[[int], None]) -> AnnotatorNoise:
-    """Runs expectation-maximisation until it stands still."""
+    """Runs expectation-maximisation until it converges."""
     for _ in range(ROUNDS):
         advance(0)
         before, noise = noise, noise.learned(iter(chunks))
@@ -214,15 +214,15 @@ def _wrong(noise: AnnotatorNoise, chunks: Chunks, votes: NDArray[np.int64]) -> f
 
 
 def whom_to_ask(noise: AnnotatorNoise, posterior: Tensor, annotations: Tensor) -> Tensor:
-    """Returns the annotator to ask next for each image, (n,), -1 where everyone has given the most likely class.
+    """Returns the annotator to ask next for each image, (n,), -1 if all have given the most likely class.
 
-    Of those who have not labelled the image, the one whose label would tell most of its class. Where all have, the one
-    whose own label is least likely right: a slip of theirs is found by asking again.
+    Among annotators who have not labelled the image, this is the one whose label is most informative. If all have
+    labelled it, it is the one whose label is least likely right, because asking again reveals slips.
 
     Args:
         noise: The noise of A annotators.
-        posterior: q, (n, K), by image and annotators.
-        annotations: Their labels, (n, A), -1 where there is none.
+        posterior: q, (n, K), given the image and its annotators.
+        annotations: Their labels, (n, A), -1 if missing.
     """
     gains = torch.stack([noise.informative(each, posterior) for each in range(annotations.shape[1])], dim=1)
     has_labelled = annotations >= 0
@@ -234,14 +234,14 @@ def whom_to_ask(noise: AnnotatorNoise, posterior: Tensor, annotations: Tensor) -
 
 
 def interval_of_accuracy(labels: float, right: float, spread: float) -> tuple[float, float]:
-    """Returns the ends of an interval of 95 % of the share of right labels.
+    """Returns the ends of the 95 % interval of the share of right labels.
 
-    Beta quantiles (Jeffreys) with a variance that has two parts: how few labels there are, and how uncertain it is
-    which of them are right.
+    They are Beta quantiles (Jeffreys prior). The variance has two parts: one for the limited number of labels, and one
+    for the uncertainty about which of them are right.
 
     Args:
-        labels: Their number.
-        right: The expected number of right ones.
+        labels: Number of labels.
+        right: Expected number of right labels.
         spread: Variance of that number.
     """
     from scipy.stats import beta
@@ -262,19 +262,19 @@ def score_annotators(
     rows: NDArray[np.int64],
     progress: Progress | None = None,
 ) -> tuple[Posterior, Crowd, Fit]:
-    """Scores the vote of several annotators by the image evidence and the labels of all.
+    """Scores the vote of several annotators by the image evidence and all of their labels.
 
     Args:
-        evidence: Gives logits (P, n, K) for n rows.
-        fit: What was found with the vote as the label of each image.
+        evidence: Function from n row numbers to logits (P, n, K).
+        fit: The fit with the vote as the label of each image.
         labels: The vote, (N,).
-        annotations: Shape (N, A), -1 where there is no label.
+        annotations: Shape (N, A), -1 if a label is missing.
         rows: Row numbers of the readable images, (n,).
         progress: Receives progress.
 
     Returns:
-        Posteriors of the vote; what was found out about the annotators; and the fit with p_clean of all rows by the
-        labels of all annotators, its ends too.
+        Posteriors of the vote; the results for the annotators; and the fit whose p_clean, also at its ends, covers all
+        rows and depends on the labels of all annotators.
     """
     with (progress or Progress()).task("weighing the annotators", total=1 + len(fit.ends), unit="fits") as advance:
 
@@ -297,7 +297,7 @@ def score_annotators(
 
         posterior, crowd = scored(fit.model, fit.clean)
         of_ends = [scored(*pair) for pair in zip(fit.end_models, fit.ends, strict=True)]
-    # as many votes may be wrong as at either end: then annotators are better or worse by as much
+    # the number of wrong votes is uncertain, and the accuracy of the annotators with it
     every = [crowd, *(each for _, each in of_ends)]
     crowd = crowd._replace(low=np.min([each.low for each in every], 0), high=np.max([each.high for each in every], 0))
     ends = tuple(torch.from_numpy(each.clean) for each, _ in of_ends)
@@ -306,7 +306,7 @@ def score_annotators(
 
 @torch.no_grad()
 def _scored(noise: AnnotatorNoise, chunks: Chunks, labels: NDArray[np.int64]) -> tuple[Posterior, Crowd]:
-    """Scores the vote, and sums over the annotators, chunk by chunk."""
+    """Scores the vote and sums the statistics of the annotators, chunk by chunk."""
     annotators = len(noise.errors)
     counts, right, spread = (np.zeros(annotators) for _ in range(3))
     parts: list[list[NDArray[Any]]] = []

@@ -1,8 +1,7 @@
 """Out-of-fold class evidence from the image features alone: linear discriminant analysis on the given labels.
 
-The class means of frozen features are robust to symmetric label noise (wrong labels pull all of them towards the common
-mean), the analysis has a closed form, and an image is scored by a fit that has not seen it, so that it cannot vouch for
-its own label.
+Class means of frozen features are robust to symmetric label noise, which pulls all of them towards the common mean, and
+the analysis has a closed form. Each image is scored by a fit to the other folds, independent of its own label.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from labelsieve.core.progress import Progress
 from labelsieve.detect.chunks import SUM_CHUNK, chunks
 from labelsieve.detect.folds import stratified_folds
 
-# Folds of the fit of the temperature of a linear head.
+# Number of folds for the temperature of a linear head.
 TEMPERATURE_FOLDS = 5
-# The rule for shrinking knows how few the images are, but not that labels are wrong, which asks for more.
+# Minimum weights of the identity to try: the shrinkage rule allows for few images, but not for wrong labels.
 SHRINKAGES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
 class Discriminant:
-    """Linear class scores that were fitted without the fold they are for.
+    """Linear discriminants, one per fold, each fitted to the other folds.
 
     Attributes:
         folds: Shape (N,): the fold of each row.
         mean: Shape (D,): subtracted from the features.
-        scale: Shape (D,): what they are divided by.
+        scale: Shape (D,): divides the centred features.
         slopes: Shape (F, D, K).
         offsets: Shape (F, K).
     """
@@ -47,12 +46,12 @@ class Discriminant:
     offsets: Tensor
 
     def logits(self, rows: NDArray[np.int64], features: Tensor) -> Tensor:
-        """Returns the out-of-fold logits (n, K) of some rows, whose features (n, D) are given."""
+        """Returns the out-of-fold logits, (n, K), of some rows from their features, (n, D)."""
         standard = (features - self.mean.to(features)) / self.scale.to(features)
         fold_ids = torch.from_numpy(self.folds[rows])
         order, counts = fold_ids.argsort(stable=True), torch.bincount(fold_ids, minlength=len(self.offsets)).tolist()
         result = torch.empty(len(rows), self.offsets.shape[1], device=features.device)
-        # fold by fold into one block each: many classes make scattering rows the longest part
+        # each fold fills one contiguous block, because scattering rows is slow with many classes
         for fold, (part, in_fold) in enumerate(zip(result.split(counts), order.split(counts), strict=True)):
             torch.mm(standard[in_fold.to(features.device)], self.slopes[fold].to(features), out=part)
             part += self.offsets[fold].to(features)
@@ -65,7 +64,7 @@ def logits_of(
     """Returns the out-of-fold logits of both discriminants, (n, K) each.
 
     Args:
-        discriminants: What :func:`fit_discriminants` returned.
+        discriminants: Result of :func:`fit_discriminants`.
         rows: Row numbers, (n,).
         features: Features of these rows, (n, D).
     """
@@ -84,12 +83,12 @@ def fit_discriminants(
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> tuple[Discriminant, Discriminant]:
-    """Fits linear discriminants for cross-fitting, reading the features in chunks, in two ways.
+    """Fits two linear discriminants for cross-fitting, reading the features in chunks.
 
-    Class means and one pooled covariance, which is shrunk towards a multiple of the identity: by the oracle
-    approximating rule (Chen et al., IEEE TSP 2010), so that few images or many dimensions do no harm; and for labels of
-    which many may be wrong, by at least that one of `SHRINKAGES` which makes the given labels most likely out of fold,
-    each at its best temperature.
+    Each has class means and a pooled covariance that is shrunk towards a multiple of the identity. The first uses
+    oracle approximating shrinkage (Chen et al., IEEE TSP 2010), for few images or many dimensions. The second, for data
+    with many wrong labels, also has a minimum weight of the identity: the one of `SHRINKAGES` with the smallest
+    out-of-fold loss, each at its best temperature.
 
     Args:
         features: Shape (N, D), may be memory-mapped.
@@ -97,11 +96,11 @@ def fit_discriminants(
         rows: The rows to use.
         classes: K.
         folds: F, at least 2.
-        generator: Deals the rows of each class into folds.
+        generator: Assigns the rows of each class to folds.
         progress: Receives progress.
 
     Returns:
-        Both, the second one the same as the first where nothing more makes the labels more likely.
+        Both discriminants; the second is the first one if more shrinkage does not make the labels more likely.
     """
     shown, total = progress or Progress(), 2 + len(SHRINKAGES)
     with shown.task("fitting discriminants", total=total, unit="fits", brief=True) as advance, reuse_allocations():
@@ -112,7 +111,7 @@ def fit_discriminants(
             return unsmoothed, smoothed
         _, lowest = _calibrate(unsmoothed, features, labels, rows, statistics.present, advance)
         advance(1)
-        for min_weight in SHRINKAGES:  # no more than three are held, for many classes make them large
+        for min_weight in SHRINKAGES:  # at most three are held at a time: they are large with many classes
             other = statistics.fit(min_weight)
             _, loss = _calibrate(other, features, labels, rows, statistics.present, advance)
             if loss < lowest:
@@ -123,13 +122,13 @@ def fit_discriminants(
 
 @dataclass(frozen=True, eq=False)
 class FoldStatistics:
-    """All that discriminants are made of: folds, mean and scale of a :class:`Discriminant`, and sums without each fold.
+    """Folds, mean and scale of a :class:`Discriminant`, and the sums over the rows outside each fold.
 
     Attributes:
         counts: Shape (F, K).
         sums: Shape (F, K, D).
         scatter: Shape (F, D, D).
-        present: Shape (K,): which classes have rows.
+        present: Shape (K,): whether each class has rows.
     """
 
     folds: NDArray[np.int64]
@@ -141,7 +140,7 @@ class FoldStatistics:
     present: Tensor
 
     def fit(self, min_weight: float) -> Discriminant:
-        """Fits without each fold, with the identity weighing at least so much, from 0 to 1."""
+        """Fits a discriminant without each fold, with a minimum weight of the identity, from 0 to 1."""
         parts = zip(self.counts, self.sums, self.scatter, strict=True)
         slopes, offsets = zip(*(_solve(*part, min_weight=min_weight) for part in parts), strict=True)
         stacked = torch.stack(slopes).float(), torch.stack(offsets).float()
@@ -156,7 +155,7 @@ def fold_statistics(
     folds: int,
     generator: torch.Generator,
 ) -> FoldStatistics:
-    """Gathers what discriminants are made of, in one pass over some rows.
+    """Returns the statistics for fitting discriminants, from one pass over some rows.
 
     Args:
         features: See :func:`fit_discriminants`.
@@ -164,7 +163,7 @@ def fold_statistics(
         rows: The rows to use; all others get the fold -1.
         classes: K.
         folds: F, at least 2.
-        generator: Deals the rows of each class into folds.
+        generator: Assigns the rows of each class to folds.
     """
     fold_ids = np.full(len(features), -1, dtype=np.int64)
     fold_ids[rows] = stratified_folds(labels[rows], folds=folds, generator=generator)
@@ -183,22 +182,22 @@ def fit_linear(
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Fits one discriminant on all of some rows, as a linear layer over the features as they are.
+    """Fits one discriminant to the given rows and returns it as a linear layer over the original features.
 
-    With few images for the dimensions a discriminant is far too sure of itself; its logits are divided by the
-    temperature, at least 1, that suits the out-of-fold logits best (Guo et al., ICML 2017, section 4.2).
+    With few images for its dimensions, a discriminant is overconfident. Its logits are divided by the temperature, at
+    least 1, that minimises the out-of-fold loss (Guo et al., ICML 2017, section 4.2).
 
     Args:
         features: Shape (N, D), may be memory-mapped.
         labels: Shape (N,), values 0 to K-1.
         rows: The rows to use, at least one.
         classes: K.
-        generator: Deals the rows of each class into folds.
+        generator: Assigns the rows of each class to folds.
         progress: Receives progress.
 
     Returns:
         Weights (K, D) and biases (K,), with the shares of the classes in the rows as prior probabilities. A class
-        without rows gets a place that it does not win: no slope, and the smallest bias.
+        without rows gets zero weights and the smallest bias.
     """
     with (progress or Progress()).task("fitting discriminants", total=3, unit="fits", brief=True) as advance:
         crossed = fold_statistics(features, labels, rows, classes, TEMPERATURE_FOLDS, generator).fit(0.0)
@@ -209,7 +208,7 @@ def fit_linear(
         counts, sums, scatter = (part[0] for part in statistics)
         slopes, offsets = _solve(counts, sums, scatter)
         advance(1)
-        # the slope of an empty class is zero already, for its mean is the common one
+        # the slope of an empty class is already zero, because its mean is the common one
         offsets = torch.where(counts > 0, offsets, offsets[counts > 0].min())
         temperature, _ = _calibrate(crossed, features, labels, rows, counts > 0, advance)
         advance(1)
@@ -226,7 +225,7 @@ def _calibrate(
     present: Tensor,
     advance: Callable[[int], None],
 ) -> tuple[float, float]:
-    """Returns the temperature that suits the out-of-fold logits of a part of the rows best, and their loss at it."""
+    """Returns the temperature that minimises the out-of-fold loss on a subset of the rows, and that loss."""
     from scipy.optimize import minimize_scalar
 
     sample = rows[:: -(-len(rows) // SUM_CHUNK)]
@@ -242,7 +241,7 @@ def _calibrate(
 
 
 class Rows(Protocol):
-    """An array (N, D) of float32, or what reads some rows of one."""
+    """A float32 array (N, D), or an object that reads rows of one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -253,7 +252,7 @@ class Rows(Protocol):
 
 
 def moments(features: Rows, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation of each dimension, (D,)."""
+    """Returns the mean and standard deviation of each dimension, (D,) each."""
     total, square_sum = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
     for part in chunks(rows):
         values = torch.from_numpy(features[part]).double()
@@ -273,7 +272,7 @@ def _statistics(
     classes: int,
     folds: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns for each fold the counts (F, K) and sums (F, K, D) of the classes and the second moments (F, D, D)."""
+    """Returns per fold the counts (F, K) and sums (F, K, D) of the classes, and the second moments (F, D, D)."""
     width = features.shape[1]
     counts, sums = torch.zeros(folds, classes).double(), torch.zeros(folds, classes, width).double()
     scatter = torch.zeros(folds, width, width).double()
@@ -289,13 +288,13 @@ def _statistics(
 
 
 def _solve(counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Returns slopes (D, K) and offsets (K,) of the discriminant from the statistics of some folds.
+    """Returns the slopes (D, K) and offsets (K,) of a discriminant from the statistics of some folds.
 
     Args:
         counts: Shape (K,).
         sums: Shape (K, D).
         scatter: Shape (D, D).
-        min_weight: The smallest weight of the identity, from 0 to 1.
+        min_weight: Minimum weight of the identity, from 0 to 1.
     """
     means, covariance = means_and_covariance(counts, sums, scatter, min_weight=min_weight)
     slopes = torch.linalg.solve(covariance, means.T)
@@ -305,15 +304,15 @@ def _solve(counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float =
 def means_and_covariance(
     counts: Tensor, sums: Tensor, scatter: Tensor, *, min_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Returns the means of the classes, (K, D), and the covariance within them, (D, D), shrunk.
+    """Returns the class means, (K, D), and the shrunk within-class covariance, (D, D).
 
     Args:
-        counts: Shape (K,): images of each class; 0 is possible.
-        sums: Shape (K, D): sums of their features, which are standardised.
-        scatter: Shape (D, D): second moments of the features of all images, as a sum.
-        min_weight: The smallest weight of the identity, from 0 to 1.
+        counts: Shape (K,): number of images per class; may be 0.
+        sums: Shape (K, D): sums of their standardised features.
+        scatter: Shape (D, D): sum of the second moments of all images.
+        min_weight: Minimum weight of the identity, from 0 to 1.
     """
-    # one pseudo-image at the common mean: a class with few images is drawn to it, an empty one is neutral
+    # one pseudo-image per class at the common mean: small classes are shrunk towards it, and empty ones are neutral
     means = sums / (counts + 1)[:, None]
     images = counts.sum().clamp(min=1)
     within = (scatter - sums.T @ means - means.T @ sums + means.T @ (counts[:, None] * means)) / images
@@ -325,8 +324,8 @@ def shrunk(covariance: Tensor, images: Tensor, *, min_weight: float) -> tuple[Te
 
     Args:
         covariance: Shape (D, D).
-        images: Of how many images it is, a tensor of one number: the fewer, the more it is shrunk (Chen et al., 2010).
-        min_weight: The smallest weight of the identity, from 0 to 1.
+        images: Number of images, a tensor with one value; fewer images give more shrinkage (Chen et al., 2010).
+        min_weight: Minimum weight of the identity, from 0 to 1.
     """
     width = len(covariance)
     level, energy = covariance.trace() / width, covariance.square().sum()

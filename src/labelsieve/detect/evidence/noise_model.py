@@ -1,7 +1,7 @@
-"""How given labels come from the true classes, and what that says of each label.
+"""Models of label noise, and the posterior of each given label under them.
 
-A model of the noise splits P(y | x), the probability of the given label y, into the parts of the true classes k. The
-part of k = y over the whole is the posterior that the label is right, p_clean.
+A noise model splits P(y | x), the probability of the given label y, into one term per true class k. The term of k = y
+divided by P(y | x) is the posterior that the label is right, p_clean.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from torch import Tensor
 
 from labelsieve.detect.chunks import CHUNK
 
-# Before anything is known.
+# Initial noise rate if it is unknown, and minimum initial noise rate.
 FIRST_RATE, MIN_RATE = 0.2, 0.01
-# The rate of a class, or of a part of the images, is drawn to the common one as if this many images had been seen.
+# Pseudo-images at the common rate, added to each class or group of images.
 PRIOR_IMAGES = 10.0
-# The confusion of a class is drawn to the prior one as if this many wrong labels had been seen before.
+# Pseudo-labels distributed as the prior confusion, added to the wrong labels of each class.
 PRIOR_LABELS = 10.0
-# Images are divided into this many parts by how sure the evidence is of them.
+# Maximum number of groups of images by confidence, for instance-dependent noise.
 PARTS = 10
-# A class that an image does not look like at all is given instead as if its probability were this.
+# Added to the probability of each wrong class, so that instance-dependent noise excludes none.
 SMALL = 1e-7
-# What a probability is at least where it divides.
+# Minimum value of a denominator, or of a probability in a logarithm.
 EPSILON = 1e-30
-# At least this many labels are wrong: without noise no label would be less likely right than another.
+# Minimum expected number of wrong labels: without noise, all labels would be equally likely right.
 MIN_WRONG = 0.5
 
 
 class Noise(ABC):
-    """How given labels come from the true classes.
+    """A model of how given labels arise from the true classes.
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
-        rounds: How many rounds of expectation-maximisation it takes from its start, and from what was learned with
-            sharper or blurrier probabilities; 0 where it may end there at what its start does not lead to.
+        rounds: Rounds of expectation-maximisation from the start, and from a fit to sharper or blurrier probabilities;
+            the latter is 0 if such a warm start may lead to another solution.
     """
 
     rate: float
@@ -47,14 +47,14 @@ class Noise(ABC):
 
     @abstractmethod
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Splits P(y | x) into the parts of the true classes.
+        """Splits P(y | x) into one term per true class.
 
         Args:
             probability: p_k(x), (n, K).
             labels: y, (n,).
 
         Returns:
-            The part of the given class, (n,), and those of the others, (n, K), zero at k = y.
+            The term of the given class, (n,), and those of the others, (n, K), zero at k = y.
         """
 
     @abstractmethod
@@ -64,11 +64,11 @@ class Noise(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TransitionNoise(Noise):
-    """Wrong labels that depend on the true class alone: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k.
+    """Wrong labels that depend only on the true class: P(y | x) = Σ_k p_k(x) T_ky, T_kk = 1 - ε_k.
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
-        rates: ε, (K,), between 0 and 1: share of wrong labels among the images of each true class.
+        rates: ε, (K,), between 0 and 1: share of wrong labels per true class.
     """
 
     rounds = (6, 3)
@@ -83,12 +83,12 @@ class TransitionNoise(Noise):
 
     @abstractmethod
     def _confusion_with(self, labels: Tensor) -> Tensor | float:
-        """Returns how often a wrong label of each true class is the given one: (n, K), or one number."""
+        """Returns the probability that a wrong label of each true class is the given one, (n, K), or one number."""
 
     def _learned_rates(
         self, chunks: Iterable[tuple[Tensor, Tensor]], *, counts: Tensor | None = None
     ) -> tuple[float, Tensor]:
-        """Returns the next `rate` and `rates`; adds to `counts`, (K, K), where given: given and true class."""
+        """Returns the next `rate` and `rates`, and adds to `counts`, (K, K), by given and true class, if passed."""
         right, wrong = torch.zeros_like(self.rates), torch.zeros_like(self.rates)  # by true class
         for probability, labels in chunks:
             of_given, others = self.explain(probability, labels)
@@ -104,7 +104,7 @@ class TransitionNoise(Noise):
 
 @dataclass(frozen=True, eq=False)
 class SymmetricNoise(TransitionNoise):
-    """Wrong labels of any class, all alike: T_ky = ε_k / (K - 1)."""
+    """Wrong labels that are equally likely of any other class: T_ky = ε_k / (K - 1)."""
 
     @classmethod
     def of(cls, classes: int, rate: float) -> SymmetricNoise:
@@ -121,11 +121,11 @@ class SymmetricNoise(TransitionNoise):
 
 @dataclass(frozen=True, eq=False)
 class ClassNoise(TransitionNoise):
-    """Class-dependent noise, pair noise among it: T_ky = ε_k R_ky.
+    """Class-dependent noise, which includes pair noise: T_ky = ε_k R_ky.
 
     Attributes:
         confusion: R, (K, K), rows sum to 1, zero on the diagonal.
-        prior: R before a label was seen, to which that of each class is drawn; see :func:`prior_confusion`.
+        prior: Prior of R, towards which each class is shrunk; see :func:`prior_confusion`.
     """
 
     confusion: Tensor
@@ -133,14 +133,14 @@ class ClassNoise(TransitionNoise):
 
     @classmethod
     def start(cls, prior: Tensor, rate: float) -> ClassNoise:
-        """Returns noise that has learned its rate alone, between 0 and 1."""
+        """Returns noise with the prior as its confusion and the same rate, between 0 and 1, for all classes."""
         return ClassNoise(rate, torch.full((len(prior),), rate), prior, prior)
 
     def _confusion_with(self, labels: Tensor) -> Tensor:
         return self.confusion.T[labels]
 
     def partners(self) -> Tensor:
-        """Returns the class that is given most often instead of each true class, (K,)."""
+        """Returns the most frequent wrong label of each true class, (K,)."""
         return self.confusion.argmax(dim=1)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> ClassNoise:
@@ -153,17 +153,17 @@ class ClassNoise(TransitionNoise):
 
 @dataclass(frozen=True, eq=False)
 class InstanceNoise(Noise):
-    """Instance-dependent noise: what the image looks like, and more often the less sure the evidence is of it.
+    """Instance-dependent noise: wrong labels are classes that the image resembles, and are more likely if ambiguous.
 
         P(y | x) = (1 - ε(x)) p_y + ε(x) Σ_{k≠y} p_k [π p_y / (1 - p_k) + (1 - π) / (K - 1)]
 
-    Wrong labels follow the class probability itself. ε(x) does not rise with max_k p_k.
+    A share π of the wrong labels follows the class probability. ε(x) does not rise with max_k p_k.
 
     Attributes:
         rate: Share of wrong labels, between 0 and 1.
-        rates: ε by part of the images, (B,), those with the smallest max_k p_k first.
-        edges: max_k p_k at which these parts meet, (B - 1,), ascending.
-        alike: π, between 0 and 1: share of the wrong labels that follow the class probability; others are any class.
+        rates: ε by group of images, (B,), the group with the smallest max_k p_k first.
+        edges: Values of max_k p_k between the groups, (B - 1,), ascending.
+        alike: π, between 0 and 1: share of wrong labels that follow the class probability; others are of any class.
     """
 
     rounds = (8, 0)
@@ -174,7 +174,7 @@ class InstanceNoise(Noise):
 
     @classmethod
     def flat(cls, rate: float) -> Self:
-        """Returns noise that strikes all images alike, half of it with what looks alike."""
+        """Returns noise with the same rate for all images and π = 0.5."""
         return cls(rate, torch.tensor([rate]), torch.empty(0), 0.5)
 
     def explain(self, probability: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,14 +187,14 @@ class InstanceNoise(Noise):
         rate = self.rates[torch.bucketize(confidence.detach(), self.edges)]
         column, others = labels[:, None], max(1, probability.shape[1] - 1)
         of_given = probability.gather(1, column)
-        # what is left beside the likeliest class is summed: 1 - p would lose it to rounding
+        # for the most likely class, 1 - p_k is the sum of the others: the subtraction would lose precision
         left = (1 - probability).scatter(1, at, probability.scatter(1, at, 0.0).sum(dim=1, keepdim=True))
         alike = rate * self.alike * probability * (of_given + SMALL) / (left + others * SMALL)
         any_class = rate * (1 - self.alike) * probability / others
         return ((1 - rate) * of_given)[:, 0], alike.scatter(1, column, 0.0), any_class.scatter(1, column, 0.0)
 
     def learned(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Self:
-        """See :meth:`Noise.learned`; the parts are as large as each other, and ε is isotonic over them."""
+        """See :meth:`Noise.learned`; the groups are of equal size, and ε is isotonic over them."""
         parts = []
         for probability, labels in chunks:
             of_given, alike, any_class = self._parts(probability, labels)
@@ -209,7 +209,7 @@ class InstanceNoise(Noise):
 
 
 def _by_part(confidence: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the share of wrong labels by part of the images, which does not rise, and where the parts meet."""
+    """Returns the share of wrong labels per group of images, which does not rise, and the edges of the groups."""
     parts = max(1, min(PARTS, int(len(confidence) / PRIOR_IMAGES)))
     edges = confidence.quantile(torch.arange(1, parts) / parts)
     part = torch.bucketize(confidence, edges)
@@ -226,14 +226,14 @@ def _falling(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def even_confusion(classes: int) -> Tensor:
-    """Returns R, (K, K), with all wrong classes alike."""
+    """Returns R, (K, K), with the same probability for all wrong classes."""
     return (1 - torch.eye(classes)) / max(1, classes - 1)
 
 
 def prior_confusion(joined: Joined) -> Tensor:
-    """Returns R before a label is seen, (K, K): one half even, the other by how often two classes are likely at once.
+    """Returns the prior of R, (K, K): the mean of an even confusion and of how often two classes are likely together.
 
-    What is mistaken looks alike. With few images of a class little more is known of its confusion.
+    Similar classes are confused most, and a class with few images provides little more information.
     """
     even = even_confusion(joined.logits.shape[1])
     together = torch.zeros_like(even)
@@ -245,12 +245,12 @@ def prior_confusion(joined: Joined) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class JointModel:
-    """Class probabilities from several kinds of evidence, and how the given labels come from the true classes.
+    """Class probabilities from several kinds of evidence, and a model of the noise of the given labels.
 
     Attributes:
-        weights: (P,): how much each kind of evidence counts.
+        weights: Weight of each kind of evidence, (P,).
         bias: (K,).
-        noise: How wrong labels come about, and how many.
+        noise: The noise model.
     """
 
     weights: Tensor
@@ -258,11 +258,11 @@ class JointModel:
     noise: Noise
 
     def logits(self, parts: Tensor) -> Tensor:
-        """Returns log p_k(x) but for a constant, (n, K), from logits (P, n, K) of each kind of evidence."""
+        """Returns log p_k(x) up to a constant, (n, K), from logits (P, n, K) of each kind of evidence."""
         return torch.einsum("p,pnk->nk", self.weights, parts) + self.bias
 
     def posterior(self, parts: Tensor, labels: Tensor) -> Posterior:
-        """Scores n labels from logits (P, n, K) of each kind of evidence; `labels` are the given ones, (n,)."""
+        """Returns the posteriors of given labels, (n,), from logits (P, n, K) of each kind of evidence."""
         probability = self.logits(parts).softmax(dim=1)
         of_given, others = self.noise.explain(probability, labels)
         clean, instead, likeliest = clean_share(of_given, others), others.max(dim=1), probability.max(dim=1)
@@ -275,10 +275,10 @@ class Posterior(NamedTuple):
 
     Attributes:
         clean: p_clean, between 0 and 1.
-        instead: The class that explains the label best if it is wrong.
-        instead_confidence: Probability that it is the right class, by image and label; at most 1 - p_clean.
-        likeliest: The most likely class by image, whatever the given label is.
-        likeliest_confidence: Its probability: p_k(x) or, with several annotators, by all of their labels, too.
+        instead: Most likely true class if the label is wrong.
+        instead_confidence: Probability of that class given the image and the label; at most 1 - p_clean.
+        likeliest: Most likely class given the image, independent of the given label.
+        likeliest_confidence: Its probability: p_k(x) or, with several annotators, given all of their labels as well.
     """
 
     clean: Any
@@ -289,12 +289,12 @@ class Posterior(NamedTuple):
 
 
 def clean_share(of_given: Tensor, others: Tensor) -> Tensor:
-    """Returns p_clean, (n,), of what :meth:`Noise.explain` gives: the part of the given class in P(y | x)."""
+    """Returns p_clean, (n,), from the result of :meth:`Noise.explain`: the share of the given class in P(y | x)."""
     return of_given / (of_given + others.sum(dim=1)).clamp(min=EPSILON)
 
 
 class AssumedNoise(Enum):
-    """How wrong labels come about: by any class, by the one partner of each, by some classes, or by the image."""
+    """Kinds of noise: wrong labels of any class, of one partner per class, by true class, or by image."""
 
     SYMMETRIC = auto()
     PAIR = auto()
@@ -302,7 +302,7 @@ class AssumedNoise(Enum):
     INSTANCE_DEPENDENT = auto()
 
     def noise(self, joined: Joined, rate: float | None) -> Noise:
-        """Returns noise of this kind that has learned nothing yet but its rate, for the classes of joined logits."""
+        """Returns initial noise of this kind with a given rate, for the classes of joined logits."""
         if self is AssumedNoise.INSTANCE_DEPENDENT:
             return InstanceNoise.flat(start_rate(rate))
         if self is AssumedNoise.SYMMETRIC:
@@ -311,7 +311,7 @@ class AssumedNoise(Enum):
 
 
 def start_rate(rate: float | None) -> float:
-    """Returns where learning begins: a rate of 0 would never leave it."""
+    """Returns the initial rate, which is above 0 because expectation-maximisation cannot leave 0."""
     return FIRST_RATE if rate is None else max(rate, MIN_RATE)
 
 
@@ -322,7 +322,7 @@ class Joined(NamedTuple):
     labels: Tensor
 
     def sharpened(self, scale: float) -> Joined:
-        """Returns the logits times a factor."""
+        """Returns the same rows with scaled logits."""
         return Joined(self.logits * scale, self.labels)
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,8 +1,7 @@
-"""One clean probability from several kinds of evidence, calibrated without any truth.
+"""One clean probability from several kinds of evidence, calibrated without true labels.
 
-Each kind of evidence gives class logits. Weighted and added they are a class probability, and the given label is
-explained as the outcome of a noisy labelling of the true class (`noise_model.py`). `fit.py` finds the weights and
-the noise.
+Each kind of evidence gives class logits. Their weighted sum gives class probabilities, and a noise model explains the
+given label as a noisy copy of the true class (`noise_model.py`). `fit.py` fits the weights and the noise.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from labelsieve.metrics import Interval
 def score_jointly(
     inputs: DetectorInputs, evidence: Evidence, *, kinds: Sequence[str], logit_scale: float | None
 ) -> Scores:
-    """Joins several kinds of evidence into one posterior and chooses where to flag.
+    """Combines several kinds of evidence into one posterior and chooses the threshold for flagging.
 
     Args:
-        inputs: N images, their labels, and those of several annotators where there are any.
-        evidence: Gives logits (P, n, K) for n rows.
+        inputs: N images, their labels, and those of several annotators if there are any.
+        evidence: Function from n row numbers to logits (P, n, K).
         kinds: Names of the P kinds of evidence.
-        logit_scale: Of the zero-shot model that is the first kind of evidence; None where there is none, or none that
-            knows the names of the classes.
+        logit_scale: Logit scale of the zero-shot model, the first kind of evidence; None if there is no such model, or
+            if it does not know the class names.
     """
     labels, rows, progress = inputs.labels, inputs.rows, inputs.progress
     with reuse_allocations():
@@ -87,13 +86,13 @@ def score_inputs(
     learned: Callable[[Tensor], Sequence[Tensor]] | None = None,
     kinds: Sequence[str] = (),
 ) -> Scores:
-    """Joins the zero-shot model, where there are texts, what was learned, and two out-of-fold discriminants.
+    """Scores labels by the zero-shot model, if there are texts, learned evidence and two out-of-fold discriminants.
 
     Args:
         inputs: Given labels, class texts and the zero-shot model.
         pooled: Features that the discriminants are fitted to, (N, W).
         folds: F, at least 2.
-        learned: Takes features (n, W) and returns the logits of each kind of learned evidence, (n, K); None for none.
+        learned: Function from features (n, W) to the logits, (n, K), of each kind of learned evidence; None for none.
         kinds: Names of the learned kinds.
     """
     engine, texts = inputs.engine, inputs.text is not None
@@ -132,9 +131,9 @@ def _scale_notes(scale: float | None, factor: float | None) -> tuple[str, ...]:
 
 
 def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimate | None:
-    """Sums what the posterior says of all labels; the rows of the fit tell how far the ends lie away.
+    """Sums the posterior over all labels; the widths of the intervals come from the rows of the fit.
 
-    The ends are whole labels.
+    The ends of the intervals are rounded outwards to integers.
     """
     if not len(fit.ends):
         return None
@@ -152,8 +151,8 @@ def _estimate(fit: Fit, clean: NDArray[np.float32], threshold: float) -> Estimat
     if not (count := int(flagged.sum())):
         return Estimate(everywhere, None, everywhere)
     right = interval(flagged, of_fit)
-    right = right._replace(low=min(right.low, everywhere.low))  # no more flags are right than labels are wrong
-    # what is missed is the rest, and the errors of both add up: the ranking may be worse than the posterior thinks
+    right = right._replace(low=min(right.low, everywhere.low))  # right flags cannot outnumber wrong labels
+    # the errors of both numbers add up, because the ranking may be worse than the posterior claims
     missed = Interval(
         everywhere.value - right.value,
         max(everywhere.low - right.high, 0.0),

@@ -1,1 +1,1 @@
-"""Several labels an image: which given tags are wrong, and which are missing, pair by pair of image and class."""
+"""Detectors for several labels per image: which given tags are wrong and which are missing, per image and class."""

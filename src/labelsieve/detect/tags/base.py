@@ -1,4 +1,4 @@
-"""What a detector of tags is: something that says how likely each class is in each image."""
+"""The base class of detectors of tags, which score how likely each class is in each image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class TagDetector(ABC):
-    """Base of detectors of tags: frozen, keyword-only dataclasses of settings, checked by their types.
+    """Base class of detectors of tags: frozen, keyword-only dataclasses of validated settings.
 
     Attributes:
-        requires: `images`, if image features alone are not enough and it needs images and a model; `text`, if it goes
-            by a text feature of each class, which `scan_tags` then checks to differ.
+        requires: Inputs that the detector needs besides image features: `images`, which come with a model, and `text`,
+            a text feature per class; `scan_tags` then checks that the class texts differ.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -30,5 +30,5 @@ class TagDetector(ABC):
         """Scores every pair of image and class.
 
         Args:
-            pairs: Image features, given tags and class texts; what it requires is there.
+            pairs: Image features, given tags and class texts, with all that `requires` lists.
         """

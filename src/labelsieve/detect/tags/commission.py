@@ -1,8 +1,8 @@
-"""What the surest pairs say of the rate of wrong tags, whatever the form of the fitted curve.
+"""An upper bound on the rates of wrong tags from the surest pairs, whatever the form of the fitted curve.
 
-A fit takes what its evidence does not see for noise. But where the evidence is surest that a class is absent, no more
-tags can be wrong than are given there (the anchor points of Patrini et al., CVPR 2017). Of missing tags the other end
-says less: the fit ranks classes first there that lack few by chance.
+A fit treats as noise whatever its evidence does not explain. But among the pairs that are surest to lack the class, no
+more tags can be wrong than are given (the anchor points of Patrini et al., CVPR 2017). The other end says less about
+missing tags, because the fit ranks those classes first that lack few by chance.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# The smallest part at the end has this many tags at the frequency of its classes; each part is twice the one before, up
-# to this share of all tags.
+# Minimum size of a part of the surest pairs, in expected tags at the frequencies of their classes, and maximum size as
+# a share of all tags; each part is twice as large as the one before.
 MIN_TAGS, LARGEST_PART = 60, 0.5
 
 
 @torch.no_grad()
 def allowed(tagged: Tensor, tags: Tensor, *, frequency: Tensor, added: Tensor) -> float:
-    """Returns by what to multiply the rates of wrong tags, between 0 and 1.
+    """Returns a factor for the rates of wrong tags, between 0 and 1.
 
-    That is the share at the end and two standard errors, of the part that allows least, over what the rates say of it.
+    It is the smallest ratio over the parts: given tags plus two standard errors over wrong tags by the fitted rates.
 
     Args:
-        tagged: How likely each pair is tagged by the evidence, (n, K).
-        tags: Whether it is, (n, K), bool.
+        tagged: Probability that each pair is tagged, given the evidence, (n, K).
+        tags: Given tags, (n, K), bool.
         frequency: Share of the images that have each tag, (K,).
-        added: Share of the images without the class that have its tag, (K,), as it was fitted.
+        added: Fitted share of the images without the class that have its tag, (K,).
     """
     surest = (tagged / frequency).flatten().argsort()
     column = surest % tags.shape[1]
     given, expected = tags.flatten()[surest].double().cumsum(0), added[column].double().cumsum(0)
-    sizes = frequency[column].double().cumsum(0)  # as many tags as at the frequency of the classes
+    sizes = frequency[column].double().cumsum(0)  # expected tags at the frequencies of the classes
     factor, size = 1.0, float(MIN_TAGS)
     while size <= LARGEST_PART * float(sizes[-1]):
         at = int(torch.searchsorted(sizes, size).clamp(max=len(sizes) - 1))

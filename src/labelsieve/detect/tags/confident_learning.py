@@ -1,4 +1,4 @@
-"""Confident learning of tags, by `cleanlab`, on out-of-fold probabilities of each class against the rest."""
+"""Confident learning of tags with `cleanlab`, on out-of-fold probabilities of each class against the rest."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TagConfidentLearning(TagDetector):
-    """Prunes tags class by class, as `cleanlab` does for several labels an image.
+    """Flags tags class by class, as `cleanlab` does for several labels per image.
 
-    The probabilities come from logistic regressions on the standardised image features, each asked about a fold that
-    it has not seen. Which states are issues is decided by `find_multilabel_issues_per_class`. It estimates no rates.
+    The probabilities are out-of-fold predictions of logistic regressions on the standardised image features. The issues
+    are those of `find_multilabel_issues_per_class`. Rates of wrong and missing tags are not estimated.
 
     Attributes:
-        folds: Parts of the data, 2 to 100. Small data have fewer, each image a part of its own.
+        folds: Number of folds, 2 to 100. With fewer images than folds, each image is a fold of its own.
         filter_by: Rule of `cleanlab`.
-        strength: Inverse of the regularisation of the logistic regressions (C of scikit-learn), above 0.
+        strength: Inverse of the regularisation strength of the logistic regressions (C of scikit-learn), above 0.
 
     Example:
         >>> import numpy as np
@@ -60,17 +60,17 @@ class TagConfidentLearning(TagDetector):
         return tag_scores(pairs, probability, issue=issue)
 
     def _prune(self, given: NDArray[np.bool_], probability: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns where `cleanlab` finds an issue, (n, K)."""
+        """Returns whether `cleanlab` finds an issue, (n, K)."""
         import warnings
 
         import numpy as np
         from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
         issue = np.zeros(given.shape, dtype=bool)
-        # of a class that none or all have there is nothing to confuse, and cleanlab refuses it
+        # cleanlab raises an error for classes that no image or every image has
         mixed = np.flatnonzero(given.any(axis=0) & ~given.all(axis=0))
         labels = [np.flatnonzero(row).tolist() for row in given[:, mixed]]
-        with warnings.catch_warnings():  # of classes with few images
+        with warnings.catch_warnings():  # cleanlab warns of classes with few images
             warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
             issue[:, mixed] = find_multilabel_issues_per_class(
                 labels, probability[:, mixed], filter_by=self.filter_by, n_jobs=1

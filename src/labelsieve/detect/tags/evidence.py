@@ -1,6 +1,6 @@
-"""Kinds of evidence that a class is in an image: the zero-shot model, discriminants out of fold, and neighbours.
+"""Kinds of evidence that a class is in an image: the zero-shot model, out-of-fold discriminants and neighbours.
 
-Each kind gives logits (n, K) for some rows, whose scale and level do not matter: `noise_model.py` fits both.
+Each kind gives logits (n, K) for some rows. Their scale and level do not matter, because `noise_model.py` fits both.
 """
 
 from __future__ import annotations
@@ -20,24 +20,21 @@ from labelsieve.detect.tags.inputs import TagInputs
 
 Kind = Callable[[NDArray[np.int64]], Tensor]
 """Takes m positions among the n readable images and returns logits (m, K) on the CPU."""
-# The images beside an own one at the common mean, and neighbours beside own ones with the share of all images.
+# Number of pseudo-images at the common mean, and of pseudo-neighbours with the class frequencies of all images.
 PSEUDO_IMAGES, PSEUDO_NEIGHBOURS = 1.0, 1.0
 
 
 def zero_shot_kind(pairs: TagInputs) -> Kind:
-    """Returns the cosines of images with class texts, at the model's own temperature, less the mean of each class."""
+    """Returns the zero-shot logits at the model's own temperature, minus the mean of each class."""
     return centred_kind(pairs, pairs.images.logits)
 
 
 def centred_kind(pairs: TagInputs, logits: Callable[[NDArray[np.int64]], Tensor]) -> Kind:
-    """Returns logits less the mean of each class.
-
-    Those of one class lie higher than those of another, whatever an image shows; what is left without their mean
-    tells images apart.
+    """Returns logits minus the mean of each class, because their levels differ between classes for any image.
 
     Args:
         pairs: The images.
-        logits: Takes m row numbers and returns logits (m, K).
+        logits: Function from m row numbers to logits (m, K).
     """
     rows = pairs.images.rows
     total = torch.zeros(pairs.images.classes, dtype=torch.float64)
@@ -48,12 +45,12 @@ def centred_kind(pairs: TagInputs, logits: Callable[[NDArray[np.int64]], Tensor]
 
 
 def neighbour_kind(pairs: TagInputs, weights: Tensor, neighbours: Neighbours) -> Kind:
-    """Returns the log-odds of the share of the neighbours that have the class, less those of all images.
+    """Returns the log-odds of the share of neighbours with the class, minus those of all images.
 
     Args:
         pairs: The images.
-        weights: How much each of them has each class, (n, K), float32, between 0 and 1.
-        neighbours: Neighbours of each readable image among all of them.
+        weights: Weight of each class in each image, (n, K), float32, between 0 and 1.
+        neighbours: Neighbours of each readable image among all readable images.
     """
     level = weights.mean(dim=0, dtype=torch.float64).clamp(1e-6, 1 - 1e-6).float()
     k = neighbours.rows.shape[1]
@@ -82,13 +79,13 @@ def neighbours_of(pairs: TagInputs, k: int) -> Neighbours:
 def discriminant_kinds(
     pairs: TagInputs, weights: Tensor, fold_ids: NDArray[np.int64], *, shrinkages: Sequence[float]
 ) -> list[Kind]:
-    """Returns for each shrinkage the kind of evidence of :func:`fit_against_rest` on whole images.
+    """Returns the evidence of :func:`fit_against_rest` on whole images, one kind per shrinkage.
 
     Args:
         pairs: The images.
-        weights: How much each of them has each class, (n, K), float32, between 0 and 1.
+        weights: Weight of each class in each image, (n, K), float32, between 0 and 1.
         fold_ids: The fold of each readable image, (n,).
-        shrinkages: The least weight of the identity in the covariance.
+        shrinkages: Minimum weights of the identity in the covariance.
     """
     features = pairs.images.features.pooled[pairs.images.rows]
     fitted = fit_against_rest(
@@ -113,17 +110,17 @@ def fit_against_rest(
     shrinkages: Sequence[float],
     classes: int,
 ) -> list[Discriminant]:
-    """Fits one linear discriminant for each class against the rest, all at once, each to be asked about another fold.
+    """Fits linear discriminants of each class against the rest for cross-fitting, all classes at once.
 
     Args:
         features: Shape (n, D).
-        weights: Takes m row numbers and returns how much each has each class, (m, K), float32, between 0 and 1.
+        weights: Function from m row numbers to the weights of each class, (m, K), float32, between 0 and 1.
         fold_ids: The fold of each row, (n,).
-        shrinkages: The least weight of the identity in the covariance, one set of discriminants for each.
+        shrinkages: Minimum weights of the identity in the covariance, one set of discriminants for each.
         classes: K.
 
     Returns:
-        For each shrinkage what gives the log-likelihood ratio of the class and the rest, without the prior odds.
+        One discriminant per shrinkage; its logits are log-likelihood ratios of class and rest, without prior odds.
     """
     every = np.arange(len(fold_ids))
     mean, scale = moments(features, every)
@@ -149,7 +146,7 @@ def _sums(
     *,
     classes: int,
 ) -> tuple[Tensor, ...]:
-    """Returns of some rows their number, sum (D,), second moments (D, D), and class by class number and sum."""
+    """Returns the number of some rows, their sum (D,) and second moments (D, D), and number and sum per class."""
     width = features.shape[1]
     total, second_moments = torch.zeros(width).double(), torch.zeros(width, width).double()
     counts, sums = torch.zeros(classes).double(), torch.zeros(classes, width).double()
@@ -164,10 +161,10 @@ def _sums(
 
 
 def _solve(parts: Sequence[Tensor], shrinkages: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-    """Returns for each shrinkage slopes (D, K) and offsets (K,).
+    """Returns slopes (D, K) and offsets (K,) for each shrinkage.
 
-    The covariance within a class and its rest is that of all images less what lies between the two means, which is of
-    rank one: so one linear system does for all classes (Sherman and Morrison, 1950).
+    The covariance within a class and its rest is that of all images minus the rank-one covariance between the two
+    means. Therefore one linear system is enough for all classes (Sherman and Morrison, 1950).
     """
     count, total, second_moments, counts, sums = parts
     mean = total / count.clamp(min=1)

@@ -1,4 +1,4 @@
-"""What detectors of tags get: the features and class texts of all other detectors, and a table of tags."""
+"""The inputs of detectors of tags: the features and class texts of other detectors, and a table of tags."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class TagInputs:
     """N images with any number of K classes each.
 
     Attributes:
-        images: Features, class names, class texts, model and engine; its one label an image is not read.
-        tags: Shape (N, K), bool: which classes are given to which image.
-        source: The images themselves; None for features computed before.
+        images: Features, class names, class texts, model and engine; its labels are not used.
+        tags: Shape (N, K), bool: the given tags of each image.
+        source: The images; None for precomputed features.
 
     Raises:
-        DataError: The tags do not match the images and classes, or there is nothing to learn from them.
+        DataError: The tags do not match the images and classes, or all or none of them are given.
     """
 
     images: DetectorInputs
@@ -55,18 +55,18 @@ class TagInputs:
         text: NDArray[np.float32] | None = None,
         logit_scale: float | None = None,
     ) -> TagInputs:
-        """Returns inputs of features that were computed before.
+        """Returns inputs with precomputed features.
 
         Args:
-            features: Shape (N, D); where there is `text`, of the same joint space.
+            features: Shape (N, D); with `text`, in the same joint space.
             tags: Shape (N, K), bool.
             class_names: The K names.
             engine: Device, seed and progress.
             text: Shape (K, D), or None.
-            logit_scale: Factor from cosine similarity to logit, where there is text.
+            logit_scale: Factor from cosine similarity to logit; used with `text` only.
 
         Raises:
-            DataError: They do not match, or there is nothing to learn from them.
+            DataError: The arguments do not match, or all or none of the tags are given.
         """
         values = np.asarray(features, dtype=np.float32)
         if values.ndim != 2 or not np.isfinite(values).all():
@@ -96,6 +96,6 @@ class TagInputs:
 
     @cached_property
     def frequency(self) -> Tensor:
-        """Share of the readable images that have each tag, (K,), float64, never 0 nor 1."""
+        """Smoothed share of the readable images that have each tag, (K,), float64, never 0 or 1."""
         count = torch.from_numpy(self.given.sum(axis=0)).double()
         return (count + 0.5) / (len(self.given) + 1)

@@ -1,4 +1,4 @@
-"""Several kinds of evidence of tags in one posterior."""
+"""Combines several kinds of evidence of tags into one posterior."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labelsieve.detect.tags.other_tags import other_tags_kind
 from labelsieve.detect.tags.scores import TagScores, tag_scores
 from labelsieve.detect.tags.windows import Views, discriminant_of_views, views_of, zero_shot_of_views
 
-# One discriminant as a rule for few images has it, and one that wrong and missing tags disturb less.
+# Minimum weights of the identity: 0 for the shrinkage rule alone, and one more robust to wrong and missing tags.
 SHRINKAGES = (0.0, 0.5)
 
 
@@ -37,16 +37,16 @@ def join(
     history: tuple[Mapping[str, Any], ...] = (),
     notes: tuple[str, ...] = (),
 ) -> TagScores:
-    """Joins the zero-shot model, where there are texts, discriminants, neighbours, other tags, and what else there is.
+    """Scores pairs by the zero-shot model (if there are texts), discriminants, neighbours, other tags and `more`.
 
     Args:
         pairs: The images and their tags.
-        folds: Number of parts for the out-of-fold discriminants, at least 2.
-        neighbours: How many neighbours tell, at least 1.
-        windows: The finest grid of windows that are looked at, too; 1 for none.
-        more: Other kinds of evidence, by their names.
-        history: Records of what was trained before; that of the weights follows.
-        notes: Remarks for the user on what was trained before.
+        folds: Number of folds of the discriminants, at least 2.
+        neighbours: Number of neighbours, at least 1.
+        windows: The finest grid of windows to use in addition; 1 for none.
+        more: Other kinds of evidence by name.
+        history: Records of earlier training; the record of the weights follows.
+        notes: Remarks for the user on earlier training.
     """
     engine, given = pairs.images.engine, pairs.given
     views, neighbours_found = views_of(pairs, windows), neighbours_of(pairs, neighbours)
@@ -67,7 +67,7 @@ def join(
 
 
 def _learned(pairs: TagInputs, neighbours_found: Neighbours, views: Views | None, *, folds: int) -> dict[str, Kind]:
-    """Returns the kinds of evidence that learn from the given tags."""
+    """Returns the kinds of evidence that are fitted to the given tags."""
     weights = torch.from_numpy(pairs.given).float()
     generator = pairs.images.engine.generator(Purpose.DISCRIMINANT_FOLDS)
     fold_ids = random_folds(len(weights), folds=folds, generator=generator)
@@ -80,7 +80,7 @@ def _learned(pairs: TagInputs, neighbours_found: Neighbours, views: Views | None
 
 
 def score_alone(pairs: TagInputs, kind: Kind) -> TagScores:
-    """Scores pairs by one kind of evidence, calibrated on the tags."""
+    """Scores pairs by one kind of evidence, calibrated on the given tags."""
     engine = pairs.images.engine
     generator = engine.generator(Purpose.POSTERIOR_ROWS)
     model = fit_pairs([kind], pairs.given, pairs.frequency, generator=generator, progress=engine.progress)

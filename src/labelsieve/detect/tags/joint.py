@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TagJoint(TagDetector):
-    """Joins the zero-shot model, discriminants, neighbours and the other tags of an image into one posterior a pair.
+    """Combines the zero-shot model, discriminants, neighbours and the image's other tags into one posterior per pair.
 
-    All kinds of evidence are weighed so that they make the given tags most likely, with shares of wrong and missing
-    tags for each class (`labelsieve.detect.tags.noise_model`). Works without class texts, too.
+    The weights of the evidence maximise the likelihood of the given tags, together with shares of wrong and missing
+    tags per class (`labelsieve.detect.tags.noise_model`). Also works without class texts.
 
     Attributes:
-        folds: Number of parts for the out-of-fold discriminants, 2 to 100; small data have fewer, each image its own.
-        neighbours: How many neighbours tell, at least 1; small data have fewer.
-        windows: 1 looks at whole images alone; 2 also at their 4 quarters, 3 at 9 windows of a third of the sides as
-            well, and so on. They show what is small in an image. Each takes as long to encode as an image.
+        folds: Number of folds of the discriminants, 2 to 100; with fewer images, each is a fold of its own.
+        neighbours: Number of neighbours, at least 1; small data have fewer.
+        windows: 1 uses whole images only; 2 adds their 4 quarters, 3 also adds 9 windows of a third of each side, and
+            so on. Windows show small objects. Each takes as long to encode as an image.
 
     Example:
         >>> import numpy as np

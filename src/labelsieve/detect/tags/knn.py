@@ -1,4 +1,4 @@
-"""kNN vote of tags: a tag that few of the nearest images have is wrong, and one that most of them have is missing."""
+"""kNN vote of tags: a given tag is wrong if few nearest images have it; an absent one is missing if most have it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TagKNN(TagDetector):
-    """Lets the nearest images vote on each tag, the nearer the more, and calibrates the share of each class.
+    """Lets the nearest images vote on each tag, weighted by similarity, and calibrates the shares of each class.
 
     Needs no class texts.
 

@@ -1,4 +1,4 @@
-"""Label-match of tags: what the zero-shot model alone says, at a slope and a bias of each class that fit the tags."""
+"""Label-match of tags: the zero-shot model alone, with a slope and a bias per class that are fitted to the tags."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TagLabelMatch(TagDetector):
-    """Zero-shot probability of each pair: a sigmoid of the cosine, whose slope and bias of each class fit the tags.
+    """Scores pairs by zero-shot probability: a sigmoid of the logit, with slope and bias per class fitted to the tags.
 
-    With the shares of wrong and missing tags that the fit finds it becomes the posterior of the given state.
+    The fitted shares of wrong and missing tags turn the probability into the posterior of the given state.
 
     Attributes:
-        windows: 1 looks at whole images alone; 2 also at their 4 quarters, 3 at 9 windows of a third of the sides as
-            well, and so on. A class is there as far as one of them shows it.
+        windows: 1 uses whole images only; 2 adds their 4 quarters, 3 also adds 9 windows of a third of each side, and
+            so on. The odds of a class are summed over these views.
 
     Example:
         >>> import numpy as np

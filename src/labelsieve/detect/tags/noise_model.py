@@ -1,8 +1,8 @@
-"""How given tags come from what the images show: the shares that are wrong and missing, and what that says of a pair.
+"""A noise model of tags: the shares of wrong and missing tags, and the posterior of each pair.
 
-Of a class k that a share t_k of the images is tagged with, a share c_k of the tags is wrong and a share o_k of the
-images that show it has none. So π_k = t_k (1 - c_k) / (1 - o_k) of the images show it, a_k = c_k t_k / (1 - π_k) of
-the others are tagged, and with p the probability that an image shows it
+A share t_k of the images has the tag of class k. A share c_k of these tags is wrong, and a share o_k of the images that
+show the class lacks the tag. Therefore a share π_k = t_k (1 - c_k) / (1 - o_k) of the images shows the class, and a
+share a_k = c_k t_k / (1 - π_k) of the others is tagged. If p is the probability that an image shows the class,
 
     P(tagged) = (1 - o_k) p + a_k (1 - p).
 """
@@ -23,17 +23,17 @@ from labelsieve.detect.chunks import chunks
 from labelsieve.detect.tags.commission import allowed
 from labelsieve.detect.tags.evidence import Kind
 
-# Logits that are held while weights and rates are fitted (64 MiB); the few parameters do not get better with more.
+# Maximum number of logits for the fit of weights and rates (64 MiB): more do not improve the few parameters.
 MAX_LOGITS = 2**24
-# Weights of logits of unit spread are drawn to 0: evidence that tells classes apart without fail asks for about this.
+# Standard deviation of the prior of the weights, for logits of unit spread: about the weight of perfect evidence.
 WEIGHT_SPREAD = 5.0
-# The log-odds of the common rates of missing and of wrong tags are drawn to those of these, as if from normal
-# distributions of this width: what annotators overlook is more than what they invent.
+# Prior of the common rates of missing and of wrong tags: centre, and standard deviation of their log-odds. Annotators
+# overlook more classes than they invent.
 FIRST_RATES, RATE_SPREAD = (0.2, 0.05), 1.5
-# What classes have of their own is drawn to what is common: log-odds of their rates, and logarithms of their slopes.
+# Standard deviations of the priors of each class, around the common log-odds of its rates and the log of its slope.
 CLASS_SPREAD, SLOPE_SPREAD = 0.25, 0.3
-# Where less of the deviance of the tags is explained, the fit explains as noise what its evidence does not see: of tags
-# that are all right it may call a third wrong. The fitted rates are multiplied by the second number then.
+# Minimum share of the deviance of the tags that the evidence explains, and factor for the fitted rates below it: such a
+# fit treats as noise whatever its evidence does not see, and may consider a third of all right tags wrong.
 MIN_EXPLAINED, UNEXPLAINED = 0.15, 0.05
 HARDLY_FLAGGED = "that hardly any are flagged; another model may know these images"
 ITERATIONS = 100
@@ -65,15 +65,15 @@ class TagNoise:
         return (self.commission * self.frequency / (1 - self.prior)).clamp(EPSILON, 1 - EPSILON)
 
     def scaled(self, commission: float, omission: float) -> TagNoise:
-        """Returns the same with rates that are multiplied by a factor each."""
+        """Returns the noise with each kind of rate multiplied by a factor."""
         return TagNoise(self.frequency, self.omission * omission, self.commission * commission)
 
     def tagged(self, probability: Tensor) -> Tensor:
-        """Returns how likely an image is tagged that shows the class with a probability (n, K)."""
+        """Returns P(tagged), (n, K), from the probability that the image shows the class, (n, K)."""
         return (1 - self.omission) * probability + self.added * (1 - probability)
 
     def posterior(self, probability: Tensor, given: Tensor) -> Tensor:
-        """Returns how likely the class is there, (n, K), where the tag is given or not."""
+        """Returns the posterior that the image shows the class, (n, K), given whether it has the tag."""
         tagged = self.tagged(probability)
         with_tag = (1 - self.omission) * probability / tagged.clamp(min=EPSILON)
         without = self.omission * probability / (1 - tagged).clamp(min=EPSILON)
@@ -82,13 +82,13 @@ class TagNoise:
 
 @dataclass(frozen=True, eq=False)
 class TagNoiseModel:
-    """How likely classes are in images, by several kinds of evidence, and how tags come from that.
+    """Class probabilities from several kinds of evidence, and a noise model of the given tags.
 
     Attributes:
         kinds: The P kinds of evidence.
-        weights: (P,), at least 0: how much the logits of each count.
-        slope: (K,), above 0: how much all evidence counts for a class.
-        bias: (K,): added beside the log-odds of the prior.
+        weights: (P,), at least 0: weights of the logits of each kind.
+        slope: (K,), above 0: factor of the weighted evidence per class.
+        bias: (K,): added to the log-odds of the prior.
         noise: Rates of wrong and missing tags.
         telling: Share of the deviance of the tags that the evidence explains (McFadden, 1974), at most 1.
     """
@@ -108,15 +108,15 @@ class TagNoiseModel:
 
     @torch.no_grad()
     def probability(self, positions: NDArray[np.int64]) -> Tensor:
-        """Returns how likely classes are in images by the evidence alone, (m, K), at positions (m,)."""
+        """Returns the probability of each class from the evidence alone, (m, K), for the images at positions (m,)."""
         logits = torch.zeros(len(positions), len(self.bias))
         for weight, kind in zip(self.weights.tolist(), self.kinds, strict=True):
-            if weight:  # many get none, and each takes time
+            if weight:  # many weights are 0, and each kind takes time
                 logits += weight * kind(positions)
         return torch.sigmoid(logits * self.slope + self.bias + self.noise.prior.logit())
 
     def posterior(self, given: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Returns how likely classes are in all n images by the evidence and the given tags, (n, K)."""
+        """Returns the posterior of each class in all n images from the evidence and the given tags, (n, K)."""
         posterior = np.empty(given.shape, dtype=np.float32)
         for part in chunks(np.arange(len(given))):
             posterior[part] = self.noise.posterior(self.probability(part), torch.from_numpy(given[part]))
@@ -131,17 +131,16 @@ def fit_pairs(
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> TagNoiseModel:
-    """Fits weights and rates that make the given tags most likely, under priors that keep them finite.
+    """Fits the weights and rates that make the given tags most likely, under priors that keep them finite.
 
-    The rates are those ends that the share of tagged images comes to where the evidence is surest: of the images that
-    surely show a class, 1 - o are tagged, and of those that surely do not, a. That takes evidence that has not seen the
-    tags it explains.
+    The rates are the limits of the share of tagged images for the surest evidence: 1 - o among images that surely show
+    a class, and a among those that surely do not. This requires out-of-fold evidence.
 
     Args:
         kinds: The P kinds of evidence.
-        given: Tags, (n, K).
+        given: Given tags, (n, K).
         frequency: t, (K,), of all images, neither 0 nor 1.
-        generator: Chooses the images to fit on where there are too many.
+        generator: Draws the images to fit to if there are too many.
         progress: Receives progress.
     """
     sample = _Sample(kinds, given, generator)
@@ -157,14 +156,14 @@ def fit_pairs(
 
 
 def _lowered(fitted: _Tried, sample: _Sample) -> TagNoise:
-    """Returns the noise of a fit, with no more wrong tags than the surest pairs allow."""
+    """Returns the noise of a fit, with rates of wrong tags limited to what the surest pairs allow."""
     parts = [(fitted.tagged(logits), tags) for logits, tags in sample]
     noise, (tagged, tags) = fitted.noise, (torch.cat(each) for each in zip(*parts, strict=True))
     return noise.scaled(allowed(tagged, tags, frequency=noise.frequency, added=noise.added), 1.0)
 
 
 def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advance: Callable[[int], None]) -> _Tried:
-    """Returns what makes the tags of a sample most likely, with a noise that is held, or learned if it is None."""
+    """Returns the parameters that make the tags of a sample most likely, with fixed noise, or fitted noise if None."""
     from scipy.optimize import minimize
 
     shape = _Shape(len(sample.spread), len(frequency))
@@ -186,7 +185,7 @@ def _likeliest(sample: _Sample, frequency: Tensor, noise: TagNoise | None, advan
 
 
 class _Sample:
-    """Images to fit on: logits of each kind over their spread, and tags, chunk by chunk."""
+    """The images to fit to: logits of each kind, scaled to unit spread, and tags, in chunks."""
 
     def __init__(self, kinds: Sequence[Kind], given: NDArray[np.bool_], generator: torch.Generator) -> None:
         maximum = max(1, MAX_LOGITS // (len(kinds) * given.shape[1]))
@@ -217,7 +216,7 @@ class _Tried(NamedTuple):
 
     @torch.no_grad()
     def telling(self, sample: _Sample) -> float:
-        """Returns the share of the deviance of the tags that is explained."""
+        """Returns the share of the deviance of the tags that the evidence explains."""
         loss = sum(float(self.loss(logits, tags)) for logits, tags in sample) / sample.count
         frequency = self.noise.frequency.double()
         return 1 - loss / float(
@@ -230,13 +229,13 @@ class _Tried(NamedTuple):
 
 
 class _Shape:
-    """How weights, common rates, and what each class has of its own lie in one vector of numbers."""
+    """The layout of weights, common rates and parameters of each class in one vector."""
 
     def __init__(self, count: int, classes: int) -> None:
         self.sizes, self.classes = [count, 2, 4 * classes], classes
         free = 2 + 4 * classes
         self.start = np.concatenate([np.full(count, 1 / count), np.zeros(free)])
-        # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
+        # bounds instead of a positive transformation, whose gradient would vanish near a weight of 0
         self.bounds = [(0.0, None)] * count + [(None, None)] * free
 
     def model(self, values: Tensor, frequency: Tensor, noise: TagNoise | None) -> _Tried:
@@ -246,7 +245,7 @@ class _Shape:
         return _Tried(weights, steep.exp(), bias, noise or TagNoise(frequency.float(), *rates))
 
     def drawn(self, values: Tensor) -> Tensor:
-        """Returns the negative logarithm of the prior, but for a constant."""
+        """Returns the negative log-prior up to a constant."""
         weights, common, of_class = values.split(self.sizes)
         bias, steep, *rate_offsets = of_class.view(4, self.classes)
         offset_penalty = (torch.stack(rate_offsets) / CLASS_SPREAD).square().sum()

@@ -1,8 +1,8 @@
-"""Evidence from the other tags of an image: classes that go together are evidence for a tag, and others against it.
+"""Evidence from the other tags of an image: classes that often occur together support a tag, others oppose it.
 
-In an Ising model, the pairwise model of what is there and what is not, the log-odds of one class are linear in the
-others, and the inverse of the covariance of the tags is the mean-field solution for its couplings (Kappen and
-Rodríguez, Neural Computation 1998).
+In an Ising model, the pairwise model of presence and absence, the log-odds of one class are linear in the others. The
+inverse covariance of the tags is the mean-field solution for the couplings (Kappen and Rodríguez, Neural Computation
+1998).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from labelsieve.detect.tags.evidence import Kind
 
 
 def other_tags_kind(given: NDArray[np.bool_], fold_ids: NDArray[np.int64]) -> Kind:
-    """Returns log-odds of each tag by the others of its image, less those of no knowledge, out of fold.
+    """Returns out-of-fold log-odds of each tag given the other tags of its image, relative to the prior log-odds.
 
     Time grows with F K³, memory with F K².
 
@@ -36,7 +36,7 @@ def other_tags_kind(given: NDArray[np.bool_], fold_ids: NDArray[np.int64]) -> Ki
 
 
 def _together(tags: Tensor, rows: NDArray[np.int64]) -> Tensor:
-    """Returns how many of some images have each two tags, (K, K)."""
+    """Returns the number of the given images that have both tags of each pair, (K, K)."""
     total = torch.zeros(tags.shape[1], tags.shape[1]).double()
     for part in chunks(rows):
         block = tags[torch.from_numpy(part)].float()
@@ -47,12 +47,12 @@ def _together(tags: Tensor, rows: NDArray[np.int64]) -> Tensor:
 def _couplings(together: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns slopes (K, K), from other tags to a tag, and offsets (K,).
 
-    Correlations of few images are drawn to one that is common to all pairs of classes, as far as their scatter is that
-    of chance (Ledoit and Wolf, Journal of Portfolio Management 2004).
+    Correlations are shrunk towards one that is common to all pairs of classes, by the part of their scatter that is due
+    to chance (Ledoit and Wolf, Journal of Portfolio Management 2004).
 
     Args:
-        together: How many images have each two tags, (K, K).
-        count: The number of images.
+        together: Number of images with both tags of each pair, (K, K).
+        count: Number of images.
     """
     mean, count = (together.diagonal() + 0.5) / (count + 1), max(count, 1)
     spread = (mean * (1 - mean)).sqrt()
@@ -61,7 +61,7 @@ def _couplings(together: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if not off_diagonal.any():
         return torch.zeros(1, 1), torch.zeros(1)
     common = correlation[off_diagonal].mean()
-    # x² of a 0 or 1 that is scaled to unit spread is 1 + x (1 - 2 m) / s, so that its moments are those of x
+    # for a centred binary x of mean m scaled to unit variance, x² = 1 + x (1 - 2 m) / s: its moments follow from x
     skew = (1 - 2 * mean) / spread
     chance = (1 + torch.outer(skew, skew) * correlation - correlation.square())[off_diagonal].mean() / count
     scatter = (correlation - common)[off_diagonal].square().mean()

@@ -1,4 +1,4 @@
-"""Out-of-fold probabilities of one logistic regression for each class against the rest, all fitted at once."""
+"""Out-of-fold probabilities of one-vs-rest logistic regressions, fitted for all classes at once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from labelsieve.core.seeds import Purpose
 from labelsieve.detect.folds import random_folds
 from labelsieve.detect.tags.inputs import TagInputs
 
-# L2 regularisation of the biases: a class that none or all of the images have would draw its own without end.
+# L2 regularisation of the biases: without it, the bias of a class that no image or every image has would diverge.
 _OF_BIASES = 1e-4
-# Maximum number of steps, and the slope of the loss to stop at: smaller ones change no verdict.
+# Maximum number of iterations, and tolerance of the gradient: smaller ones change no verdict.
 _ITERATIONS, _FLAT = 100, 1e-4
 
 
 def out_of_fold_pair_probabilities(pairs: TagInputs, *, folds: int, strength: float) -> NDArray[np.float32]:
-    """Returns how likely each class is in each readable image, (n, K), each from a fit that has not seen the image.
+    """Returns the out-of-fold probability of each class in each readable image, (n, K).
 
-    Features are standardised by the images that are fitted. The classes share only the features, so the sum of
-    their losses has the optimum of each; one optimisation does for all.
+    Features are standardised by the training folds. Classes share no parameters, so that one optimisation of the summed
+    losses finds the optimum of each.
 
     Args:
         pairs: Features and tags.
-        folds: F, at least 2; there are no more than images.
-        strength: Inverse of the L2 regularisation (C of scikit-learn).
+        folds: F, at least 2; limited to the number of images.
+        strength: Inverse of the L2 regularisation strength (C of scikit-learn).
     """
     images = pairs.images
     features, given = images.features.pooled[images.rows], pairs.given
     folds = min(folds, len(given))
     fold_ids = random_folds(len(given), folds=folds, generator=images.engine.generator(Purpose.PROBE_FOLDS))
-    if len(given) == 1:  # nothing is left to fit
+    if len(given) == 1:  # the training fold is empty
         return pairs.frequency.float().numpy()[None]
     probability = np.empty(given.shape, dtype=np.float32)
     with images.progress.task("fitting a probe", total=folds, unit="folds") as advance, reuse_allocations():
@@ -62,16 +62,16 @@ def fit_one_against_rest(
     Args:
         features: Shape (n, D), standardised.
         targets: Shape (n, K), on the same device: 1, 0, or NaN for a pair that is left out.
-        penalty: L2 regularisation of the slopes beside the mean loss of an image, 1 / (C n) of scikit-learn. Biases
-            are drawn weakly to the log-odds of the targets.
-        start: Slopes and biases to begin with.
+        penalty: L2 regularisation of the slopes relative to the mean loss of an image, 1 / (C n) of scikit-learn.
+            Biases are weakly regularised towards the log-odds of the targets.
+        start: Initial slopes and biases.
 
     Returns:
         Slopes (D, K) and biases (K,).
     """
     known, classes = ~targets.isnan(), targets.shape[1]
     right, counted = targets.nan_to_num(), known.to(features.dtype)
-    # as if one half of an image more had the tag, and one half had not: no share is 0 or 1
+    # half a pseudo-image with the tag and half a one without it, so that no share is 0 or 1
     level = ((right.sum(dim=0) + 0.5) / (known.sum(dim=0) + 1)).logit()
     first = (torch.zeros(features.shape[1], classes, device=features.device), level) if start is None else start
     slopes, biases = (each.clone().requires_grad_(True) for each in first)

@@ -1,4 +1,4 @@
-"""The table of detectors of tags, and whether one goes with what there is. Nothing here loads torch."""
+"""The table of detectors of tags, and the check of their inputs. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TAG_DETECTORS: Registry[type[Any], Entry] = Registry(
     Entry("confident-learning", _HERE + "confident_learning:TagConfidentLearning"),
     Entry("knn", _HERE + "knn:TagKNN"),
 )
-"""Those that make sense where an image has several labels, under the names that they have for one; the first is the
-default. What each is, the first sentence of its docstring says."""
+"""Detectors for several labels per image, with the names of their counterparts for one label; the first is the default.
+The first sentence of each docstring is the description."""
 DEFAULT = next(iter(TAG_DETECTORS))
 
 
@@ -31,7 +31,7 @@ def tag_detector_class(name: str) -> type[Any]:
     """Returns the settings class of a detector of tags.
 
     Raises:
-        SettingsError: There is no such detector, or it reads one label an image.
+        SettingsError: There is no such detector, or it needs one label per image.
 
     Example:
         >>> tag_detector_class("joint").__name__
@@ -46,7 +46,7 @@ def tag_detector_class(name: str) -> type[Any]:
 
 
 def check_tag_input(detector: object, images: object, vlm: VisionLanguageModel | None) -> VisionLanguageModel:
-    """Checks that a detector can do with what there is, before all images are read, and returns the model.
+    """Checks that a detector works with the images and the model, before all images are read; returns the model.
 
     Args:
         detector: The detector with its settings.
@@ -54,8 +54,8 @@ def check_tag_input(detector: object, images: object, vlm: VisionLanguageModel |
         vlm: The model.
 
     Raises:
-        SettingsError: There are no images with tags, no detector of tags or no model; or the detector goes by the class
-            names, and they are one text to the model.
+        SettingsError: The images are not from `load_tags()`, the detector is not one of tags, or there is no model; or
+            the detector relies on the class names, and the model reads all of them as the same text.
     """
     from labelsieve.data.tags.records import TaggedImages
     from labelsieve.detect.inputs import NO_MODEL

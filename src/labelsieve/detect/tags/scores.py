@@ -1,4 +1,4 @@
-"""What a detector of tags returns: how likely each class is in each image, and which tags are issues."""
+"""The output of a detector of tags: how likely each class is in each image, and which tags are issues."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from labelsieve.flagging import best_threshold
 if TYPE_CHECKING:
     from labelsieve.detect.tags.inputs import TagInputs
 
-# No state is flagged that is more than twice as likely right as wrong. That is stricter than for one label an image:
-# pairs are many, nearly all of them are right, and weak evidence would flag what it merely does not see.
+# Maximum quality of a flagged state. It is stricter than for one label per image: nearly all of the many pairs are
+# right, and weak evidence would flag whatever it does not see.
 MAX_THRESHOLD = 2 / 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TagScores:
-    """What was found out about the pairs of N images and K classes.
+    """The results for the pairs of N images and K classes.
 
     Attributes:
         tags: Shape (N, K), bool: the given tags.
-        present: Shape (N, K), float32, between 0 and 1: probability that the class is in the image; rows of NaN where
-            the image could not be read.
-        thresholds: A given tag is an issue where its quality is at most the first, an absent one where its quality is
-            at most the second; None where another rule flags.
+        present: Shape (N, K), float32, between 0 and 1: probability that the class is in the image; NaN if the image
+            could not be read.
+        thresholds: A given tag is an issue if its quality is at most the first threshold, an absent tag if its quality
+            is at most the second; None if another rule flags.
         issue: Shape (N, K), bool: given tags that are wrong, and absent ones that are missing.
-        omission: Shape (K,), between 0 and 1: estimated share of the images that show the class and lack the tag; NaN
-            where the detector estimates none.
-        commission: Shape (K,), between 0 and 1: estimated share of the tags of the class that are wrong; NaN as above.
-        errors: Row number to reason, for the images that could not be read.
+        omission: Shape (K,), between 0 and 1: estimated share of the images with the class that lack the tag; NaN if
+            the detector does not estimate it.
+        commission: Shape (K,), between 0 and 1: estimated share of wrong tags among those of the class; NaN as above.
+        errors: Reasons by row number, for the images that could not be read.
         notes: Remarks for the user.
-        history: One record for each round or epoch.
-        resolved: What settings of `auto` resolved to, by their names.
+        history: One record per round or epoch.
+        resolved: Resolved values of `auto` by the names of the settings.
     """
 
     tags: NDArray[np.bool_]
@@ -52,7 +52,7 @@ class TagScores:
 
     @property
     def quality(self) -> NDArray[np.float32]:
-        """How likely each given state is right, (N, K): `present` where the tag is given, one less it elsewhere."""
+        """Probability that each given state is right, (N, K): `present` if the tag is given, else `1 - present`."""
         return np.where(self.tags, self.present, 1 - self.present)
 
     @property
@@ -77,17 +77,17 @@ def tag_scores(
     notes: tuple[str, ...] = (),
     history: Sequence[Mapping[str, Any]] = (),
 ) -> TagScores:
-    """Lays what was found out about the n readable images out over all, and flags.
+    """Returns scores of all images from those of the n readable images, and flags issues.
 
     Args:
         pairs: The tags.
         present: Shape (n, K), between 0 and 1.
-        thresholds: For given and for absent tags; None for those that are expected to give the best F1.
-        issue: Shape (n, K), from a rule that no threshold can express; None flags by thresholds.
-        omission: See :class:`TagScores`; one number, or one a class.
+        thresholds: For given and for absent tags; None for those with the best expected F1.
+        issue: Shape (n, K), for a rule without thresholds; None to flag by thresholds.
+        omission: See :class:`TagScores`; one number, or one per class.
         commission: The same.
         notes: Remarks for the user.
-        history: One record for each round.
+        history: One record per round or epoch.
     """
     rows, given, classes = pairs.images.rows, pairs.given, pairs.images.classes
     if issue is None:
@@ -97,7 +97,7 @@ def tag_scores(
                 best_threshold(kinds[0], maximum=MAX_THRESHOLD),
                 best_threshold(kinds[1], maximum=MAX_THRESHOLD),
             )
-        # float32 on both sides, as a threshold may be one of the values
+        # float32 on both sides, because a threshold may be one of the values
         issue = np.where(given, present <= np.float32(thresholds[0]), 1 - present <= np.float32(thresholds[1]))
     all_readable = len(rows) == len(pairs.tags)
     return TagScores(

@@ -1,8 +1,8 @@
-"""Evidence from windows of images: a class is in an image if it is in one of its views, the whole or a part.
+"""Evidence from windows of images: a class is in an image if it is in one of its views, the whole image or a window.
 
-In which of them it is, is not known. A view counts for a class as far as the zero-shot model would choose it among
-those of its image: learning from bags of instances (Dietterich et al., Artificial Intelligence 1997). In windows, a
-grid of crops, small objects are large.
+Windows are a grid of crops, in which small objects appear large. It is unknown which view shows a class: this is
+multiple-instance learning (Dietterich et al., Artificial Intelligence 1997). For a class, each view is weighted by its
+share of the image's zero-shot odds.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from labelsieve.detect.tags.evidence import Kind, fit_against_rest
 from labelsieve.detect.tags.inputs import TagInputs
 from labelsieve.vlm.features import image_features
 
-# Log-odds of what a window of too few pixels shows.
+# Log-odds of every class in a window with too few pixels.
 _NOTHING = -1e4
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """T views of each of n readable images, the whole and its windows: an array (n T, W) whose rows are views.
+    """T views of each of n readable images, the whole image and its windows, as an array (n T, W) of features.
 
     Attributes:
         pairs: The images.
-        parts: Features before the projection of the windows, (N, T - 1, W), memory-mapped.
-        blank: Shape (N, T - 1), bool: windows of so few pixels that they show nothing.
+        parts: Features of the windows before the projection, (N, T - 1, W), memory-mapped.
+        blank: Shape (N, T - 1), bool: windows with too few pixels to show anything.
     """
 
     pairs: TagInputs
@@ -80,30 +80,30 @@ class Views:
         return self.without_blank(odds.unflatten(0, (len(positions), self.count)), positions)
 
     def without_blank(self, logits: Tensor, positions: NDArray[np.int64]) -> Tensor:
-        """Returns logits (m, T, K) in which blank windows have none."""
+        """Sets the logits of blank windows, (m, T, K), to a very low value in place, and returns them."""
         blank = torch.from_numpy(self.blank[self.pairs.images.rows[positions]])
         logits[:, 1:][blank] = _NOTHING
         return logits
 
     def joined(self, logits: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
-        """Returns of all images the log of the sum over the views, (n, K), of odds whose logs are (m, T, K)."""
+        """Returns the log of the summed odds over the views of each image, (n, K), from log-odds (m, T, K)."""
         every, step = np.arange(len(self.pairs.given)), max(1, SUM_CHUNK // self.count)
         return torch.cat([logits(every[at : at + step]).logsumexp(dim=1) for at in range(0, len(every), step)])
 
 
 def in_windows(images: Images, finest: int) -> Images:
-    """Returns all windows of all images, each as an image of its own.
+    """Returns all windows of all images, each as a separate image.
 
-    A grid of g has g² windows of 1/g of each side, for g = 2, 3, ... An object on a border of one grid is mostly
-    complete in another.
+    Grid g, for g = 2, 3, ..., has g² windows whose sides are 1/g of the image's. An object on the border of one grid is
+    mostly complete in another.
 
     Args:
         images: N images.
         finest: The last grid, at least 2.
 
     Returns:
-        Rows of 4 + 9 + ... windows of each image, one after the other, so that it is decoded once for all of them.
-        Their ids are those of the images, so that several rows have the same id.
+        The 4 + 9 + ... windows of each image in consecutive rows, so that each image is decoded only once. Windows have
+        the ids of their images, so that several rows have the same id.
 
     Example:
         >>> import numpy as np
@@ -132,14 +132,14 @@ def in_windows(images: Images, finest: int) -> Images:
 
 
 def views_of(pairs: TagInputs, finest: int) -> Views | None:
-    """Encodes all windows of all images, which are kept as features of images are.
+    """Encodes all windows of all images; their features are cached like those of images.
 
     Args:
         pairs: The images.
-        finest: The finest grid of windows, see :func:`in_windows`; 1 has none.
+        finest: The finest grid of windows, see :func:`in_windows`; 1 for no windows.
 
     Returns:
-        None where there are no windows, or no images and texts: nothing says then what a window shows.
+        The views, or None without windows, images or texts: without texts, nothing says what a window shows.
     """
     images, source = pairs.images, pairs.source
     if finest < 2 or source is None or images.vlm is None or images.text is None:
@@ -152,18 +152,18 @@ def views_of(pairs: TagInputs, finest: int) -> Views | None:
 
 
 def zero_shot_of_views(views: Views) -> Kind:
-    """Returns the zero-shot odds of the views of an image as a kind of evidence."""
+    """Returns the summed zero-shot odds of the views of an image as a kind of evidence."""
     return _kind(views.zero_shot)
 
 
 def discriminant_of_views(views: Views, weights: Tensor, fold_ids: NDArray[np.int64], *, shrinkage: float) -> Kind:
-    """Fits discriminants of each class against the rest to views, and asks them about those of another fold.
+    """Returns the out-of-fold evidence of discriminants of each class against the rest, fitted to views.
 
     Args:
         views: The views.
-        weights: How much each image has each class, (n, K), float32, between 0 and 1.
+        weights: Weight of each class in each image, (n, K), float32, between 0 and 1.
         fold_ids: The fold of each readable image, (n,).
-        shrinkage: The least weight of the identity in the covariance.
+        shrinkage: Minimum weight of the identity in the covariance.
     """
     count, classes = views.count, weights.shape[1]
 
@@ -185,6 +185,6 @@ def discriminant_of_views(views: Views, weights: Tensor, fold_ids: NDArray[np.in
 
 
 def _kind(logits: Tensor) -> Kind:
-    """Returns logits (n, K), less the mean of each class, as a kind of evidence."""
+    """Returns logits (n, K), minus the mean of each class, as a kind of evidence."""
     mean = logits.mean(dim=0)
     return lambda positions: logits[torch.from_numpy(positions)] - mean

@@ -1,7 +1,7 @@
-"""What `auto` stands for: resolved once, before training, from settings, data, model and the kind of device.
+"""Resolves `auto` once, before training, from the settings, the data, the model and the type of device.
 
-Never from a clock, the memory that is free or the number of cores: the same command gives the same verdicts, however
-busy the machine is.
+It never depends on timings, free memory or the number of cores: the same command gives the same verdicts, however busy
+the machine is.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from labelsieve.vlm.peft.registry import PEFT
 
 SettingsT = TypeVar("SettingsT", bound=Training)
 
-# Batch size of the paper, and what it may grow to where the features are cached, as long as this many steps are left.
+# Batch size of the paper; maximum batch size with cached features; minimum number of steps with a larger batch.
 _BATCH, _LARGEST, _STEPS = 64, 2048, 300
-# No pre-trained transformer is fully fine-tuned with a rate above this one: the paper takes 1e-2 at most.
+# Maximum learning rate for full fine-tuning without a warning: the paper uses at most 1e-2.
 _MAX_FULL_RATE = 1e-2
-# Images with which it is tried whether `torch.compile` works.
+# Number of images for testing whether `torch.compile` works.
 _PROBE_IMAGES = 16
-# Compiling takes a minute or so: `auto` does it where a GPU encodes at least this many images in all.
+# Minimum number of images, over all epochs, for which `auto` compiles on a GPU: compiling takes about a minute.
 _MIN_IMAGES_TO_COMPILE = 200_000
-# What `auto` trains of an image encoder, the first that it takes.
+# Modules that `auto` tries, in this order.
 _MODULES = {"vpt-deep": "visual prompts", "bitfit": "all biases of the image encoder"}
-# A forward and a backward pass take about as long as this many forward passes.
+# Cost of a forward and a backward pass together, in forward passes.
 _FORWARD_AND_BACKWARD = 3
 
 
 def resolve(settings: SettingsT, vlm: VisionLanguageModel, *, readable: int, engine: Engine) -> SettingsT:
-    """Replaces `auto` in `peft` and `batch_size` of a detector, the same in all processes.
+    """Replaces `auto` in `peft` and `batch_size` of a detector, with the same values in all processes.
 
-    A run that is resumed goes on with what it began with, also on another device.
+    A resumed run keeps its `peft`, even on another device.
 
     Args:
         settings: The settings.
         vlm: The model.
-        readable: How many of the images can be read.
-        engine: Device, checkpoint; shows what was chosen.
+        readable: Number of images that can be read.
+        engine: Device and checkpoint; it also reports the choice.
     """
     if settings.peft != "auto":
         return _with(settings, peft=settings.peft, images=readable)
@@ -75,7 +75,7 @@ def _with(settings: SettingsT, *, peft: Any, images: int) -> SettingsT:
 
 
 def frozen_batch(settings: PromptTraining, images: int) -> int:
-    """Returns the largest power of two that leaves enough steps, within the bounds: `auto` for a frozen encoder."""
+    """Returns `auto` for a frozen encoder: the largest power of two from 64 to 2048 that leaves enough steps."""
     maximum = images * settings.epochs // max(_STEPS, settings.min_steps)
     return min(_LARGEST, max(_BATCH, 1 << max(0, maximum.bit_length() - 1)))
 
@@ -112,16 +112,16 @@ def _choose_peft(settings: Training, vlm: VisionLanguageModel, *, readable: int,
 
 
 def _forward_passes(settings: Training, *, images: int) -> int:
-    """Estimates how many forward passes over the images training a module on the encoder takes."""
+    """Returns the estimated cost of training a module on the encoder, in forward passes over the images."""
     schedule = make_schedule(_with(settings, peft="vpt-deep", images=images), images=images)
     evaluations = 1 + (schedule.epochs - schedule.warmup if settings.evaluates_before_epochs else 0)
     return _FORWARD_AND_BACKWARD * schedule.epochs + evaluations
 
 
 def _at_once(learner: Learner, *, maximum: int) -> int:
-    """Returns how many images may pass the encoder together: `maximum`, or what fits into memory if it is adapted.
+    """Returns the number of images per pass: `maximum`, or what fits into memory if the encoder is adapted.
 
-    It is the same in all processes, which decide by it together what to try.
+    All processes get the same value, because their later decisions depend on it.
     """
     if learner.peft is None:
         return maximum
@@ -135,15 +135,15 @@ def _at_once(learner: Learner, *, maximum: int) -> int:
 
 
 def _compiles(requested: str, learner: Learner, *, at_once: int, images: int) -> bool:
-    """Returns, in all processes alike, whether the image encoder goes through `torch.compile`.
+    """Returns whether to compile the image encoder with `torch.compile`, the same in all processes.
 
-    A run that is resumed goes on as it began.
+    A resumed run keeps its choice.
 
     Args:
-        requested: `auto`, `on` or `off`; `auto` is `on` where many images pass the encoder on a CUDA device.
-        learner: What is trained.
-        at_once: Images that pass the encoder at a time.
-        images: How many pass it in all.
+        requested: `auto`, `on` or `off`; `auto` is `on` if many images pass through the encoder on a CUDA device.
+        learner: The learner.
+        at_once: Number of images per pass.
+        images: Total number of images over all epochs.
     """
     engine = learner.engine
     goes_on = requested == "auto" and "compile" in stored_settings(engine)
@@ -166,13 +166,13 @@ def _compiles(requested: str, learner: Learner, *, at_once: int, images: int) ->
 
 
 def _compiling_works(requested: str, learner: Learner, *, tried: int, advice: str) -> bool:
-    """Passes some images through the compiled encoder, forwards and backwards; see :func:`_compiles`."""
+    """Returns whether a forward and a backward pass through the compiled encoder work; see :func:`_compiles`."""
     side, say = learner.vlm.image_size, learner.engine.progress.say
     pixels = torch.rand(tried, 3, side, side, generator=torch.Generator()).to(learner.engine.device)
     try:
         with learner.attached(), compiled(learner.vlm.vision_layers, batch=tried):
             learner.pool(pixels).sum().backward()
-    except Exception as error:  # a compiler is missing, or anything else in a large library
+    except Exception as error:  # for example a missing compiler; torch.compile fails in many ways
         why = f"torch.compile does not work here ({type(error).__name__})"
         if requested == "on":
             raise SettingsError(f"{why}, and this run needs it; {advice}") from error
@@ -184,14 +184,14 @@ def _compiling_works(requested: str, learner: Learner, *, tried: int, advice: st
 
 @dataclass(frozen=True, eq=False)
 class Prepared(Generic[SettingsT]):
-    """All that training takes.
+    """Everything that training needs.
 
     Attributes:
-        batches: The batches, and through them the learner and the engine.
-        labels: (N,), the given labels.
-        schedule: The epochs.
-        settings: Without `auto`.
-        resolved: What each `auto` resolved to, by its name.
+        batches: The batches, with the learner and the engine.
+        labels: Given labels, (N,).
+        schedule: The epochs and their steps.
+        settings: Settings without `auto`.
+        resolved: Resolved value of each `auto` by the name of its setting.
     """
 
     batches: BatchSource
@@ -202,14 +202,14 @@ class Prepared(Generic[SettingsT]):
 
 
 def prepare(settings: SettingsT, inputs: DetectorInputs) -> Prepared[SettingsT]:
-    """Resolves what is `auto`, and sets up what is trained, batches and epochs.
+    """Resolves `auto`, and prepares the learner, the batches and the schedule.
 
     Args:
         settings: The settings of a detector.
         inputs: Images, model and engine.
 
     Raises:
-        SettingsError: The module does not go with the model; or `compile` is `on`, and does not work here.
+        SettingsError: The model does not support the module, or `compile` is `on` and does not work here.
     """
     images, vlm = inputs.images_and_model()
     engine, readable = inputs.engine, len(inputs.rows)

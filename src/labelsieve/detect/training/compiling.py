@@ -1,4 +1,4 @@
-"""An image encoder through `torch.compile`, which fuses what runs element by element between the matrix products."""
+"""Compiles an image encoder with `torch.compile`, which fuses the element-wise operations between matrix products."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import nn
 
-# They tell of absent GPUs, and of recompiling, which for modules inside the blocks is to be expected.
+# Loggers that warn of absent GPUs and of recompilation, which is expected for modules inside the blocks.
 _LOUD = ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension")
 
 
 @contextmanager
 def compiled(blocks: Sequence[nn.Module], *, batch: int) -> Iterator[None]:
-    """Compiles blocks for the time of a block of code; what is attached to them stays, before and after as within.
+    """Compiles modules within a `with` statement; hooks and modules attached to them stay in effect.
 
-    All blocks share what is compiled, so that it takes seconds, not minutes. Batches of another size, such as the last
-    of an epoch, pass the blocks as they are.
+    All modules share the compiled code, so that compiling takes seconds, not minutes. Batches of another size, such as
+    the last of an epoch, run uncompiled.
 
     Args:
-        blocks: Modules that are called with hidden states (B, ...) first.
-        batch: B.
+        blocks: Modules whose first argument is the hidden states, (B, ...).
+        batch: B, the batch size to compile for.
     """
     import torch._inductor.config as inductor
 
-    before = [vars(block).get("forward") for block in blocks]  # None where it is that of the class
+    before = [vars(block).get("forward") for block in blocks]  # None if it is the method of the class
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -35,7 +35,7 @@ def compiled(blocks: Sequence[nn.Module], *, batch: int) -> Iterator[None]:
     for block in blocks:
         block.forward = _of_size(batch, torch.compile(block.forward, dynamic=False), block.forward)
     try:
-        with inductor.patch(compile_threads=1):  # no pool of processes beside those that decode
+        with inductor.patch(compile_threads=1):  # avoids a process pool next to the decoding processes
             yield
     finally:
         for block, forward in zip(blocks, before, strict=True):

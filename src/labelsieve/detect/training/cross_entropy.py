@@ -1,4 +1,4 @@
-"""Cross-entropy training on the labels, all or some of them, whose losses small-loss and GMM use."""
+"""Cross-entropy training on all or some of the labels, for small-loss and GMM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CrossEntropyObjective(Objective):
     """Cross-entropy of s+ with the given labels (Eq. 8), mean over all images of a batch.
 
     Args:
-        ready: What is trained, and how long.
+        ready: The prepared training.
     """
 
     def __init__(self, ready: Prepared[Any]) -> None:
@@ -36,11 +36,11 @@ class CrossEntropyObjective(Objective):
         self.ready = ready
 
     def selects(self, step: Step) -> Tensor | None:
-        """Returns which images of the batch are learned from, (B,), bool; None stands for all."""
+        """Returns the mask of the images to learn from, (B,), bool; None for all."""
         return None
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns the loss of the batch, and how many images are selected where that is not all."""
+        """Returns the loss of the batch and, with a selection, the number of selected images."""
         chosen = self.selects(step)
         learned = step.labels.new_tensor(len(step.labels)) if chosen is None else chosen.sum()
         count = self.ready.batches.engine.total(learned).clamp(min=1)
@@ -49,14 +49,14 @@ class CrossEntropyObjective(Objective):
 
 
 class SmallestLosses(CrossEntropyObjective):
-    """Cross-entropy, mean over those images of a batch that have the smallest losses (Han et al., NeurIPS 2018).
+    """Cross-entropy, mean over the images of a batch with the smallest losses (Han et al., NeurIPS 2018).
 
-    Of B images the `int((1 - r) B)` with the smallest losses are learned from. The share r that is left out rises
-    evenly from 0 in the first epoch of warm-up to the noise rate in its last; with a warm-up of one epoch, it is 0 in
-    that and the noise rate from then on.
+    Of B images, the `int((1 - r) B)` with the smallest losses are selected. The share r that is left out rises linearly
+    from 0 in the first warm-up epoch to the noise rate in the last one. With one warm-up epoch, it is 0 in that epoch
+    and the noise rate afterwards.
 
     Args:
-        ready: What is trained, and how long.
+        ready: The prepared training.
         noise_rate: Share of wrong labels.
     """
 
@@ -65,24 +65,24 @@ class SmallestLosses(CrossEntropyObjective):
         self.noise_rate = noise_rate
 
     def left_out(self, epoch: int) -> float:
-        """Returns r in an epoch."""
+        """Returns r of an epoch."""
         warmup = self.ready.schedule.warmup
         return self.noise_rate * ((epoch - 1) / max(1, warmup - 1) if epoch <= warmup else 1.0)
 
     @torch.no_grad()
     def selects(self, step: Step) -> Tensor:
-        """Returns the images with the smallest losses in the batch of all processes together."""
+        """Returns the mask of the images with the smallest losses; they are ranked over all processes together."""
         losses = cross_entropy(step.positive, step.labels, reduction="none")
         all_losses = self.ready.batches.engine.gather(losses)
         count = int((1 - self.left_out(step.epoch)) * len(all_losses))
-        # by value: of equal losses at the limit all are kept
+        # by value: images with a loss equal to the limit are all kept
         return losses <= all_losses.sort().values[count - 1] if count else torch.zeros_like(losses, dtype=torch.bool)
 
 
 class SmallComponent(CrossEntropyObjective):
     """Cross-entropy, mean over the images that a mixture of two Gaussians considers clean (Li et al., ICLR 2020).
 
-    After warm-up the mixture is fitted again before each epoch, to the losses of all un-augmented images.
+    After warm-up, the mixture is fitted before each epoch to the losses of all un-augmented images.
     """
 
     def __init__(self, ready: Prepared[Any]) -> None:
@@ -99,12 +99,12 @@ class SmallComponent(CrossEntropyObjective):
             self.chosen[batches.features.readable] = torch.from_numpy(small_mean_posterior(losses) > 0.5)
 
     def selects(self, step: Step) -> Tensor | None:
-        """Returns the images of the component with the smaller mean; all in warm-up."""
+        """Returns the mask of the images in the component with the smaller mean; None during warm-up."""
         return None if self.chosen is None else self.chosen[step.rows].to(step.labels.device)
 
 
 QualityFunction = Callable[[NDArray[np.float32]], Mapping[str, Any]]
-"""Takes the probability of each given label, (n,), and returns `quality` and perhaps `issue`, (n,) each."""
+"""Takes the probability of each given label, (n,), and returns `quality` and optionally `issue`, (n,) each."""
 
 
 def train_and_score(
@@ -119,8 +119,8 @@ def train_and_score(
     Args:
         settings: How to train.
         inputs: Images, model and engine.
-        rule: Makes quality, and the issues themselves unless they are those at most one half, of what was learned.
-        objective: Makes the loss.
+        rule: Computes the quality; also the issues, unless these are the labels with a quality of at most one half.
+        objective: Creates the loss.
     """
     ready = prepare(settings, inputs)
     batches, labels = ready.batches, torch.from_numpy(inputs.labels)
@@ -139,7 +139,7 @@ def train_and_score(
 
 @torch.inference_mode()
 def label_probabilities(batches: BatchSource, labels: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """Returns probability of the given label, most likely class and its probability of the readable images, (n,)."""
+    """Returns the probability of each readable image's label, its most likely class and that probability, (n,) each."""
     learner, pooled = batches.learner, adapted_features(batches).pooled
     text = learner.final_text(negative=False)
 
@@ -151,5 +151,5 @@ def label_probabilities(batches: BatchSource, labels: NDArray[np.int64]) -> list
 
 
 def losses_of(quality: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns the cross-entropy of labels with these probabilities, (n,)."""
+    """Returns the cross-entropy of labels with the given probabilities, (n,)."""
     return -np.log(np.maximum(quality.astype(np.float64), 1e-30))

@@ -1,6 +1,6 @@
-"""What is trained: context vectors on the text side and, if asked for, a module on the image encoder.
+"""The trained parameters: context vectors on the text side and, optionally, a module on the image encoder.
 
-The encoders are frozen. Modules such as full fine-tuning train copies of an encoder's parameters, not the parameters.
+The encoders stay frozen: modules such as full fine-tuning train copies of the encoder's parameters.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from labelsieve.vlm.prompts import DualPrompts
 
 
 class Learner(nn.Module):
-    """Prompts and parameter-efficient module over a frozen model.
+    """Prompts and an optional parameter-efficient module for a frozen model.
 
-    Its parameters are what is trained, and a context that is kept from learning; the model itself is no submodule, so
-    that a state dict stays small.
+    Its parameters are those that are trained, and the positive context if it is fixed. The model is not a submodule, so
+    that the state dict stays small.
 
     Args:
         vlm: The frozen model.
         class_names: The K names.
-        settings: What to train; those of prompts alone leave the image encoder frozen.
-        engine: Gives the initial values and the device.
+        settings: What to train; a `PromptTraining` leaves the image encoder frozen.
+        engine: Provides the generator of the initial values and the device.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Learner(nn.Module):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches the module to the image encoder for the time of a block, which may lie in another such block."""
+        """Attaches the module to the image encoder within a `with` statement, which may be nested."""
         if self.peft is None or self._is_attached:
             yield
             return
@@ -90,12 +90,12 @@ class Learner(nn.Module):
                 handle.remove()
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Computes features (B, vision_width) of pixels from 0 to 1, (B, 3, S, S), in the precision of the engine."""
+        """Returns features, (B, vision_width), of pixels from 0 to 1, (B, 3, S, S), in the precision of the engine."""
         with self.engine.autocast():
             return self.vlm.pool(self.vlm.normalise(pixels)).float()
 
     def text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
-        """Returns the normalised text features T+ and T-, each (K, D); None for T- if it is not asked for."""
+        """Returns the normalised text features T+ and T-, each (K, D); T- is None without `negative`."""
         prompts = self.prompts
         with self.engine.autocast():
             positive = prompts.text_features(self.vlm, prompts.positive).float()
@@ -103,7 +103,7 @@ class Learner(nn.Module):
 
     @torch.inference_mode()
     def final_text(self, *, negative: bool = True) -> tuple[Tensor, Tensor | None]:
-        """Returns what :meth:`text` does, without gradients, some classes at a time, with progress."""
+        """Returns the same as :meth:`text`, without gradients, in parts of some classes, with progress."""
         contexts = (self.prompts.positive, self.prompts.negative)[: 1 + negative]
         parts, features_of_parts = torch.arange(len(self.prompts.token_ids)).split(NAMES), []
         total, progress = len(contexts) * len(self.prompts.token_ids), self.engine.progress
@@ -120,8 +120,8 @@ class Learner(nn.Module):
     def similarities(self, pooled: Tensor, text: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
         """Returns s+ and s-, each (B, K), of pooled image features (B, vision_width).
 
-        The image features are detached in s-, so that a loss on it trains the negative prompts alone. Where there is no
-        T-, s- is s+ detached.
+        The image features are detached in s-, so that a loss on it trains only the negative prompts. Without T-, s- is
+        a detached s+.
         """
         image = normalize(self.vlm.project(pooled), dim=-1)
         positive = self.vlm.logit_scale * image @ text[0].T
@@ -134,11 +134,11 @@ class Learner(nn.Module):
 
         Args:
             pooled: (B, vision_width).
-            classes: On the CPU, (n,), all different, n at least 1.
-            others: Whether to compute the other classes, too; else their prompts are not encoded.
+            classes: Distinct classes that need gradients, (n,), on the CPU, n at least 1.
+            others: Whether to compute the other classes, without gradients; otherwise their prompts are not encoded.
 
         Returns:
-            (B, K); without `others`, 0 for these.
+            (B, K); 0 for the other classes without `others`.
         """
         image = normalize(self.vlm.project(pooled), dim=-1).detach()
         logits = image.new_zeros(len(image), len(self.prompts.token_ids))
@@ -149,7 +149,7 @@ class Learner(nn.Module):
         return self._fill(logits, image, classes)
 
     def _fill(self, logits: Tensor, image: Tensor, classes: Tensor) -> Tensor:
-        """Puts s- of some classes, (n,), into their columns of (B, K)."""
+        """Returns the logits, (B, K), with s- of some classes, (n,), in their columns."""
         with self.engine.autocast():
             text = self.prompts.text_features(self.vlm, self.prompts.negative, classes).float()
         return logits.index_copy(1, classes.to(image.device), self.vlm.logit_scale * image @ text.T)
@@ -157,17 +157,17 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class BatchSource:
-    """Batches for a learner: cached features where the image encoder is frozen, augmented images where it is adapted.
+    """Batches for a learner: cached features if the image encoder is frozen, augmented images if it is adapted.
 
     Attributes:
         images: N images, with one label each or with tags.
-        features: Features of the zero-shot model; they say which images can be read.
-        learner: What is trained.
+        features: Features of the zero-shot model; they know which images can be read.
+        learner: The trained parameters.
         engine: Device, precision, seed.
         batch_size: B, over all processes together.
-        at_once: Images that pass an adapted encoder at a time; more are taken in parts, which are computed again for
-            their gradients.
-        compiles: Whether the blocks of an adapted image encoder are compiled for the time of training.
+        at_once: Maximum number of images per pass through an adapted encoder; larger batches are split into parts,
+            which are recomputed for their gradients.
+        compiles: Whether the blocks of an adapted image encoder are compiled during training.
     """
 
     images: LabelledImages | TaggedImages
@@ -180,29 +180,29 @@ class BatchSource:
 
     @cached_property
     def crop_source(self) -> CachedImages:
-        """What epochs take their crops from."""
+        """The images from which epochs take their crops."""
         area, accelerator = crop_area(self.learner.vlm.image_size), self.engine.accelerator
         return cached_images(self.images, area=area, accelerator=accelerator, companion=self.preprocessed)
 
     @cached_property
     def preprocessed(self) -> CachedImages | None:
-        """What the adapted image encoder sees at the end."""
+        """The un-augmented images that are scored at the end."""
         return preprocessed_images(self.images, self.learner.vlm, accelerator=self.engine.accelerator)
 
     @property
     def adapts_encoder(self) -> bool:
-        """Whether images have to pass the image encoder in every epoch."""
+        """Whether images have to pass through the image encoder in every epoch."""
         return self.learner.peft is not None
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches the learner's module to the image encoder, and compiles that if it is to be."""
+        """Attaches the learner's module to the image encoder, and compiles the encoder if requested."""
         blocks = self.learner.vlm.vision_layers
         with self.learner.attached(), compiled(blocks, batch=self.at_once) if self.compiles else nullcontext():
             yield
 
     def epoch(self, number: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yields rows and pooled features, with gradients where the image encoder is adapted, of one shuffled epoch."""
+        """Yields rows and pooled features of one shuffled epoch, with gradients if the image encoder is adapted."""
         readable = self.features.readable
         order = readable[
             torch.randperm(len(readable), generator=self.engine.generator(Purpose.TRAINING_ORDER, number)).numpy()
@@ -218,7 +218,7 @@ class BatchSource:
             yield batch.rows.numpy(), self._pool(batch.inputs)
 
     def _pool(self, pixels: Tensor) -> Tensor:
-        """Computes the features of augmented images, (B, 3, S, S) uint8, with gradients."""
+        """Returns the features of augmented images, (B, 3, S, S) uint8, with gradients."""
         learner, device = self.learner, self.engine.device
         if not len(pixels):  # more processes than images in the last batch
             return torch.zeros(0, learner.vlm.vision_width, device=device)
@@ -230,13 +230,13 @@ class BatchSource:
 
 
 def adapted_features(batches: BatchSource, other: LabelledImages | None = None) -> ImageFeatures:
-    """Returns the pooled features of un-augmented images after training: those of the frozen encoder, or a new pass.
+    """Returns the pooled features of un-augmented images after training.
 
-    The new pass is deterministic: no augmentation, and the weights stand still.
+    An adapted encoder takes a new, deterministic pass over the images: without augmentation, with fixed weights.
 
     Args:
-        batches: Know the images and what was trained.
-        other: Images to look at in the place of those of the batches.
+        batches: The images and the trained learner.
+        other: Images to use instead of those of the batches.
     """
     engine, learner = batches.engine, batches.learner
     if not batches.adapts_encoder:
@@ -251,14 +251,14 @@ def adapted_features(batches: BatchSource, other: LabelledImages | None = None) 
 
 @torch.inference_mode()
 def classify_others(batches: BatchSource, images: LabelledImages) -> NDArray[np.int64]:
-    """Classifies images that were not trained on, by s+ on un-augmented pixels.
+    """Classifies images outside the training data by s+ on un-augmented pixels.
 
     Args:
-        batches: Know what was trained.
+        batches: Provide the trained learner.
         images: T images; their labels are never read.
 
     Returns:
-        Shape (T,): the most likely class, -1 where an image could not be read.
+        Most likely class of each image, (T,); -1 if it could not be read.
     """
     learner, features = batches.learner, adapted_features(batches, images)
     text = learner.final_text(negative=False)

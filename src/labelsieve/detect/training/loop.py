@@ -1,4 +1,4 @@
-"""The training of all trained detectors: the loss of a batch, the schedule, and the epochs."""
+"""The training loop of all trained detectors: the loss of a batch, the schedule and the epochs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from labelsieve.detect.training.settings import PromptTraining
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One batch as a loss sees it.
+    """One training step: the inputs of the loss for a batch.
 
     Attributes:
         positive: s+, (B, K).
-        negative: s-, (B, K); 0 for classes that the objective does not read.
-        labels: (B,), or (B, K) where these are tags.
-        rows: (B,): row numbers, on the CPU.
-        epoch: From 1.
+        negative: s-, (B, K); 0 for classes that the objective does not need.
+        labels: Given labels, (B,), or tags, (B, K).
+        rows: Row numbers, (B,), on the CPU.
+        epoch: Number of the epoch, from 1.
     """
 
     positive: Tensor
@@ -38,11 +38,11 @@ class Step:
 
 
 class RequiredNegatives(NamedTuple):
-    """Which s- a loss reads.
+    """The classes whose s- a loss needs.
 
     Attributes:
-        trained: Those classes of which it has gradients, on the CPU, ascending.
-        others: Whether it looks at the values of all others, too.
+        trained: Classes whose s- needs gradients, ascending, on the CPU.
+        others: Whether the loss also needs s- of all other classes, without gradients.
     """
 
     trained: Tensor
@@ -53,26 +53,26 @@ class Objective(ABC):
     """A loss over a batch.
 
     Attributes:
-        memory: Tensors that it carries from step to step; kept in the checkpoint.
+        memory: Tensors kept from step to step and stored in the checkpoint.
     """
 
     def __init__(self) -> None:
         self.memory: dict[str, Tensor] = {}
 
     def on_epoch_start(self, epoch: int) -> None:  # noqa: B027, most objectives have nothing to do then
-        """Is called, in all processes, when an epoch begins, from the weights that the last one left."""
+        """Called in all processes at the start of an epoch, before its first step."""
 
     def required_negatives(self, step: Step) -> RequiredNegatives | None:
-        """Returns which s- the loss of a step reads; None where it reads none.
+        """Returns the classes whose s- the loss of a step needs; None if it needs none.
 
         Args:
-            step: The step, whose `negative` means nothing yet.
+            step: The step, whose `negative` is not computed yet.
         """
         return None
 
     @abstractmethod
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns this process's part of the loss, and sums over its images to keep a record of.
+        """Returns the part of this process in the loss, and sums over its images for the history.
 
         The parts of all processes add up to the loss of the whole batch.
         """
@@ -80,7 +80,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many epochs there are, how many of them warm up, and the steps of each, after stretching for small data."""
+    """Number of epochs, of warm-up epochs and of steps per epoch, after `min_steps` has been applied."""
 
     epochs: int
     warmup: int
@@ -88,14 +88,14 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Total number of steps."""
         return self.epochs * self.steps_each
 
 
 def make_schedule(settings: PromptTraining, *, images: int) -> Schedule:
-    """Stretches the epochs so that there are at least `min_steps` steps, the warm-up in proportion.
+    """Returns a schedule of at least `min_steps` steps, with the warm-up scaled in proportion to the epochs.
 
-    Epochs of 0 stay 0, and warm-up over all epochs stays that. `auto` has to be resolved.
+    A setting of 0 epochs stays 0. `auto` has to be resolved before.
     """
     if settings.epochs == 0 or images == 0:
         return Schedule(0, 0, 0)
@@ -108,18 +108,18 @@ def make_schedule(settings: PromptTraining, *, images: int) -> Schedule:
 def train(
     batches: BatchSource, labels: Tensor, *, objective: Objective, settings: PromptTraining, schedule: Schedule
 ) -> tuple[Mapping[str, Any], ...]:
-    """Trains the learner in place and returns one record for each epoch.
+    """Trains the learner in place and returns one record per epoch.
 
     Args:
-        batches: The batches, and through them the learner and the engine.
-        labels: (N,), given labels of all images; or (N, K), their tags.
+        batches: The batches, with the learner and the engine.
+        labels: Given labels of all images, (N,), or their tags, (N, K).
         objective: The loss.
-        settings: Optimiser and batch size.
+        settings: Settings of the optimiser and the batch size.
         schedule: From :func:`make_schedule`.
 
     Raises:
-        TrainingError: The loss is no longer finite.
-        CheckpointError: A checkpoint to resume from belongs to other data or settings.
+        TrainingError: The loss is not finite.
+        CheckpointError: The checkpoint to resume from belongs to other data or settings.
     """
     learner, engine = batches.learner, batches.engine
     optimizer = torch.optim.SGD(
@@ -157,19 +157,19 @@ def _epoch(
         similarities = learner.similarities(pooled, learner.text(negative=False))
         step = Step(*similarities, labels=labels[batch_rows].to(engine.device), rows=batch_rows, epoch=epoch)
         read = objective.required_negatives(step)
-        if read is not None and len(rows):  # with more processes than images in the last batch, one has none
+        if read is not None and len(rows):  # a process may have no images of the last batch
             step = replace(step, negative=learner.negative_similarities(pooled, read.trained, others=read.others))
         loss, seen = objective(step)
         optimizer.zero_grad()
-        if loss.requires_grad:  # a process that has no image of the last batch may have nothing to learn from
+        if loss.requires_grad:  # without images of the last batch there may be no gradient
             loss.backward()
         engine.sum_gradients(learner)
         optimizer.step()
-        # on the device of the loss: processes on GPUs cannot sum what lies on the CPU
+        # on the device of the loss: processes on GPUs cannot sum CPU tensors
         counts = {"images": loss.new_tensor(len(rows)), "steps": loss.new_ones(())}
         for name, value in {**counts, "loss": loss.detach(), **seen}.items():
             sums[name] = sums.get(name, 0) + value
-        if number % 50 == 0:  # not at each step: reading a number off a GPU waits for it
+        if number % 50 == 0:  # not at each step, because reading a value synchronises with the GPU
             check_finite(sums["loss"], epoch)
         advance(1)
     totals = {name: float(engine.total(value)) for name, value in sums.items()}
@@ -183,7 +183,7 @@ def _epoch(
 
 @torch.inference_mode()
 def _check_outcome(learner: Learner, epoch: int) -> None:
-    """Checks what the very last step made, which no loss has seen."""
+    """Checks the weights after the last step, which no loss covers."""
     for features in learner.text():
         if features is not None:
             check_finite(features.sum(), epoch)

@@ -1,4 +1,4 @@
-"""Settings that the trained detectors share. Each is a flag, a TOML key and an entry of `run.json` at once."""
+"""Settings that the trained detectors share. Each is a command-line option, a TOML key and an entry of `run.json`."""
 
 from __future__ import annotations
 
@@ -31,20 +31,19 @@ class PromptTraining:
 
     Attributes:
         epochs: Passes over the data, at least 0; 0 leaves the model as it is.
-        min_steps: Small data get more epochs until there are at least this many steps.
-        warmup_epochs: Epochs that learn from all labels before the selection begins. They are stretched with
-            `min_steps` in proportion.
-        batch_size: Images a step, over all processes together. `auto` is 64; where the encoder is frozen and features
-            are cached, it grows with the data to 2048 at most, as far as there are still 300 steps, or `min_steps` if
-            that is more. A batch that does not fit into memory passes the image encoder in parts.
+        min_steps: Minimum number of steps: small data get more epochs.
+        warmup_epochs: Epochs that learn from all labels before the selection begins. If `min_steps` adds epochs, the
+            warm-up grows in proportion.
+        batch_size: Images per step, over all processes together. `auto` is 64; if the encoder is frozen and features
+            are cached, it grows with the data up to 2048, as long as there are still 300 steps, or `min_steps` if that
+            is more. A batch that does not fit into memory passes through the image encoder in parts.
         learning_rate: Of SGD, with cosine decay by epoch. The default suits prompts and small modules; full fine-tuning
-            (`--peft full`) wants far less, such as the 5e-4 that the paper fine-tunes a classifier with.
+            (`--peft full`) needs a far lower rate, such as the 5e-4 of the paper's fine-tuned classifier.
         momentum: Of SGD, between 0 and 1.
-        weight_decay: Of SGD, on everything that is trained.
-        context_tokens: M, learned context vectors before the class name.
-        context_init: Text whose token embeddings the contexts start from, or `random` for N(0, 0.02²).
-        context_learns: False keeps the context of the positive prompts as it began: a fixed text beside visual prompts
-            or another change of the image encoder.
+        weight_decay: Of SGD, applied to all trained parameters.
+        context_tokens: M, number of learned context vectors before the class name.
+        context_init: Text whose token embeddings initialise the contexts, or `random` for N(0, 0.02²).
+        context_learns: Whether the context of the positive prompts is trained; if not, it stays as initialised.
     """
 
     epochs: Epochs = 10
@@ -54,7 +53,7 @@ class PromptTraining:
     learning_rate: LearningRate = 3e-2
     momentum: Momentum = 0.9
     weight_decay: WeightDecay = 5e-4
-    # the text encoder says how many of them it has room for
+    # the text encoder checks how many of them fit
     context_tokens: Annotated[int, Range(1, 1_024)] = 4
     context_init: str = "a photo of a"
     context_learns: bool = True
@@ -66,11 +65,11 @@ class Training(PromptTraining, Detector):
 
     Attributes:
         peft: How the image encoder is adapted: `none` keeps it frozen and trains on cached features, mostly within
-            seconds; `labelsieve list` says what the others are and how much each trains. `auto` is `vpt-deep` on an
-            accelerator, or `bitfit` where the image encoder takes no visual prompts, and `none` on a CPU.
-        compile: Whether an adapted encoder goes through `torch.compile`, which takes seconds to minutes and rounds in
-            another way; `auto` is `on` on CUDA where 200000 images or more pass it in all epochs, else `off`.
-        visual_prompts: L, tokens beside the patches for `vpt-deep` and `vpt-shallow`.
+            seconds; `labelsieve list` describes the others and how much each trains. `auto` is `vpt-deep` on an
+            accelerator, or `bitfit` if the image encoder takes no visual prompts, and `none` on a CPU.
+        compile: Whether an adapted encoder is compiled with `torch.compile`, which takes seconds to minutes and changes
+            rounding; `auto` is `on` on CUDA if 200000 images or more pass through it in all epochs, else `off`.
+        visual_prompts: L, number of prompt tokens for `vpt-deep` and `vpt-shallow`.
         bottleneck: Rank of `lora` and width of `adapter`.
     """
 
@@ -93,7 +92,7 @@ class Training(PromptTraining, Detector):
             )
 
     def check_model(self, vlm: VisionLanguageModel) -> None:
-        """Refuses a model that the module does not go with; see :class:`labelsieve.detect.base.Detector`."""
+        """Refuses a model that the module does not support; see :class:`labelsieve.detect.base.Detector`."""
         from labelsieve.vlm.peft.base import build_peft
         from labelsieve.vlm.peft.target_layers import ModuleSpec
 
@@ -102,25 +101,25 @@ class Training(PromptTraining, Detector):
 
     @property
     def evaluates_before_epochs(self) -> bool:
-        """Whether all un-augmented images are evaluated before each epoch after warm-up, to learn from some of them."""
+        """Whether all un-augmented images are evaluated before each epoch after warm-up, to select some of them."""
         return False
 
     def trains_something(self, *, peft: str) -> bool:
-        """Returns whether anything learns if the image encoder is adapted in a given way."""
+        """Returns whether anything is trained with a given `peft`."""
         adapts = peft != "none" and (self.visual_prompts > 0 or not _takes_prompts(peft))
         return self.context_learns or adapts
 
 
 def _takes_prompts(peft: str) -> bool:
-    """Returns whether a module trains nothing without visual prompts, as that of `auto`."""
+    """Returns whether a module needs visual prompts to train anything; `auto` counts as such a module."""
     return peft == "auto" or PEFT.entries[peft].is_prompted
 
 
 def frozen_if_auto(detector: Any) -> Any:
-    """Returns a detector with `peft` of `none` in the place of `auto`, for what must not depend on the device.
+    """Returns a detector with `peft` set to `none` if it is `auto`, for results that must not depend on the device.
 
     Args:
-        detector: Any detector; one that trains nothing is returned as it is.
+        detector: Any detector; others than trained ones are returned unchanged.
     """
     if isinstance(detector, Training) and detector.peft == "auto":
         return dataclasses.replace(detector, peft="none")

@@ -1,5 +1,5 @@
-"""DeFT of tags: learned dual prompts that say of each class whether an image shows it.
+"""DeFT of tags: learned dual prompts that predict for each class whether an image shows it.
 
 * `detector.py`: the detector; `settings.py`: its settings
-* `objective.py`: the loss of a batch; `scoring.py`: trains, then scores
+* `objective.py`: the loss of a batch; `scoring.py`: training and scoring
 """

@@ -1,4 +1,4 @@
-"""DeFT of tags: dual prompts (Wei et al., NeurIPS 2024) as one classifier for each class."""
+"""DeFT of tags: dual prompts (Wei et al., NeurIPS 2024) as one binary classifier per class."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TagDeFT(TagDeFTSettings, TagDetector):
-    """Learns a positive and a negative prompt of each class that tell whether an image shows it, joined with the rest.
+    """Learns a positive and a negative prompt per class, and combines them with the evidence of `joint`.
 
-    A given tag is a pair that the positive prompt should win, an absent one a pair that the negative one should win
+    The positive prompt should be more similar to images with the tag, the negative one to images without it
     (`labelsieve.detect.tags.deft.objective`). The image encoder stays frozen.
 
     Example:

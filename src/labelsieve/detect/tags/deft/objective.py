@@ -1,11 +1,11 @@
 """The loss of DeFT of tags on one batch: binary cross-entropy of p_clean (Eq. 6) with the tags.
 
-Eq. 7 asks p_clean to be 1 for the label and 0 for one other class. Where an image has any number of labels it is asked
-of every pair: 1 where the tag is given, 0 where it is absent. Absent ones are many, so each image's given and absent
-pairs count half of it each. After warm-up a pair counts as much as p_clean says that its given state is right, where
-the selection of Eq. 5 takes it or leaves it: near one half, where p_clean begins, that would be by chance. `-w log w`
-with w held has the gradient of `1 - w`, the mean absolute error, whose minimum noise of one rate for all states does
-not move (Ghosh, Kumar and Sastry, AAAI 2017).
+In Eq. 7, the target of p_clean is 1 for the label and 0 for one other class. With several labels per image, every pair
+has a target: 1 if the tag is given, 0 if it is absent. Because most tags are absent, the given and the absent pairs of
+an image count half each. After warm-up, a pair is weighted by the probability w that its given state is right. A hard
+selection as in Eq. 5 would be random at first, because p_clean starts near one half. With w held constant, `-w log w`
+has the gradient of `1 - w`, the mean absolute error, whose minimum does not move under noise of the same rate for all
+states (Ghosh, Kumar and Sastry, AAAI 2017).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from labelsieve.detect.training.loop import Objective, RequiredNegatives, Step
 
 
 def tag_losses(positive: Tensor, negative: Tensor, tags: Tensor, *, weighs: bool) -> Tensor:
-    """Binary cross-entropy of the pairs of each image, its given and its absent ones balanced.
+    """Returns the binary cross-entropy of the pairs of each image, balanced between given and absent tags.
 
     Args:
         positive: s+, (B, K).
         negative: s-, (B, K).
-        tags: Which classes are given, (B, K), bool.
-        weighs: Whether a pair counts as much as p_clean says that its given state is right, rather than fully.
+        tags: Given tags, (B, K), bool.
+        weighs: Whether to weight each pair by the probability that its given state is right, according to p_clean.
 
     Returns:
-        (B,), not negative: half the mean over the given pairs and half that over the absent ones, nothing for those
-        that an image has none of.
+        (B,), not negative: the mean over the given pairs plus the mean over the absent ones, divided by 2; a mean over
+        no pairs is 0.
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ def tag_losses(positive: Tensor, negative: Tensor, tags: Tensor, *, weighs: bool
 
 
 class TagObjective(Objective):
-    """The mean of :func:`tag_losses` over a batch, with pairs weighed after warm-up.
+    """The mean of :func:`tag_losses` over a batch, with weighted pairs after warm-up.
 
     Args:
         warmup: Number of warm-up epochs.
@@ -63,11 +63,11 @@ class TagObjective(Objective):
         self._every = torch.arange(classes)
 
     def required_negatives(self, step: Step) -> RequiredNegatives:
-        """Returns all classes: each pair trains both of its prompts."""
+        """Returns all classes, because each pair trains both of its prompts."""
         return RequiredNegatives(self._every, False)
 
     def __call__(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns the loss, and how many of the given tags of each image are taken for right."""
+        """Returns the loss, and the sum over images of the share of given tags that are considered right."""
         count = self.engine.total(step.rows.new_tensor(len(step.rows)).to(step.positive.device)).clamp(min=1)
         losses = tag_losses(step.positive, step.negative, step.labels, weighs=step.epoch > self.warmup)
         kept = (step.labels & (step.positive > step.negative)).sum(dim=1) / step.labels.sum(dim=1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The work of DeFT of tags: train the dual prompts, then score every pair with them."""
+"""Trains the dual prompts of DeFT of tags, then scores every pair with them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from labelsieve.detect.zero_shot import shortened_note
 
 
 def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -> TagScores:
-    """Trains dual prompts on the pairs and scores each of them; see :class:`TagDeFTSettings`.
+    """Trains dual prompts on the pairs and scores every pair; see :class:`TagDeFTSettings`.
 
     Raises:
-        SettingsError: There are features alone.
+        SettingsError: There are only precomputed features.
     """
     requested = settings
     batches, settings = _prepare(settings, pairs)
@@ -58,7 +58,7 @@ def score_pairs_with_dual_prompts(settings: TagDeFTSettings, pairs: TagInputs) -
 
 
 def _kinds(pairs: TagInputs, similarities: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]) -> dict[str, Kind]:
-    """Returns what was learned as evidence: s+, and its margin over the threshold s-."""
+    """Returns the learned kinds of evidence: s+, and its margin over the threshold s-."""
     logits = (lambda rows: similarities(rows)[0], lambda rows: torch.sub(*similarities(rows)))
     return {name: centred_kind(pairs, each) for name, each in zip(LEARNED, logits, strict=True)}
 
@@ -77,7 +77,7 @@ def _prepare(settings: TagDeFTSettings, pairs: TagInputs) -> tuple[BatchSource, 
 
 
 def _similarities(learner: Learner, pairs: TagInputs) -> Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]:
-    """Returns what takes m row numbers and returns s+ and s- after training, each (m, K)."""
+    """Returns a function from m row numbers to s+ and s- after training, each (m, K)."""
     text = learner.final_text()
 
     @torch.inference_mode()
