@@ -1,9 +1,8 @@
-"""The fit of joint evidence: how much each kind counts, and how wrong labels come about.
+"""The fit of joint evidence: the weights of the evidence and the kind of noise.
 
-Given labels alone cannot tell a blurred class probability from a confused annotator: both explain them equally well. So
-their likelihood says only how the kinds of evidence relate to each other (:func:`_likeliest`). How sharp their sum is
-follows from how many labels are wrong (:func:`_sharpen`), and that the images show of which the evidence is surest
-(:func:`noise_rate`).
+The likelihood of the given labels cannot distinguish a blurred class probability from a confused annotator. It
+determines only the relative weights of the kinds of evidence (:func:`_likeliest`). The sharpness of their sum follows
+from the share of wrong labels (:func:`_sharpen`), which the surest images show (:func:`noise_rate`).
 """
 
 from __future__ import annotations
@@ -45,48 +44,48 @@ from labelsieve.detect.evidence.noise_rate import (
 from labelsieve.detect.zero_shot import fitting_factor
 
 Evidence = Callable[[NDArray[np.int64]], Tensor]
-"""Takes n row numbers and returns logits (P, n, K): P kinds of evidence."""
+"""Function from n row numbers to logits (P, n, K) of P kinds of evidence."""
 NoiseT = TypeVar("NoiseT", bound=Noise)
 
-# The few weights do not get better with more rows.
+# Maximum number of rows to fit: more do not improve the few weights.
 MAX_ROWS = 20_000
-# With many classes fewer rows are enough: as many as have this many logits, and a chunk at least.
+# Maximum number of logits to fit, to limit the time with many classes; one chunk of rows is always used.
 MAX_LOGITS = 2**22
-# Bytes of logits that are held while the weights are fitted.
+# Maximum size of the logits to keep in memory during the fit, in bytes.
 MAX_HELD = 2**26
 ROUNDS = 3
-# A confusion of more classes takes more memory than it is worth, and has too few examples for each cell.
+# Maximum number of classes for a confusion: above it, each cell has too few examples for the memory.
 MAX_CLASSES_WITH_CONFUSION = 2_000
-# A confusion of its own for each class has to raise the log-likelihood of held-out labels by this much, in nats.
-# Symmetric noise loses by one, the more the more labels are wrong.
+# Minimum gain of a class confusion over symmetric noise in held-out log-likelihood, in nats. On symmetric noise it is
+# negative, and falls with the number of wrong labels.
 MIN_GAIN = 2.0
-# From this share of what it would gain of pair noise on, noise is that.
+# Minimum gain of a class confusion for pair noise, as a share of its gain on simulated pair noise.
 PAIR_GAIN = 0.6
-# Instance-dependent noise has to explain labels better than classes do, by this many nats for each wrong label.
+# Minimum gain of instance-dependent over class-dependent noise, in nats per wrong label.
 INSTANCE_GAIN = 0.2
-# And better than symmetric noise does, by this many for each label, where few images a class show no confusion of them.
-# By 0.1 it does of right labels of three images a class, too, since the evidence errs on similar classes.
+# Minimum gain of instance-dependent over symmetric noise, in nats per label, if no confusion shows, as with few images
+# per class. Right labels of three images per class gain 0.1, because the evidence errs on similar classes.
 INSTANCE_GAIN_OVER_SYMMETRIC = 0.15
-# How far the evidence may be sharpened or blurred in one round, and in how many steps it is found how far.
+# Limits of the factor of the logits in one round, and the number of bisection steps.
 MIN_SHARPNESS, MAX_SHARPNESS, STEPS = 0.5, 5.0, 9
-# To compare two noises, each is learned in this many rounds from the labels of all folds but one and evaluated on that
-# one. Small data need most of their labels to learn from; with more logits than this, two folds are enough.
+# Rounds and folds for the held-out likelihood of a noise model. Small data need most of their labels for learning;
+# above this number of logits, two folds are enough.
 HELD_OUT_ROUNDS, HELD_OUT_FOLDS, MAX_LOGITS_OF_FOLDS = 12, 5, 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What :func:`fit_joint` found.
+    """Result of :func:`fit_joint`.
 
     Attributes:
         model: The model.
-        clean: p_clean of the rows that its noise was fitted to, (n,).
-        ends: p_clean of these rows where as few, and as many, labels are wrong as the surest images allow, (n,) each;
-            empty where they tell nothing.
-        end_rates: Shares of wrong labels at both ends, which p_clean may not add up to at any sharpness of the
-            evidence; empty where there are no ends.
-        end_models: The models of both ends; none where there are no ends.
-        factor: At which the logits of the zero-shot model would fit the labels best; None without such a model.
+        clean: p_clean of the fitted rows, (n,).
+        ends: p_clean of these rows at the lower and the upper end of the share of wrong labels, (n,) each; empty if the
+            surest images show no share.
+        end_rates: Shares of wrong labels at both ends; empty without ends. `ends` may not sum to them, because no
+            sharpness of the evidence reaches some rates.
+        end_models: Models of both ends; empty without ends.
+        factor: Factor of the logits of the zero-shot model that fits the labels best; None without such a model.
     """
 
     model: JointModel
@@ -110,14 +109,14 @@ def fit_joint(
     """Fits weights, biases and noise to the given labels.
 
     Args:
-        evidence: Gives logits (P, n, K) for n rows, which the own label of a row should have little or no part in: what
-            has learned it by heart explains it without noise.
+        evidence: Function from n row numbers to logits (P, n, K). They should depend little or not at all on the label
+            of the same row: evidence that has memorised a label explains it without noise.
         labels: Shape (N,).
-        rows: Rows to use; of more than `MAX_ROWS`, or with many classes `MAX_LOGITS` / K, a random part is taken.
-            `CHUNK` of them are looked at at a time.
+        rows: Rows to use, in chunks of `CHUNK`. Above `MAX_ROWS`, or `MAX_LOGITS` / K with many classes, the fit uses a
+            random subset.
         classes: K, at least 2.
-        calibrated: Whether the first kind is a zero-shot model that knows the names of the classes.
-        generator: Chooses the part, and puts the rows into random order.
+        calibrated: Whether the first kind is a zero-shot model that knows the class names.
+        generator: Draws the subset and the order of the rows.
         progress: Receives progress.
     """
     maximum = min(MAX_ROWS, max(CHUNK, MAX_LOGITS // classes))
@@ -129,7 +128,7 @@ def fit_joint(
         unbiased = _if_classes_differ(sample, start)
         model, assumed, like_pair, factor, reliable = start, AssumedNoise.SYMMETRIC, 0.0, None, None
         for number in range(ROUNDS):
-            # instance-dependent noise would explain whatever the evidence says, and what it does not
+            # under instance-dependent noise, the weights are not identified: it explains labels by the evidence itself
             is_by_image = assumed is AssumedNoise.INSTANCE_DEPENDENT
             noise = SymmetricNoise.of(classes, model.noise.rate) if is_by_image else model.noise
             likeliest = (
@@ -158,23 +157,23 @@ def fit_joint(
 
 
 def _spread(parts: Tensor) -> Tensor:
-    """Returns how far the logits of each kind of evidence lie apart, (P,): a wrong scale of theirs changes nothing."""
+    """Returns the scale of the logits of each kind of evidence, (P,), 1 if they are all equal."""
     spread = (parts - parts.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
     return torch.where(spread > 0, spread, 1.0)
 
 
 class _Sample:
-    """Rows to fit on. Where their logits are many, they are computed again for each pass, one chunk at a time.
+    """Rows to fit. Logits above `MAX_HELD` bytes are computed again in each pass, chunk by chunk.
 
     Args:
-        evidence: Gives logits (P, n, K) for n rows.
+        evidence: Function from n row numbers to logits (P, n, K).
         labels: Shape (N,).
         rows: Row numbers, (n,), in random order.
-        advance: Gets 0 before each chunk, as a sign of life.
+        advance: Called with 0 before each chunk, to show that the fit is running.
 
     Attributes:
         count: n.
-        spread: What the logits of each kind of evidence are divided by, (P,).
+        spread: Divisor of the logits of each kind of evidence, (P,).
     """
 
     def __init__(
@@ -192,7 +191,7 @@ class _Sample:
         self._held = [first, *(evidence(rows) for rows in self.chunks[1:])] if held else []
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields logits (P, m, K), each kind over its spread, and given labels (m,), chunk by chunk."""
+        """Yields logits (P, m, K), divided by their spread, and given labels (m,), chunk by chunk."""
         for number, rows in enumerate(self.chunks):
             self.advance(0)
             yield self._chunk(number) / self.spread[:, None, None], torch.from_numpy(self.labels[rows])
@@ -207,27 +206,27 @@ class _Sample:
 
     @torch.no_grad()
     def joined(self, model: JointModel) -> Joined:
-        """Returns the logits that a model makes of all rows."""
+        """Returns the joint logits of all rows under a model."""
         logits, labels = zip(*((model.logits(parts), given) for parts, given in self), strict=True)
         return Joined(torch.cat(logits), torch.cat(labels))
 
 
 def _if_classes_differ(sample: _Sample, start: JointModel) -> JointModel | None:
-    """Returns the model without biases that explains the labels best, where it shows that classes differ."""
-    if not shows_classes(sample.count, len(start.bias)):  # the fit takes as long as a round
+    """Returns the most likely model without biases if it shows that classes differ, else None."""
+    if not shows_classes(sample.count, len(start.bias)):  # saves a fit, which takes as long as a round
         return None
     unbiased = _likeliest(sample, start, biased=False)
     return unbiased if classes_differ(sample.joined(unbiased)) else None
 
 
 def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> JointModel:
-    """Returns weights, at least 0, and biases that make the given labels most likely under the noise of a model.
+    """Returns the weights, at least 0, and biases that make the given labels most likely under the noise of a model.
 
     Args:
-        sample: Rows to fit on.
-        model: Where to start, and the noise.
-        biased: Whether biases are learned; else they are 0. Under noise that is even over the classes they would
-            explain wrong labels that some classes have and others have not.
+        sample: Rows to fit.
+        model: The noise, and the start of the weights and biases.
+        biased: Whether to learn biases, else 0. Under noise with one rate for all classes, biases would explain the
+            wrong labels of the classes that have more of them.
     """
     from scipy.optimize import minimize
 
@@ -236,7 +235,7 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
     def loss_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         now = torch.from_numpy(values).float().requires_grad_()
         tried = JointModel(now[:kinds], now[kinds:], model.noise)
-        # a standard normal prior: weights stay finite where few images are, and classes without images where they are
+        # a standard normal prior keeps weights finite with few images, and the biases of empty classes at zero
         prior = 0.5 * now.square().sum() / sample.count
         (slope,) = torch.autograd.grad(prior, now)
         total = float(prior.detach())
@@ -247,7 +246,7 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
             total += float(loss.detach())
         return total, slope.double().numpy()
 
-    # bounds, and no positive function of a free number: its slope would vanish where a weight came near 0
+    # bounds instead of a positive transformation, whose gradient would vanish near zero weights
     bounds = [(0.0, None)] * kinds + [(None, None) if biased else (0.0, 0.0)] * len(model.bias)
     start = torch.cat([model.weights.clamp(min=0.02), model.bias]).double().numpy()
     result = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
@@ -255,23 +254,23 @@ def _likeliest(sample: _Sample, model: JointModel, *, biased: bool = True) -> Jo
     return JointModel(best[:kinds], best[kinds:], model.noise)
 
 
-# ---------------------------------------------------------------- noise, at a sharpness that fits its rate
+# ---------------------------------------------------------------- noise, at the sharpness that gives its rate
 
 
 def _assumed_noise(
     joined: Joined, surest: Surest | None, generator: torch.Generator, advance: Callable[[int], None]
 ) -> tuple[AssumedNoise, float]:
-    """Tells how wrong labels come about, and how close class-dependent noise comes to pair noise (1).
+    """Returns the kind of noise, and the similarity of class-dependent noise to pair noise, from 0 to 1.
 
-    The kind of noise shows in how likely it makes labels that were not learned from.
+    Kinds of noise are compared by their likelihood of held-out labels.
 
-    Pair noise differs from other class-dependent noise by how much a confusion would gain of it. That is drawn: true
-    classes from the class probabilities, and of as many as are wrong the label of the class that is most often given
-    instead. No fixed bound does: few images a class, or evidence that knows little, tell less of it. And it strikes all
-    images alike, which mistakes between similar classes do not; with few images :func:`_images_tell_more` shows that.
+    Pair noise is class-dependent noise whose confusion gains nearly as much as on simulated pair noise. A fixed
+    threshold does not work, because with few images per class, or with weak evidence, a confusion gains little. Pair
+    noise is also equally frequent in all images, unlike mistakes between similar classes; with few images
+    :func:`_images_tell_more` detects these.
     """
     rate = surest and surest.shares.value
-    # classes that are never given are left out: they would look like a confusion
+    # a class without given labels would look like a confusion
     given, labels = joined.labels.unique(return_inverse=True)
     present, classes = Joined(joined.logits[:, given], labels), len(given)
     if not 2 < classes <= MAX_CLASSES_WITH_CONFUSION or len(labels) < 2:
@@ -282,11 +281,11 @@ def _assumed_noise(
         return present.sharpened(scale), noise
 
     def by_class(sharp: Joined, noise: ClassNoise) -> tuple[float, float]:
-        """Returns how likely class-dependent noise makes the labels, and how much more than symmetric noise."""
+        """Returns the held-out log-likelihood of class-dependent noise, and its gain over symmetric noise."""
         likelihood = _held_out(sharp, ClassNoise.start(noise.prior, start_rate(noise.rate)), advance)
         return likelihood, likelihood - _held_out(sharp, AssumedNoise.SYMMETRIC.noise(sharp, noise.rate), advance)
 
-    # similar classes are what the evidence errs on, too: the labels alone have to show that classes are confused
+    # an even prior, because the evidence also errs on similar classes: only the labels may show a confusion
     sharp, noise = matched(even_confusion(classes))
     likelihood, gain = by_class(sharp, noise)
     if gain <= MIN_GAIN:
@@ -309,21 +308,21 @@ def _assumed_noise(
 
 
 def _images_tell_more(gain: float, of_pairs: float, of_images: float) -> bool:
-    """Returns whether labels look like pair noise only as similar classes are mistaken where an image is ambiguous.
+    """Returns whether mistakes on ambiguous images explain the labels better than pair noise does.
 
-    Then the image gains a larger share of what classes gain than classes gain of what they would of pair noise. Neither
-    share alone tells: where the evidence knows little, or images are few, both change.
+    True if `of_images / gain` exceeds `gain / of_pairs`. Neither ratio has a fixed threshold: both change with the
+    strength of the evidence and the number of images.
 
     Args:
-        gain: How much more likely class-dependent noise makes the labels than symmetric noise does.
-        of_pairs: What that would be of pair noise.
-        of_images: How much more likely still instance-dependent noise makes them.
+        gain: Gain of class-dependent over symmetric noise, in nats.
+        of_pairs: The same gain on simulated pair noise.
+        of_images: Gain of instance-dependent over class-dependent noise.
     """
     return of_images * of_pairs > gain**2
 
 
 def _with_pair_noise(joined: Joined, noise: ClassNoise, generator: torch.Generator) -> Joined:
-    """Draws labels of which as many are wrong, each that of the class that is given most instead of the true one."""
+    """Simulates pair noise: draws true classes, and replaces a share of them by their most frequent wrong label."""
     chunks = [probability for probability, _ in joined.chunks()]
     truth = torch.cat([probability.multinomial(1, generator=generator)[:, 0] for probability in chunks])
     wrong = torch.rand(len(truth), generator=generator) < noise.rate
@@ -331,7 +330,7 @@ def _with_pair_noise(joined: Joined, noise: ClassNoise, generator: torch.Generat
 
 
 def _held_out(joined: Joined, start: Noise, advance: Callable[[int], None]) -> float:
-    """Returns the log-likelihood of the labels of each fold under the noise that the other folds show."""
+    """Returns the cross-validated log-likelihood of the labels."""
     folds = HELD_OUT_FOLDS if joined.logits.numel() <= MAX_LOGITS_OF_FOLDS else 2
     total = 0.0
     for rows in torch.arange(len(joined.labels)).tensor_split(min(folds, len(joined.labels))):
@@ -354,7 +353,7 @@ def _log_likelihood(joined: Joined, noise: Noise) -> float:
 def _sharpen(
     joined: Joined, model: JointModel, *, rate: float | None, assumed: AssumedNoise, advance: Callable[[int], None]
 ) -> tuple[JointModel, Tensor]:
-    """Returns a model whose logits are so sharp that a given share of the labels is wrong, and its p_clean, (n,)."""
+    """Returns the model scaled to a given share of wrong labels, and its p_clean, (n,)."""
     scale, noise = _match(joined, assumed.noise(joined, rate), rate, advance)
     sharp = joined.sharpened(scale).chunks()
     clean = torch.cat([clean_share(*noise.explain(probability, labels)) for probability, labels in sharp])
@@ -362,7 +361,7 @@ def _sharpen(
 
 
 def _match(joined: Joined, start: NoiseT, rate: float | None, advance: Callable[[int], None]) -> tuple[float, NoiseT]:
-    """Finds the factor of the logits at which a share of the labels is wrong: the sharper, the more are."""
+    """Returns the factor of the logits that gives a share of wrong labels, which rises with it, and the noise."""
     noise, (first, more) = start, start.rounds
     low, high = (0.0, 0.0) if rate is None else (math.log(MIN_SHARPNESS), math.log(MAX_SHARPNESS))
     for step in range(STEPS):
@@ -376,7 +375,7 @@ def _match(joined: Joined, start: NoiseT, rate: float | None, advance: Callable[
 
 @torch.no_grad()
 def _learn(joined: Joined, noise: NoiseT, *, rounds: int, advance: Callable[[int], None]) -> NoiseT:
-    """Re-estimates a noise by expectation-maximisation."""
+    """Returns the noise after rounds of expectation-maximisation."""
     held = list(joined.chunks()) if joined.logits.numel() <= MAX_LOGITS else None
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:

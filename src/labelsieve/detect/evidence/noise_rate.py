@@ -1,6 +1,7 @@
-"""How many labels are wrong: what the surest images show, and the reliability curve of the zero-shot model.
+"""The share of wrong labels, from the surest images and the reliability curve of the zero-shot model.
 
-Given labels alone cannot tell it: their likelihood takes a confused annotator for a blurred model.
+The likelihood of the given labels cannot estimate it, because it cannot distinguish a confused annotator from a blurred
+model.
 """
 
 from __future__ import annotations
@@ -17,32 +18,32 @@ from labelsieve.detect.scores import GUESSING
 from labelsieve.detect.zero_shot import fitting_factor
 from labelsieve.metrics import Interval
 
-# The surest images are this share of all images, and at least this many; larger numbers are tried by this factor.
+# Share and minimum number of the surest images, and the factor between the larger numbers to try.
 SURE_SHARE, MIN_SURE, SURE_STEP = 0.15, 150, 1.25
-# Images of each class, on average, that must be among the surest before the noise rates of classes are compared.
+# Minimum number of the surest images per class, on average, for comparing the noise rates of classes.
 SURE_OF_A_CLASS = 30
-# Wrong labels are more frequent on the other images: by a factor (another for instance-dependent noise) and this share.
+# Rise of the noise rate from the surest images to all: a factor (another for instance-dependent noise) and a summand.
 RISE, INSTANCE_RISE, FLOOR = 1.5, 2.0, 0.03
-# The reliability curve explains about half of the rise as uncertainty of the model, so what it shows of it is doubled.
+# Factor of the rise that the reliability curve shows, because it explains about half as uncertainty of the model.
 CURVE_FACTOR = 2.0
-# Where the rate rises by more than that within the surest images, by this many standard errors, the evidence errs.
+# Standard errors by which a rise within the surest images has to exceed that one to count as errors of the evidence.
 RISING_ERRORS = 3.0
-# Pair noise strikes all images alike: rates may differ by this many standard errors.
+# Standard errors by which the rates of sure and less sure images may differ under pair noise.
 UNLIKE_ERRORS = 2.0
-# The rate that the reliability curve may show although all labels are right.
+# Rate that the reliability curve may show if all labels are right.
 CURVE_RATE_OF_RIGHT = RISE * FLOOR
-# A logit scale is far off from this factor on.
+# Factor by which a logit scale may be off without a correction.
 FAR_OFF = 2.0
 
 
 class Surest(NamedTuple):
-    """What the surest images show.
+    """The disagreement of the surest images with their given labels.
 
     Attributes:
         order: Shape (n,): all images, the surest first.
-        shares: The share of the surest that disagrees with its given labels, the ends by their number.
-        images: How many of the surest the share is of.
-        images_of_ends: How many of them the ends are of.
+        shares: Share of the surest images that disagree with their given labels, and its confidence interval.
+        images: Number of the surest images of the share.
+        images_of_ends: Number of the surest images of the interval.
     """
 
     order: Tensor
@@ -53,15 +54,15 @@ class Surest(NamedTuple):
 
 @torch.no_grad()
 def surest_images(joined: Joined, *, by_class: bool) -> Surest | None:
-    """Finds the surest images and how many of them disagree with their given labels.
+    """Returns the surest images and the share of them that disagrees with the given labels.
 
     Args:
         joined: Joined logits and given labels.
-        by_class: Whether :func:`classes_differ`. Then the surest are those of each predicted class: of a class with
-            many wrong labels the evidence is less sure, so that few of the surest images of all are of it.
+        by_class: Whether :func:`classes_differ`. The surest images are then chosen within each predicted class, because
+            the evidence is less sure of a class with many wrong labels.
 
     Returns:
-        None where the evidence knows no more of the labels than chance.
+        None if the evidence predicts the labels no better than chance.
     """
     order = _surest_first(joined, by_class=by_class)
     shares, *images = _among_surest(_disagreeing(joined)[order])
@@ -75,29 +76,31 @@ def surest_images(joined: Joined, *, by_class: bool) -> Surest | None:
 def noise_rate(
     joined: Joined, surest: Surest, assumed: AssumedNoise, *, like_pair: float, reliable: float | None
 ) -> Interval:
-    """Estimates the share of wrong labels, without which the sharpness of the evidence is not known.
+    """Estimates the share of wrong labels, which determines the sharpness of the evidence.
 
-    The surest images show it: what disagrees there is wrong (the anchor points of Patrini et al., CVPR 2017), but for
-    what the evidence doubts itself. Symmetric and pair noise strike all images alike. Other wrong labels are more
-    frequent on the other images: those of class-dependent noise by `RISE` and `FLOOR`, and by the less the closer it
-    comes to pair noise; those of instance-dependent noise by `INSTANCE_RISE`. The reliability curve of a zero-shot
-    model that shows at least as many as the surest images gives the rise: `CURVE_FACTOR` times what it shows of it. One
-    that shows fewer than the lower end of theirs explains wrong labels by its own uncertainty, but no more than the
-    rise: that bounds class-dependent and symmetric noise. Between that end and what they show the estimate goes from
-    one to the other in proportion. No more are considered wrong than disagree with the evidence. With few images a
-    class noise that seems symmetric may be class-dependent, which strikes the surest images less: what the curve shows
-    beyond them counts, less `CURVE_RATE_OF_RIGHT`, and up to the rise. The upper end for symmetric noise is at least
-    what the curve shows.
+    The disagreement of the surest images, without the doubt of the evidence, is the share of wrong labels among them
+    (the anchor points of Patrini et al., CVPR 2017). Symmetric and pair noise have this rate in all images. Other noise
+    is more frequent in less sure images: by `RISE` and `FLOOR` for class-dependent noise, the less the closer it is to
+    pair noise, and by `INSTANCE_RISE` and `FLOOR` for instance-dependent noise. At most the images that disagree are
+    wrong.
+
+    The reliability curve of a zero-shot model refines this for class-dependent and symmetric noise:
+
+    * If it shows at least the rate of the surest images, the rise is `CURVE_FACTOR` times the difference.
+    * If it shows less than the lower end of their rate, it explains wrong labels by its own uncertainty, and only
+      bounds the estimate: at most `RISE` times its rate plus `FLOOR`. In between, the estimate is interpolated.
+    * With few images per class, class-dependent noise looks symmetric. What the curve shows beyond the surest images,
+      minus `CURVE_RATE_OF_RIGHT`, then counts up to the rise. The upper end is at least the rate of the curve.
 
     Args:
         joined: Joined logits and given labels.
-        surest: What :func:`surest_images` found.
-        assumed: How wrong labels come about.
-        like_pair: How close class-dependent noise comes to pair noise, between 0 and 1.
-        reliable: What :func:`reliability_rate` found, None unless the zero-shot model knows the names.
+        surest: Result of :func:`surest_images`.
+        assumed: Kind of noise.
+        like_pair: Similarity of class-dependent noise to pair noise, between 0 and 1.
+        reliable: Result of :func:`reliability_rate`, None unless the zero-shot model knows the class names.
 
     Returns:
-        Between 0 and 1, the ends by the number of the surest images.
+        Between 0 and 1, with the interval that follows from the number of the surest images.
     """
     if assumed is AssumedNoise.PAIR:
         return surest.shares
@@ -113,7 +116,7 @@ def noise_rate(
             by_curve = min(raised(value, RISE), reliable - CURVE_RATE_OF_RIGHT)
             value += _unsure_of_symmetric(joined) * max(0.0, by_curve - value)
         return Interval(min(value, bound), min(low, bound), max(high, value, reliable or 0.0))
-    if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # such noise blurs the evidence, which would be taken for doubt
+    if assumed is AssumedNoise.INSTANCE_DEPENDENT:  # it blurs the evidence, which looks like doubt
         (share, low, _), rise = surest.shares, INSTANCE_RISE
         value = raised(share, rise)
     else:
@@ -123,21 +126,21 @@ def noise_rate(
             shown, lower = surest.shares.value, surest.shares.low
             by_curve = min(shown + CURVE_FACTOR * max(0.0, reliable - shown), raised(shown, rise))
             value += float(np.clip((reliable - lower) / max(shown - lower, EPSILON), 0, 1)) * (by_curve - value)
-    # the evidence agrees with some wrong labels: this end may be above what disagrees
+    # may exceed the share that disagrees, because the evidence agrees with some wrong labels
     high = max(surest.shares.high, min(rise * surest.shares.high, disagreeing) + FLOOR)
     return Interval(value, min(low, value), max(high, value))
 
 
 @torch.no_grad()
 def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
-    """Returns whether wrong labels are no more frequent in the rest of the surer half than among the surest images.
+    """Returns whether wrong labels are as frequent among less sure images as among the surest, as under pair noise.
 
-    Pair noise strikes all images alike. What the evidence doubts there comes off both shares; more is more
-    than `UNLIKE_ERRORS` standard errors of their difference.
+    Compares the surest images with the rest of the surer half. The doubt of the evidence is subtracted from both rates,
+    which may differ by `UNLIKE_ERRORS` standard errors.
 
     Args:
         joined: Joined logits and given labels.
-        surest: What :func:`surest_images` found.
+        surest: Result of :func:`surest_images`.
     """
     disagrees, doubt = _disagreeing(joined).float()[surest.order], _doubt(joined, surest, surest.shares.high)
     half, first = len(disagrees) // 2, _minimum_count(len(disagrees))
@@ -151,36 +154,36 @@ def strikes_all_alike(joined: Joined, surest: Surest) -> bool:
 
 
 def _unsure_of_symmetric(joined: Joined) -> float:
-    """Returns how unsure it is that noise is symmetric if it seems so, from 0 to 1: more with fewer images a class.
+    """Returns the uncertainty, from 0 to 1, that noise without a visible confusion is symmetric.
 
-    With fewer than :func:`shows_classes` asks for, mistakes between similar classes show no confusion, either.
+    Below the number of images per class of :func:`shows_classes`, mistakes between similar classes show no confusion.
     """
     images, classes = joined.logits.shape
     return min(1.0, SURE_OF_A_CLASS * classes / (SURE_SHARE * images))
 
 
 def _doubt(joined: Joined, surest: Surest, rate: float) -> Tensor:
-    """Returns how much the evidence doubts each image, (n,), the surest first, at the temperature of an even rate."""
+    """Returns the doubt of the evidence, (n,), the surest image first, at the temperature for this symmetric rate."""
     return _doubt_of_all(joined, rate)[surest.order]
 
 
 def _doubt_of_all(joined: Joined, rate: float) -> Tensor:
-    """Returns the same in the order of the images."""
+    """Returns the same in the original order."""
     sharp = joined.sharpened(fitting_factor(*joined, noise_rate=rate))
     return 1 - torch.cat([probability.amax(dim=1) for probability, _ in sharp.chunks()])
 
 
 def _beyond(share: float, doubt: float) -> float:
-    """Returns the share that disagrees less what the evidence doubts itself."""
+    """Returns the share that disagrees beyond the doubt of the evidence."""
     return max(0.0, (share - doubt) / max(1 - doubt, EPSILON))
 
 
 def _without_doubt(joined: Joined, surest: Surest) -> Interval:
-    """Returns the share of wrong labels among the surest images: what disagrees less what the evidence doubts there.
+    """Returns the share of wrong labels among the surest images, without the doubt of the evidence.
 
-    Weak evidence, and any with few images a class, errs on its surest images, too, and knows that at the temperature
-    that fits the labels. Even noise lets that temperature be found, if its rate is known. The value takes the upper end
-    for it, which credits the evidence with the most it may know; the lower end takes itself.
+    Weak evidence, and any evidence with few images per class, also errs on its surest images, but it doubts them at the
+    temperature that fits the labels. That temperature requires the rate. The value uses the upper end as the rate,
+    which credits the evidence with as much knowledge as possible; the lower end uses itself.
     """
 
     def wrong(share: float, images: int, rate: float) -> float:
@@ -192,7 +195,7 @@ def _without_doubt(joined: Joined, surest: Surest) -> Interval:
 
 
 def shows_classes(images: int, classes: int) -> bool:
-    """Returns whether there are enough images of each class, on average, to tell whether classes differ."""
+    """Returns whether there are enough images per class, on average, for :func:`classes_differ`."""
     return SURE_SHARE * images >= SURE_OF_A_CLASS * classes
 
 
@@ -200,15 +203,14 @@ def shows_classes(images: int, classes: int) -> bool:
 def classes_differ(joined: Joined) -> bool:
     """Returns whether some classes have many more wrong labels than others.
 
-    They do where the surest images of each predicted class disagree more often than the surest of all, by more than
-    chance and `FLOOR`, and more often than the evidence doubts them. Evidence that knows a class little is as unsure of
-    its surest images as it errs on them, and right labels show no more than that. Wrong labels of a class strike what
-    the evidence knows well as often as the rest, which no class probability follows that rises with how much an image
-    looks like its class: at the temperature that fits the labels best it is too sure of them.
+    They do if the surest images of each predicted class disagree more often than the surest of all, by more than chance
+    and `FLOOR`, and more often than the evidence doubts them at the temperature that fits the labels best. Evidence
+    that knows a class little doubts it as much as it errs. Wrong labels of one class are as frequent in images that the
+    evidence knows well, so that it is too sure of them at any temperature.
 
     Args:
-        joined: Logits that were joined under even noise and have no biases, which would explain such labels; of as many
-            images as :func:`shows_classes` asks for.
+        joined: Logits of a fit under symmetric noise without biases, which would explain such labels; at least as many
+            images as :func:`shows_classes` requires.
     """
     disagrees, order = _disagreeing(joined), _surest_first(joined, by_class=True)
     of_each, _, _ = _among_surest(disagrees[order])
@@ -218,7 +220,7 @@ def classes_differ(joined: Joined) -> bool:
 
 
 def far_off(factor: float) -> bool:
-    """Returns whether logits that would fit times this factor are of another scale."""
+    """Returns whether the factor that fits the logits to the labels means a wrong scale."""
     return not 1 / FAR_OFF < factor < FAR_OFF
 
 
@@ -226,14 +228,14 @@ def far_off(factor: float) -> bool:
 def reliability_rate(logits: Tensor, labels: Tensor, *, factor: float = 1.0) -> float:
     """Estimates the share of wrong labels from the reliability curve of a model that has not learned from them.
 
-    Let h(p) be the share of pairs (image, class) of probability p in which the class is the given label. If the model
-    is calibrated for the true classes, h(p) = p where all labels are right. Its height near 1 is r, the share of right
-    labels there, and of the labels whose class has probability p a share of r p / h(p) is right. h is isotonic.
+    Over all pairs of image and class, the isotonic curve h(p) is the share of pairs with probability p whose class is
+    the given label. For a model that is calibrated for the true classes, h(p) = p if all labels are right. Otherwise,
+    with r the height of the curve near p = 1, a share r p / h(p) of the labels with probability p is right.
 
     Args:
         logits: (m, K).
         labels: Given labels, (m,).
-        factor: At which the logits would fit the labels; they are taken times it where it is far off.
+        factor: Factor that fits the logits to the labels, applied if it is far off.
 
     Returns:
         Between 0 and 1.
@@ -257,7 +259,7 @@ def _disagreeing(joined: Joined) -> Tensor:
 
 
 def _surest_first(joined: Joined, *, by_class: bool) -> Tensor:
-    """Returns the order of images, (n,), by how sure they are: among all, or by rank within the predicted class."""
+    """Returns the order of images, (n,), by confidence, or by its rank within the predicted class."""
     sure = [probability.max(dim=1) for probability, _ in joined.chunks()]
     confidence, predicted = (torch.cat(both) for both in zip(*sure, strict=True))
     order = confidence.argsort(descending=True)
@@ -274,14 +276,14 @@ def _minimum_count(total: int) -> int:
 
 
 def _where_flat(hits: Tensor) -> int:
-    """Returns how many of the surest images disagree because of their labels, not of the evidence.
+    """Returns the number of the surest images whose disagreement comes from the labels, not from the evidence.
 
-    Wrong labels strike the very surest nearly as often as the sure (`RISE` and `FLOOR`); evidence that knows little
-    errs ever less often the surer it is. Where the surest third disagrees much less often, it is taken instead, and so
-    on.
+    Wrong labels are nearly as frequent among the very surest images as among the sure ones (up to `RISE` and `FLOOR`),
+    whereas errors of weak evidence become rarer the surer it is. While the surest third disagrees much less often than
+    all, it replaces them.
 
     Args:
-        hits: How many of the first 1, 2, ... images disagree, (n,), the surest first.
+        hits: Number of the first 1, 2, ... images that disagree, (n,), the surest first.
     """
     count = _minimum_count(len(hits))
     while (third := max(count // 3, min(MIN_SURE, count))) < count:
@@ -294,15 +296,15 @@ def _where_flat(hits: Tensor) -> int:
 
 
 def _among_surest(disagrees: Tensor) -> tuple[Interval, int, int]:
-    """Returns the share that disagrees among the surest images, of how many that is, and of how many its ends.
+    """Returns the share of disagreement among the surest images, their number, and the number for its interval.
 
-    Where the evidence is weak, the share rises from the very surest on: see :func:`_where_flat`. Else more of them tell
-    it more precisely, until the evidence itself errs. So it is the share among as many as agree with every smaller
-    part: it lies within one standard error of each of their shares (Lepski, 1991; Goldenshluger and Nemirovski, 1997).
-    The ends are those of the fewest (Clopper and Pearson, 1934), which the evidence errs least on.
+    :func:`_where_flat` gives the minimum number. More images are more precise, until the evidence itself errs. The
+    largest number is therefore used whose share is within one standard error of those of all smaller numbers (Lepski,
+    1991; Goldenshluger and Nemirovski, 1997). The interval is that of the minimum number (Clopper and Pearson, 1934),
+    on which the evidence errs least.
 
     Args:
-        disagrees: Whether each image does, (n,), the surest first.
+        disagrees: Whether each image disagrees, (n,), the surest first.
     """
     from scipy.stats import binomtest
 
