@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-# Explicit attention saves its weights for the backward pass: B x heads x L x L numbers in each block.
+# Maximum length of a sequence, because explicit attention saves B x heads x L x L weights per block for backward.
 _LONGEST = 256
 
 
 class ExplicitAttention(TorchFunctionMode):
     """Computes attention by two matrix products and a softmax where that is faster than the fused kernel.
 
-    This is the case for bf16 on a CPU, above all with gradients (`benchmarks/attention.py`). It applies without
-    gradients too, so that an encoder gives the same features in training and evaluation. Boolean masks are supported;
-    calls with other options, such as dropout, go to PyTorch. It affects any library that calls PyTorch's function.
+    This is the case for bf16 on a CPU, above all with gradients (`benchmarks/attention.py`). It also applies without
+    gradients, so that an encoder returns the same features in training and evaluation. Boolean masks are supported;
+    calls with other options, such as dropout, go to PyTorch. It affects every library that calls PyTorch's function.
     """
 
     def __torch_function__(

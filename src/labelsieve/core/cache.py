@@ -18,7 +18,7 @@ _DEFAULT_LIMIT = 50.0
 def cache_folder() -> Path:
     """Returns the cache folder: `LABELSIEVE_CACHE`, else `labelsieve` in the user's cache folder.
 
-    It can be deleted whenever no run uses it.
+    The folder can be deleted at any time when no run uses it.
     """
     override = os.environ.get("LABELSIEVE_CACHE")
     if override:
@@ -27,17 +27,17 @@ def cache_folder() -> Path:
 
 
 def cache_limit() -> float:
-    """Returns the maximum size of all cached images in bytes; half of the free disk space is also left free.
+    """Returns the maximum size of all cached images in bytes; half of the free disk space is also kept free.
 
     Raises:
-        SettingsError: The environment variable is not a number of GiB, or out of its range.
+        SettingsError: The environment variable is not a number of GiB, or is out of range.
     """
     limit: float = number_from_environment(LIMIT, _Gibibytes, default=_DEFAULT_LIMIT)
     return limit * 2**30
 
 
 def reserve_disk_space(path: Path) -> None:
-    """Allocates the disk space of a sparse file: on a full disk, writing to its memory map would kill the process.
+    """Allocates the disk space of a sparse file, because writing to a memory map on a full disk kills the process.
 
     Raises:
         OSError: The disk is full.
@@ -48,6 +48,6 @@ def reserve_disk_space(path: Path) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
-            # other errors: the file system does not support it
+            # other errors mean that the file system does not support it
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise

@@ -19,7 +19,7 @@ from labelsieve.core.files import write_atomically
 from labelsieve.core.provenance import to_json
 
 CHECKPOINT = "state.safetensors"
-# Increased when the same settings train differently: older checkpoints are then rejected.
+# Increase it when the same settings train differently, so that older checkpoints are rejected.
 _VERSION = 3
 # Identifies the run of a checkpoint: `settings`, with seed and precision, and `fingerprints` of data and model.
 RunIdentity = Mapping[str, Mapping[str, Any]]
@@ -29,9 +29,9 @@ def run_identity(settings: Any, engine: Engine, **fingerprints: str) -> RunIdent
     """Returns the identity of a run: settings, seed, precision, and fingerprints of data and model.
 
     Args:
-        settings: A dataclass.
-        engine: Seed and precision.
-        **fingerprints: By name, such as `data`.
+        settings: The settings, a dataclass.
+        engine: Provides seed and precision.
+        **fingerprints: Fingerprints by name, such as `data`.
     """
     recorded = {
         "kind": type(settings).__name__,
@@ -75,10 +75,10 @@ def write_checkpoint(
     """Writes the state after an epoch, in the main process, if the engine has a checkpoint folder.
 
     Args:
-        engine: Has the folder.
+        engine: Provides the folder.
         tensors: The state of training.
-        identity: Of the run, from :func:`run_identity`.
-        history: One record for each finished epoch.
+        identity: Identity of the run, from :func:`run_identity`.
+        history: One record per finished epoch.
 
     Raises:
         RunError: The disk is full or read-only.
@@ -92,7 +92,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(engine: Engine, *, identity: RunIdentity) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Reads what :func:`write_checkpoint` wrote; empty if there is nothing to resume.
+    """Returns the tensors and history of :func:`write_checkpoint`; both are empty if there is nothing to resume.
 
     Raises:
         CheckpointError: The checkpoint belongs to another run, or cannot be read.
@@ -121,7 +121,7 @@ def seconds_before(engine: Engine) -> float:
     """Returns the training time of the epochs in the checkpoint to resume from; 0 if there is none."""
     try:
         return float(sum(epoch["seconds"] for epoch in _metadata(engine, "history") or ()))
-    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports what it lacks
+    except (ValueError, KeyError, TypeError):  # read_checkpoint() reports a damaged header
         return 0.0
 
 
@@ -143,7 +143,7 @@ def _metadata(engine: Engine, name: str) -> Any:
         CheckpointError: The checkpoint cannot be read.
     """
     path = _to_resume(engine)
-    with suppress(ValueError, KeyError):  # read_checkpoint() reports what it lacks
+    with suppress(ValueError, KeyError):  # read_checkpoint() reports a damaged header
         return None if path is None else json.loads(_read(path, header_only=True)[0][name])
     return None
 

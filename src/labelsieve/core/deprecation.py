@@ -20,8 +20,8 @@ def deprecated(*, instead: str, removed_in: str) -> Callable[[Callable[_P, _Resu
     """Makes a function warn when it is called.
 
     Args:
-        instead: What to write instead, as code.
-        removed_in: The version that removes it.
+        instead: The replacement, as code.
+        removed_in: The version that removes the function.
 
     Example:
         >>> @deprecated(instead="load_images()", removed_in="0.3")
@@ -46,7 +46,7 @@ def renamed_arguments(
 
     Args:
         removed_in: The version that removes the old names.
-        new_names: The new name of each old one.
+        new_names: The new name for each old name.
 
     Raises:
         SettingsError: A call passes an argument by both names.
@@ -75,5 +75,5 @@ def renamed_arguments(
 
 
 def _warn(what: str, *, instead: str, removed_in: str) -> None:
-    # level 3 is the caller of the function
+    # level 3 is the caller of the deprecated function
     warnings.warn(f"{what} goes with labelsieve {removed_in}; use {instead}", FutureWarning, stacklevel=3)

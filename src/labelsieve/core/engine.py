@@ -52,7 +52,7 @@ class Engine:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Runs the encoders of a block in the precision of the run."""
+        """Runs the encoders within the `with` statement in the precision of the run."""
         if self.precision == "fp32":
             yield
             return
@@ -60,7 +60,7 @@ class Engine:
             yield
 
     def circumstances(self, *, seconds: float) -> dict[str, Any]:
-        """Returns how a result was made, for its record: when, for how long, with which seed, machine and versions."""
+        """Returns the provenance of a result for its record: time, duration, seed, machine and versions."""
         installed = versions()
         return {
             "labelsieve": installed.get("labelsieve", "unknown"),
@@ -79,15 +79,15 @@ class Engine:
         return torch.Generator().manual_seed((int(state[0]) << 31) ^ int(state[1]))
 
     def share(self, batch: Sequence[int]) -> Sequence[int]:
-        """Returns this process's part of the rows of a batch."""
+        """Returns the rows of a batch that this process handles."""
         return batch[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def total(self, value: Tensor) -> Tensor:
-        """Sums a tensor over the processes."""
+        """Returns the sum of a tensor over the processes."""
         return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
 
     def count(self, number: int) -> int:
-        """Sums a number over the processes; with one process there is no synchronisation."""
+        """Returns the sum of a number over the processes; with one process there is no synchronisation."""
         if self.accelerator.num_processes == 1:
             return number
         return int(self.total(torch.tensor(number, device=self.device)))
@@ -103,7 +103,7 @@ class Engine:
         return torch.cat([values[:0], *(part[:count] for part, count in zip(parts, counts, strict=True))])
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Sums the gradients over the processes, whose losses are divided by the size of the whole batch."""
+        """Sums gradients over the processes: each divides its loss by the size of the whole batch, so no mean."""
         for parameter in module.parameters():
             if parameter.requires_grad and self.accelerator.num_processes > 1:
                 parameter.grad = self.total(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
@@ -118,11 +118,11 @@ def make_engine(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Engine:
-    """Sets up the device and the precision; under `accelerate launch`, the process group too.
+    """Sets up the device and the precision and, under `accelerate launch`, the process group.
 
     Args:
-        device: `auto` leaves the choice to `accelerate`; or `cpu`, `cuda` or `mps`.
-        precision: `auto` is bf16 autocast where the hardware is faster in it than in fp32.
+        device: `cpu`, `cuda` or `mps`; `auto` leaves the choice to `accelerate`.
+        precision: `auto` uses bf16 autocast if it is faster than fp32 on this hardware.
         seed: See :class:`Engine`.
         checkpoint: See :class:`Engine`.
         resume: See :class:`Engine`.
@@ -141,7 +141,7 @@ def make_engine(
     cache_limit()  # reports an invalid limit before the run starts
     try:
         accelerator = Accelerator(cpu=device == "cpu")
-    except ValueError:  # accelerate keeps its first device, here a GPU
+    except ValueError:  # accelerate keeps the device of its first use, here a GPU
         accelerator = Accelerator()
     if device not in ("auto", accelerator.device.type):
         raise SettingsError(

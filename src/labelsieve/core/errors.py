@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 _EntryT = TypeVar("_EntryT")
-# Limits of what a message quotes: characters of a value, how many of them precede an ellipsis, and values of a list.
+# Limits of quotations in messages: characters of a value, characters before its ellipsis, values of a list.
 _CHARACTERS, _HEAD, _VALUES = 80, 40, 10
-# What the names of options begin with, innermost last; empty in Python, where messages name settings as they are.
+# Prefixes of option names, innermost last; empty in Python, where messages use the names of the settings.
 _prefixes: list[str] = []
 
 
@@ -44,11 +44,11 @@ class ModelError(LabelsieveError):
 
 
 class SettingsError(LabelsieveError):
-    """A setting is unknown, out of range, or does not go with another one."""
+    """A setting is unknown, out of range, or cannot be combined with another one."""
 
 
 class RunError(LabelsieveError):
-    """A run folder is missing, unfinished, in the way, not writable, or belongs to other data."""
+    """A run folder is missing, unfinished or not writable, exists already, or belongs to other data."""
 
 
 class CheckpointError(RunError):
@@ -61,10 +61,10 @@ class TrainingError(LabelsieveError):
 
 @contextmanager
 def options_in_messages(prefix: str = "") -> Iterator[None]:
-    """Lets messages name the options of the command line, in all threads.
+    """Makes messages use the names of command-line options instead of settings, in all threads.
 
     Args:
-        prefix: What their names begin with, such as `test_`.
+        prefix: Prefix of the names, such as `test_`.
     """
     _prefixes.append(prefix)
     try:
@@ -74,7 +74,7 @@ def options_in_messages(prefix: str = "") -> Iterator[None]:
 
 
 def setting(name: str) -> str:
-    """Returns what a message calls a setting: `drop_at`, or `--drop-at` on the command line.
+    """Returns the name of a setting in messages: `drop_at`, or `--drop-at` on the command line.
 
     Example:
         >>> with options_in_messages():
@@ -89,7 +89,7 @@ def setting(name: str) -> str:
 def shown(value: Any) -> str:
     """Formats a value for a message: one line of printable characters, at most 80.
 
-    The middle of a longer value is left out: the end of a path matters most.
+    The middle of a longer value is left out, because the end of a path matters most.
 
     Example:
         >>> shown("a" * 50 + "b" * 50)[38:45], len(shown("a" * 100))
@@ -142,8 +142,8 @@ def look_up(table: Mapping[str, _EntryT], name: Any, *, what: str, error: type[E
     Args:
         table: Entries by name.
         name: The name to look up.
-        what: What the message calls it, such as a flag.
-        error: Raised if there is no such entry; the message suggests the nearest name.
+        what: Name of the setting in the message, such as a flag.
+        error: Exception to raise if there is no such entry; the message suggests the nearest name.
     """
     if not isinstance(name, str) or name not in table:
         hint = did_you_mean(str(name), table)

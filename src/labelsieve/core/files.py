@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and JSON on the disk. Nothing here uses pickle."""
+"""Atomic writing of files, and reading and writing of Parquet and JSON. Nothing here uses pickle."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_utf8(path: str | Path) -> bool:
 
 
 def expand_home(path: str | Path) -> Path:
-    """Returns a path with `~` replaced by the home folder; `~name` stays where there is no user of that name."""
+    """Returns a path with `~` replaced by the home folder; `~name` is kept if there is no user of that name."""
     return Path(os.path.expanduser(path))
 
 
@@ -54,19 +54,19 @@ def quoted(path: str | Path) -> str:
 
 
 def named(folder: Path) -> Path:
-    """Returns a folder by a path that ends in its name, unlike `.` and `..`."""
+    """Returns the path of a folder such that it ends in the folder's name, also for `.` and `..`."""
     return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def check_reachable(path: str | Path, error: type[LabelsieveError]) -> None:
-    """Checks that the system lets one look at a path, whether something is there or not.
+    """Checks that a path can be accessed, whether or not it exists.
 
     Args:
         path: The path.
         error: The type of the error to raise.
 
     Raises:
-        LabelsieveError: It does not, as where a folder is closed or a name is too long.
+        LabelsieveError: It cannot, for example because a folder may not be entered or a name is too long.
     """
     try:
         os.stat(path)
@@ -80,8 +80,7 @@ def target_of(path: Path) -> Path:
     """Returns the file that writing to `path` creates or replaces: `path` itself, or the target of a symbolic link.
 
     Raises:
-        RunError: The path exists and is not a regular file, such as a device or a folder, which are never replaced; or
-            it is not UTF-8.
+        RunError: The path is not UTF-8, or exists and is not a regular file; devices and folders are never replaced.
     """
     if not is_utf8(path):
         raise RunError(f"could not write {str(path)!r}: the path is not UTF-8; choose another name")
@@ -139,16 +138,16 @@ def write_atomically(path: Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
             part.replace(target)
     except OSError as error:
-        # the text of the error number: messages of some libraries name the temporary file
+        # use the text of the error number, because messages of some libraries name the temporary file
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(f"could not write {path}: {reason}; free some space or choose a writable folder") from error
 
 
 @contextmanager
 def new_temporary(target: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Creates a temporary file or folder next to `target` that is locked within the block.
+    """Creates a temporary file or folder next to `target` and locks it within the `with` statement.
 
-    It is removed after the block, unless it was renamed. :func:`remove_leftovers` removes those of killed processes.
+    It is removed at the end, unless it was renamed. :func:`remove_leftovers` removes those of killed processes.
     """
     with ExitStack() as stack:
         while True:
@@ -214,7 +213,7 @@ def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = N
     Args:
         path: The file.
         table: The table.
-        row_group_size: Maximum number of rows that readers have to load at once; None: that of pyarrow.
+        row_group_size: Maximum number of rows that readers have to load at once; None for the default of pyarrow.
 
     Raises:
         RunError: The file cannot be written.
@@ -230,11 +229,11 @@ def read_parquet(path: Path, *schemas: pa.Schema, written: str | None = None) ->
 
     Args:
         path: The file.
-        schemas: The table has one of them; messages name the first.
-        written: Fingerprint of the file in the record of the run; None if that has none.
+        schemas: Accepted schemas; messages name the first.
+        written: Fingerprint of the file in the record of the run; None if the record has none.
 
     Raises:
-        RunError: The file cannot be read, has other columns, or is not that of the record.
+        RunError: The file cannot be read, has other columns, or does not match the fingerprint.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -260,7 +259,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Returns the value of a JSON text; None if it is not JSON."""
+    """Returns the value of a JSON text; None if the text is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Locks on files and folders. The system releases them when the process ends, however it ends.
+"""Locks on files and folders. The system releases them when the process ends, even if it is killed.
 
-Windows and some file systems do not support them; writing is atomic there too.
+Windows and some file systems do not support locks; writing is still atomic there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _held: set[int] = set()
 
 
 def _release_in_child() -> None:
-    """Closes the locks in a forked process: a worker that decodes images may outlive the run."""
+    """Closes the locks in a forked process, because a worker that decodes images may outlive the run."""
     for handle in _held:
         os.close(handle)
     _held.clear()
@@ -33,17 +33,17 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Locks an existing file or folder within a block, without writing to it.
+    """Locks an existing file or folder within a `with` statement, without writing to it.
 
     Args:
         path: The file or folder.
-        wait: Wait until the lock is free.
+        wait: Whether to wait until the lock is free.
 
     Yields:
-        Whether the lock is held: false where locks are not supported.
+        Whether the lock is held; False if locks are not supported.
 
     Raises:
-        BlockingIOError: Without `wait`: another process, or another block of this one, has locked it.
+        BlockingIOError: `wait` is false, and another process or another block of this process has locked the path.
     """
     handle = _acquire(path, wait=wait)
     if handle is None:
@@ -53,7 +53,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
     try:
         yield True
     finally:
-        if handle in _held:  # false in a process that was forked in the block
+        if handle in _held:  # false in a process that was forked within the block
             _held.discard(handle)
             os.close(handle)
 

@@ -1,4 +1,4 @@
-"""Memory: work in chunks with gradient checkpointing, the size of a chunk, reuse of freed memory, and its layout."""
+"""Memory: chunks with gradient checkpointing, the size of a chunk, reuse of freed memory, and memory layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from labelsieve.core.attention import ExplicitAttention
 
-# Share of the memory that activations may take; the rest is for the model, temporary tensors and other programs.
+# Share of the memory for activations; the rest is for the model, temporary tensors and other programs.
 _SHARE = 0.25
 _LIMIT = "/sys/fs/cgroup/memory.max"
 # From glibc's malloc.h, with its defaults.
@@ -28,11 +28,11 @@ _REUSING = threading.Event()
 
 @contextmanager
 def reuse_allocations() -> Iterator[None]:
-    """Reuses the memory of freed CPU tensors for new ones, within a block.
+    """Reuses the memory of freed CPU tensors for new tensors within a `with` statement.
 
-    The C library of Linux returns the memory of each large tensor to the system when it is freed, and requests it again
-    for the next one. The system fills it with zeros each time, which takes half the time of a step on large batches
-    (`benchmarks/step.py`). On other systems, and within another such block, this does nothing.
+    By default, glibc returns the memory of each large tensor to the system when it is freed, and requests it again for
+    the next tensor. The system fills it with zeros each time, which takes half the time of a step on large batches
+    (`benchmarks/step.py`). Without glibc, and if nested, this does nothing.
     """
     library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
     if library is None or _REUSING.is_set():
@@ -56,13 +56,13 @@ def checkpointed_chunks(
 ) -> Tensor:
     """Processes items in chunks, with gradient checkpointing if there is more than one chunk.
 
-    The activations of only one chunk are in memory at a time, however many chunks there are.
+    The activations of only one chunk are in memory at a time.
 
     Args:
-        work: Takes the indices of the first item and of the end of the chunk; returns a tensor (n, ...).
+        work: Takes the start and the end of a chunk, as in `range`, and returns a tensor (n, ...).
         count: Number of items, at least 1.
-        chunk_size: Items in a chunk, at least 1.
-        device: Where `work` computes.
+        chunk_size: Items per chunk, at least 1.
+        device: The device on which `work` computes.
 
     Returns:
         The results of all chunks, concatenated.
@@ -84,14 +84,14 @@ def checkpointed_chunks(
 def max_chunk_size(work: Callable[[Tensor], Tensor], one: Tensor, *, maximum: int, budget: int | None = None) -> int:
     """Returns how many items fit into memory with the activations that the backward pass needs.
 
-    It compares bytes with the size of the memory, not with its free part, so that the result does not depend on how
-    busy the machine is.
+    The limit is a part of the total memory, not of the free memory, so that the result does not depend on what else
+    runs on the machine.
 
     Args:
-        work: Takes a batch (n, ...) on its device; differentiable.
+        work: Differentiable function of a batch, (n, ...).
         one: A batch of one item, (1, ...).
         maximum: Largest useful number of items, at least 1.
-        budget: Bytes that activations may take; None for a quarter of the memory.
+        budget: Maximum number of bytes for activations; None for a quarter of the memory.
 
     Returns:
         `maximum`, or the largest power of two below it whose activations fit into the budget; at least 1.
@@ -103,7 +103,7 @@ def max_chunk_size(work: Callable[[Tensor], Tensor], one: Tensor, *, maximum: in
 
 
 def _saved_bytes(work: Callable[[Tensor], Tensor], batch: Tensor) -> int:
-    """Returns the bytes of all tensors that `work` saves for the backward pass, weights included."""
+    """Returns the size in bytes of all tensors that `work` saves for the backward pass, including weights."""
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -112,15 +112,15 @@ def _saved_bytes(work: Callable[[Tensor], Tensor], batch: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = work(batch)  # kept alive, so that no storage is freed and reused while they are counted
+        output = work(batch)  # kept alive, so that no storage is freed and counted twice
     del output
     return sum(storages.values())
 
 
 def memory_size(device: torch.device) -> int:
-    """Returns the memory of a device for this process in bytes, whether free or not.
+    """Returns the total memory of a device for this process in bytes.
 
-    Processes on one machine share the memory of the CPU. A limit of the control group, as in a container, applies.
+    Processes on one machine share the memory of the CPU. The limit of a control group, as in a container, applies.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -133,13 +133,9 @@ def memory_size(device: torch.device) -> int:
 
 
 def move(model: nn.Module, device: torch.device) -> None:
-    """Moves a model to a device; one with several convolutions gets channels-last weights.
+    """Moves a model to a device, and a model with several convolutions to the channels-last memory format.
 
-    Convolutions run faster so, in bf16 above all. A transformer has but one, which cuts the image into patches.
-
-    Args:
-        model: An encoder or a classifier.
-        device: Where to.
+    Convolutions are faster in that format, above all in bf16. A transformer has only the one that embeds the patches.
     """
     model.to(device)
     if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1:

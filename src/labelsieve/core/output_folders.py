@@ -1,4 +1,4 @@
-"""Output folders: one process writes at a time, atomically, and never deletes files of others."""
+"""Output folders: only one process writes at a time, atomically, and files that labelsieve did not write are kept."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from labelsieve.core.locks import locked
 from labelsieve.core.progress import is_main_process
 from labelsieve.core.provenance import fingerprint
 
-# Folders that this process has locked: thread, device, inode.
+# Folders that this process has locked, as thread, device and inode.
 _locked_folders: set[tuple[int, int, int]] = set()
 # Files that file managers create in any folder; hidden files are ignored as well.
 _JUNK = ("thumbs.db", "desktop.ini")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-# Every report starts with it; see its template.
+# Each report contains the mark in its first bytes; see its template.
 _REPORT_MARK, _HEAD_BYTES = b'<meta name="generator" content="labelsieve', 4096
-# File systems allow 255 bytes for a name; the difference is for counters and suffixes.
+# File systems allow 255 bytes for a name; the rest is reserved for counters and suffixes.
 _MAX_BYTES = 180
-# The ending of the name of a run that repeats another one.
+# Suffix of the name of a run that repeats another run.
 _AGAIN = re.compile(r"-again(-\d+)?$")
 
 
@@ -44,7 +44,7 @@ def make_folder(folder: Path) -> Path:
     """Creates a folder and its parents, unless it exists.
 
     Raises:
-        RunError: Something else exists there, the path is not UTF-8, or it cannot be created or written to.
+        RunError: The path is a file or not UTF-8, or the folder cannot be created or written to.
     """
     if not is_utf8(folder):
         raise RunError(f"expected {setting('out')} to be UTF-8, got {str(folder)!r}; choose another name")
@@ -61,20 +61,20 @@ def make_folder(folder: Path) -> Path:
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Checks that nothing is lost at a path, before anything expensive starts.
+    """Checks that writing to a path destroys nothing, before anything expensive starts.
 
     Raises:
-        RunError: Something exists there, if only a broken link, and `overwrite` was not passed.
+        RunError: The path exists, even as a broken link, and `overwrite` is false.
     """
     if os.path.lexists(out) and not overwrite:
         raise RunError(f"{out} is there already; choose another name or pass {setting('overwrite')}")
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:
-    """Checks that a file may be written to a path, before anything expensive starts; a link leads to its target.
+    """Checks that a file may be written to a path or the target of a link, before anything expensive starts.
 
     Raises:
-        RunError: The path cannot be a file or, without `overwrite`, a file exists.
+        RunError: The path cannot be a file, or a file exists and `overwrite` is false.
     """
     if os.path.exists(target_of(out)):
         check_free(out, overwrite=overwrite)
@@ -85,11 +85,10 @@ def check_report(path: Path, *, overwrite: bool | None = None) -> None:
 
     Args:
         path: The file.
-        overwrite: Whether any file may be replaced; None in the folder of a run, where an option to overwrite does not
-            cover files of others.
+        overwrite: Whether any file may be replaced; None in the folder of a run, where only reports are replaced.
 
     Raises:
-        RunError: Another file is there, which may be the work of others, or the path is no file.
+        RunError: Another file exists, which labelsieve did not write, or the path cannot be a file.
     """
     target = target_of(path)
     if overwrite or not os.path.exists(target) or not target.stat().st_size:
@@ -101,7 +100,7 @@ def check_report(path: Path, *, overwrite: bool | None = None) -> None:
 
 
 def check_outside(out: Path, source: Path | str) -> None:
-    """Checks that an output is outside of a folder of images: a later scan would read it as one more class.
+    """Checks that an output is outside a folder of images, because a later scan would read it as another class.
 
     Raises:
         RunError: `source` is a folder that contains `out`.
@@ -115,11 +114,11 @@ def check_outside(out: Path, source: Path | str) -> None:
 
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Creates a folder and locks it against other runs within a block.
+    """Creates a folder and locks it against other runs within a `with` statement.
 
-    Otherwise two runs could replace each other's files and resume from each other's checkpoints. The system releases
-    the lock however this process ends. The main process of a run locks for all of its processes; nested blocks share
-    one lock. A folder that the block created and left empty is removed if the block fails.
+    Without the lock, two runs could replace each other's files and resume from each other's checkpoints. The system
+    releases the lock even if this process is killed. The main process of a run locks for all of its processes; nested
+    blocks share one lock. If the block fails, a new folder that is still empty is removed.
 
     Raises:
         RunError: Another process has locked the folder, or it cannot be created.
@@ -155,7 +154,7 @@ def check_no_mount(out: Path) -> None:
     """Checks that a folder can be replaced, before anything expensive starts.
 
     Raises:
-        RunError: It is a mount point, such as a volume of a container.
+        RunError: The folder is a mount point, such as a volume of a container.
     """
     if os.path.ismount(out):
         raise RunError(f"{out} cannot be replaced, for a disk is mounted there; choose a folder in it")
@@ -163,14 +162,14 @@ def check_no_mount(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder next to `out`; it replaces `out` when the block succeeds.
+    """Yields a temporary folder next to `out`, which replaces `out` when the block succeeds.
 
     If `out` is a link, its target is replaced. The old folder is deleted with all its files, so check them before.
-    Temporary folders of processes that were killed are removed.
+    Temporary folders of killed processes are removed.
 
     Raises:
-        RunError: The disk is full or read-only, `out` is not a folder, or another process writes it; `out` then stays
-            as it was.
+        RunError: The disk is full or read-only, `out` is not a folder, or another process writes it; `out` is then
+            unchanged.
     """
     out = Path(os.path.realpath(out))
     if os.path.lexists(out) and not os.path.isdir(out):
@@ -196,7 +195,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def _remove_old(out: Path) -> None:
-    """Removes temporary folders of processes that were killed, and restores the folder that they were replacing.
+    """Removes temporary folders of killed processes, and restores the folder that they were replacing.
 
     Raises:
         RunError: Another process is writing the folder.
@@ -230,7 +229,7 @@ def _names(names: Iterable[str]) -> list[str]:
 
 
 class UniqueNames:
-    """Makes names unique within a folder, also on file systems that ignore case or the form of accents."""
+    """Makes names unique within a folder, also for file systems that ignore case or Unicode normalisation."""
 
     def __init__(self) -> None:
         self._taken: set[tuple[str, str]] = set()
@@ -242,7 +241,7 @@ class UniqueNames:
         stem, suffix = os.path.splitext(name)
         while (folder, _folded(candidate)) in self._taken:
             number = self._next.get(key, 2)
-            self._next[key] = number + 1  # equal names do not start again from 2
+            self._next[key] = number + 1  # start the next search here instead of at 2
             candidate = f"{stem}-{number}{suffix}"
         self._taken.add((folder, _folded(candidate)))
         return candidate
@@ -253,14 +252,14 @@ def _folded(name: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Returns `name` as one part of a path on any file system: no separator or `..`, not hidden, reserved or long."""
+    """Returns `name` as one part of a path on any file system: no separator, not `..`, hidden, reserved or too long."""
     cleaned = _UNSAFE.sub("_", name).strip(" .")
     cleaned = cleaned.encode("utf-8", "replace")[:_MAX_BYTES].decode("utf-8", "ignore").rstrip(" .")
     return f"_{cleaned}" if not cleaned or _RESERVED.match(cleaned) else cleaned
 
 
 def next_runs(run: Path) -> Iterator[Path]:
-    """Yields names for the next scan of the data of a run, beside it: `photos-again`, `photos-again-2` and so on."""
+    """Yields paths next to a run for new scans of its data: `photos-again`, `photos-again-2` and so on."""
     run = named(run)
     first = run.with_name(f"{_AGAIN.sub('', run.name)}-again")
     yield first

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-# Seconds: a brief task shorter than this leaves no line; without a live display, a line appears at least this often.
+# Seconds: brief tasks below the first leave no line; without a live display, a long task prints a line per _SILENT.
 _BRIEF, _SILENT = 1.0, 30.0
 
 STOPPING = threading.Event()
-"""Set when the command has to stop. An exception raised by a signal handler can be lost, as during a fork."""
+"""Set when the command has to stop: an exception raised by a signal handler can be lost, for example during a fork."""
 
 
 def is_main_process() -> bool:
@@ -86,7 +86,7 @@ class Progress:
         finally:
             self._bars = outer
             done, seconds = next(each.completed for each in bars.tasks if each.id == task), time.monotonic() - started
-            bars.update(task, rate=_rate(done / max(seconds, 1e-3), unit))  # of the whole, no longer of the last moment
+            bars.update(task, rate=_rate(done / max(seconds, 1e-3), unit))  # mean rate of the whole task
             if outer is not None:
                 bars.remove_task(task)
             elif brief and time.monotonic() - started < _BRIEF:

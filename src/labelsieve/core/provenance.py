@@ -21,8 +21,8 @@ _PACKAGES = (
 def fingerprint(*parts: Any) -> str:
     """Hashes arrays, bytes, strings and JSON-like values into 16 hexadecimal digits.
 
-    Equal parts give equal fingerprints on every machine; the order of dictionary keys does not matter. Each part enters
-    BLAKE2b as a line with its kind and its length in bytes, then its content.
+    Equal parts give equal fingerprints on every machine; the order of dictionary keys does not matter. BLAKE2b hashes
+    each part as a line with its kind and its length in bytes, followed by its content.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:

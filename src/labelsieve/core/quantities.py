@@ -1,4 +1,4 @@
-"""Formats numbers with their units for report, terminal and messages, with non-breaking spaces."""
+"""Formats numbers with their units for the report, the terminal and messages, with non-breaking spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNBROKEN = re.compile(rf"(?:[<>]{NBSP})?\d[\d,.]*[ {NBSP}](?!\d)[%°\w]+|(?<![\
 
 
 def percent(share: float | None) -> str:
-    """Formats a share between 0 and 1 as a percentage that is never rounded to 0 % or 100 %."""
+    """Formats a share between 0 and 1 as a percentage, without rounding to 0 % or 100 %."""
     if share is None or share != share:
         return UNKNOWN
     if 0 < share < 0.001:
@@ -59,7 +59,7 @@ def duration(seconds: float | None) -> str:
     """Formats seconds in s, min or h; empty if unknown."""
     if seconds is None:
         return ""
-    if seconds < 59.5:  # more is a minute when rounded
+    if seconds < 59.5:  # more rounds to a minute
         return f"{seconds:.0f}{NBSP}s" if seconds >= 1 else f"{seconds:.1f}{NBSP}s"
     minutes, remaining_seconds = divmod(round(seconds), 60)
     if minutes < 60:
@@ -81,7 +81,7 @@ def bind_units(text: str, glue: str = NBSP) -> str:
 
     Args:
         text: Any text.
-        glue: The character that replaces these spaces, and non-breaking spaces.
+        glue: The character that replaces these spaces and all non-breaking spaces.
 
     Example:
         >>> bind_units("3,000 images, 12 % flagged", "_")
@@ -91,12 +91,12 @@ def bind_units(text: str, glue: str = NBSP) -> str:
 
 
 def plain(text: str) -> str:
-    """Replaces non-breaking spaces by usual ones, for terminals, whose text is copied and parsed."""
+    """Replaces non-breaking spaces by ordinary ones, because the text of terminals is copied and parsed."""
     return text.replace(NBSP, " ")
 
 
 def unbroken_parts(text: str) -> list[tuple[str, bool]]:
-    """Splits a text at what has to stay on one line: numbers with units, and options; returns whether a piece is such.
+    """Splits a text into pieces, each with whether it must stay on one line: numbers with units, and options.
 
     Example:
         >>> unbroken_parts("of 12 images (--limit)")

@@ -32,9 +32,9 @@ EntryT = TypeVar("EntryT", bound=Entry)
 
 
 class Registry(Mapping[str, T], Generic[T, EntryT]):
-    """A table of choices: flags, help, `labelsieve list`, messages and tests derive from it.
+    """A mapping from names to objects, which are imported on access.
 
-    As a mapping it maps names to the objects, which are loaded on access.
+    Flags, help, `labelsieve list`, messages and tests derive from it.
 
     Args:
         title: What is chosen, for messages: a command-line option such as `--peft`, or a word.
@@ -73,7 +73,7 @@ class Registry(Mapping[str, T], Generic[T, EntryT]):
         return self.entries[name].about or first_sentence(self[name])
 
     def name_of(self, thing: Any) -> str | None:
-        """Returns the name under which a class or function is registered, None if it is not."""
+        """Returns the name under which a class or function is registered; None if it is not."""
         place = f"{thing.__module__}:{thing.__qualname__}"
         return next((name for name, entry in self.entries.items() if entry.place == place), None)
 

@@ -1,4 +1,4 @@
-"""Purposes of random numbers: each has its own generator, so that no two use the same numbers."""
+"""Purposes of random numbers: each has its own generator, so that no two purposes use the same numbers."""
 
 from __future__ import annotations
 

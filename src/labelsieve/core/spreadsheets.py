@@ -1,7 +1,7 @@
-"""CSV files without formulas, so that a spreadsheet can open them safely.
+"""CSV files without formulas, so that a spreadsheet program can open them safely.
 
-A text that starts like a formula is prefixed with an apostrophe, as OWASP recommends ("CSV injection"); so is one that
-starts with apostrophes followed by a formula, so that reading is unambiguous. Numbers stay as they are.
+A text that starts like a formula is prefixed with an apostrophe, as OWASP recommends ("CSV injection"). So is a text
+that starts with apostrophes followed by a formula, so that reading is unambiguous. Numbers are not changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from labelsieve.core.files import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Full-width signs start a formula in spreadsheets set to Chinese, Japanese or Korean. See also page.js.
+# Full-width signs start a formula in Chinese, Japanese and Korean spreadsheets. page.js has the same pattern.
 FORMULA = "^'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 
@@ -50,10 +50,10 @@ def read_csv(path: Path, *, needed: Iterable[str], what: str, advice: str) -> li
         path: The file.
         needed: Required columns.
         what: What the file contains, for messages.
-        advice: What to do if it does not, for messages.
+        advice: What to do if the file is invalid, for messages.
 
     Returns:
-        One dictionary for each row, column name to text; missing cells are empty.
+        One dictionary per row, from column names to texts; missing cells are empty.
 
     Raises:
         DataError: The file cannot be read, or a column is missing.

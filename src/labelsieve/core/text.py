@@ -1,4 +1,4 @@
-"""Texts of others, such as names of classes and files, made safe for a terminal and for Markdown."""
+"""Makes untrusted text, such as names of classes and files, safe for a terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ def clean(text: str) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Escapes a text for one line of Markdown: its signs, HTML and control characters."""
+    """Escapes a text for one line of Markdown: Markdown syntax, HTML and control characters."""
     return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|&~" else each for each in clean(str(text)))

@@ -1,7 +1,7 @@
-"""Training by epochs, in both phases: a learning rate that falls as a cosine, and a checkpoint after each epoch.
+"""The epoch loop of both phases: a cosine schedule of the learning rate, and a checkpoint after each epoch.
 
-A run that was killed and resumed ends with the state of an unbroken one: the checkpoint has all that training changes,
-and random numbers depend on the seed and the number of the epoch only.
+A resumed run ends in the same state as an uninterrupted one: the checkpoint contains everything that training changes,
+and random numbers depend only on the seed and the number of the epoch.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Record = dict[str, Any]
 Epoch = Callable[[int, list[Record], Callable[[int], None]], Record]
 """Trains one epoch and returns its record.
 
-Gets its number from 1, the records of those before it, and a function that advances the progress by a number of steps.
+Arguments: number of the epoch, from 1; records of earlier epochs; function that advances the progress by some steps.
 """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trainer:
-    """What training changes, and where it is kept.
+    """The state that training changes, and its checkpoint.
 
     Attributes:
-        model: Its parameters that need gradients, and its buffers.
-        optimizer: Of these parameters; its rates are those of the first epoch.
-        memory: Further tensors, which change in place.
-        engine: Has the folder of the checkpoint.
-        identity: Of the run; a checkpoint of another one is rejected.
+        model: The trained model: its parameters that need gradients, and its buffers.
+        optimizer: Optimiser of these parameters, with the learning rates of the first epoch.
+        memory: Further tensors that change in place.
+        engine: Provides the folder of the checkpoint.
+        identity: Identity of the run; a checkpoint of another run is rejected.
     """
 
     model: nn.Module
@@ -51,7 +51,7 @@ class Trainer:
         Args:
             epoch: Trains one epoch.
             epochs: Number of epochs.
-            steps: Steps of each.
+            steps: Steps per epoch.
 
         Raises:
             CheckpointError: A checkpoint to resume from belongs to another run.
@@ -68,7 +68,7 @@ class Trainer:
         return history
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Returns the whole state by the names of the checkpoint."""
+        """Returns the whole state by the names in the checkpoint."""
         tensors = {f"model.{name}": value for name, value in state_of(self.model).items()}
         tensors |= {f"memory.{name}": value for name, value in self.memory.items()}
         for name, parameter in self.model.named_parameters():
@@ -78,7 +78,7 @@ class Trainer:
         return tensors
 
     def _resume(self) -> list[Record]:
-        """Restores the state after the last finished epoch; returns the records of all finished ones."""
+        """Restores the state after the last finished epoch and returns the records of all finished epochs."""
         tensors, history = read_checkpoint(self.engine, identity=self.identity)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "memory": {}, "optimizer": {}}
         for key, value in tensors.items():
@@ -96,7 +96,7 @@ class Trainer:
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Returns what training changes in a model: parameters that need gradients, and all buffers."""
+    """Returns the tensors of a model that training changes: parameters that need gradients, and all buffers."""
     trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     return trained | dict(model.named_buffers())
 
@@ -109,15 +109,15 @@ def restore(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None
 
 
 def check_finite(loss: Tensor, epoch: int, *, advice: str | None = None) -> None:
-    """Checks the result of an epoch.
+    """Checks that the loss of an epoch is finite.
 
     Args:
-        loss: A number, or a sum of numbers.
-        epoch: From 1.
-        advice: What to use instead; None: a lower learning rate or more precision.
+        loss: The loss, or a sum of losses.
+        epoch: Number of the epoch, from 1.
+        advice: What the message suggests; None for a lower learning rate or fp32.
 
     Raises:
-        TrainingError: It is no finite number.
+        TrainingError: The loss is not finite.
     """
     if not bool(torch.isfinite(loss)):
         advice = advice or f"a lower {setting('learning_rate')} or {setting('precision')} fp32"

@@ -1,8 +1,8 @@
 """Types, choices and ranges of settings: each number has its range in its annotation, and one function checks all.
 
-A field such as `epochs: Annotated[int, Range(0, 1_000)] = 10` is checked the same way whether it comes from the command
-line, a TOML file or Python. Upper bounds lie beyond any sensible use; they keep a typing error from using all memory,
-running for ever or overflowing in a library.
+A field such as `epochs: Annotated[int, Range(0, 1_000)] = 10` is checked in the same way whether its value comes from
+the command line, a TOML file or Python. Upper bounds are beyond any sensible use; they prevent that a typing error uses
+all memory, runs for ever or overflows in a library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Range:
         above: Whether the minimum itself is excluded.
         below: Whether the maximum itself is excluded.
         hint: Advice for a number out of range, appended to the message.
-        is_share: Whether it is a share, which the command line takes as a percentage, too.
+        is_share: Whether it is a share, which the command line also accepts as a percentage.
 
     Example:
         >>> 1e308 in Range(0, 10, above=True), str(Range(0, 10, above=True))
@@ -74,7 +74,7 @@ FalseFlags = Annotated[float, Range(0, 1, above=True, below=True, hint=_SHARE, i
 AtMost = Annotated[float, Range(0, 1, above=True, hint=f"{_SHARE}; {_NONE_WRONG}", is_share=True)]
 Confidence = Annotated[float, Range(0.5, 1, below=True, hint="a share, such as 0.95 for 95 %", is_share=True)]
 Limit = Annotated[int | None, Range(1, 1_000_000_000, hint="leave it out to take all images")]
-# Sketches are drawn in memory. The demonstration needs some of each class and kind of noise.
+# Sketches are drawn in memory. The demonstration needs some images of each class and each kind of noise.
 SketchCount = Annotated[int, Range(1, 20_000)]
 SceneCount = Annotated[int, Range(1, 5_000)]
 DemoSize = Annotated[int, Range(48, 20_000)]
@@ -82,21 +82,21 @@ Epochs = Annotated[int, Range(0, 1_000)]
 # On small data each step may be an epoch with a checkpoint.
 Steps = Annotated[int, Range(0, 10_000)]
 BatchSize = Annotated[int, Range(1, 2**20)]
-# The default of every optimiser here is 1 at most; larger values are sure to diverge.
+# The default learning rate of every optimiser is at most 1; values above 10 diverge.
 LearningRate = Annotated[float, Range(0, 10, above=True)]
 Momentum = Annotated[float, Range(0, 1, below=True)]
 WeightDecay = Annotated[float, Range(0, 10)]
-# Attention grows with the square of the tokens; the literature takes 200 at most.
+# The cost of attention grows with the square of the number of tokens; the literature uses at most 200.
 Tokens = Annotated[int, Range(0, 500)]
-# A rank beyond the width of an image encoder adds nothing, and each block has several matrices of this size.
+# A rank above the width of the image encoder adds nothing, and each block has several matrices of this size.
 Bottleneck = Annotated[int, Range(1, 1_024)]
 NeighbourCount = Annotated[int, Range(1, 10_000)]
-# Each fold holds second moments of the features.
+# Each fold stores second moments of the features.
 Folds = Annotated[int, Range(2, 100)]
 # Side of the largest grid of windows, each of which is encoded.
 Windows = Annotated[int, Range(1, 10)]
 Weight = Annotated[float, Range(0, 1_000)]
-# CLIP ends at 100, SigLIP near 120; beyond, the softmax in float32 is 1 for one class and 0 for all others.
+# CLIP limits it to 100, SigLIP learns about 120; far above, the softmax in float32 is 1 for one class and 0 for others.
 LogitScale = Annotated[float, Range(0, 10_000, above=True)]
 
 
@@ -104,7 +104,7 @@ def check_fields(settings: object) -> None:
     """Checks types, choices and ranges of all fields of a dataclass of settings.
 
     Raises:
-        SettingsError: Names the first invalid field.
+        SettingsError: A field is invalid; the message names the first one.
     """
     for name, kind in field_kinds(type(settings)).items():
         check_value(name, getattr(settings, name), kind)
@@ -114,7 +114,7 @@ def check_ranges(options: object) -> None:
     """Checks only those fields of a dataclass whose annotation has a range.
 
     Raises:
-        SettingsError: Names the first field that is out of range.
+        SettingsError: A field is out of range; the message names the first one.
     """
     for name, kind in field_kinds(type(options)).items():
         if range_of(kind) is not None:
@@ -154,11 +154,11 @@ def check_keys(names: Iterable[str], known: Sequence[str], *, what: str) -> None
 
     Args:
         names: Names of settings.
-        known: The names that exist; it may be empty.
-        what: What has the settings, as the first words of the message.
+        known: All valid names, or none.
+        what: The object with the settings, as the first words of the message.
 
     Raises:
-        SettingsError: Names the first unknown name, and the nearest known one.
+        SettingsError: A name is unknown; the message suggests the nearest known one.
     """
     for name in names:
         if name not in known:
@@ -167,7 +167,7 @@ def check_keys(names: Iterable[str], known: Sequence[str], *, what: str) -> None
 
 
 def check_environment() -> None:
-    """Checks the environment variables with which a launcher numbers its processes.
+    """Checks the environment variables in which a launcher numbers its processes.
 
     Raises:
         SettingsError: One of them is not an integer of at least 0.
@@ -177,15 +177,15 @@ def check_environment() -> None:
 
 
 def number_from_environment(name: str, kind: Any, *, default: Any) -> Any:
-    """Returns the number in an environment variable; the default if it is unset or empty.
+    """Returns the number in an environment variable, or the default if the variable is unset or empty.
 
     Args:
-        name: Of the variable.
+        name: Name of the variable.
         kind: Type and range, such as `Seed`.
-        default: Returned as it is.
+        default: Default, which is not checked.
 
     Raises:
-        SettingsError: It is not a number, or out of range.
+        SettingsError: The value is not a number, or is out of range.
     """
     text = os.environ.get(name, "").strip()
     if not text:
@@ -214,7 +214,7 @@ def field_kinds(kind: type) -> Mapping[str, Any]:
     return _field_kinds(cast(Hashable, kind))
 
 
-@cache  # called for each instance of settings, and reading the annotations takes a millisecond
+@cache  # called for each instance of settings, and evaluating the annotations takes a millisecond
 def _field_kinds(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {name: hints[name] for name in field_names(kind)}
@@ -266,4 +266,4 @@ def _quoted(value: Any) -> Any:
     return repr(value) if isinstance(value, str) else value
 
 
-_NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # includes numbers of numpy
+_NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # includes NumPy scalars

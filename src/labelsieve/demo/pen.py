@@ -19,23 +19,23 @@ FloatArray = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 CANVAS = 256
-"""Side of the canvas that shapes are drawn on; four times that of the finished sketch, for anti-aliasing."""
+"""Side of the canvas in pixels; four times that of the finished sketch, for anti-aliasing."""
 
 _CIRCLE = np.stack([f(np.linspace(0.0, 2 * math.pi, 24, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """A drawing style, for any thing.
+    """A drawing style, independent of the class.
 
     Attributes:
         palette: Names and values of the colours of things.
         grounds: Names and values of the colours of backgrounds.
-        fills: How closed shapes are filled, each with its probability.
+        fills: Fills of closed shapes, each with its probability.
         backgrounds: Kinds of background, each with its probability.
         outline: Minimum and maximum width of outlines, in pixels of the finished sketch.
-        outlined: Probability that a sketch has outlines at all.
-        strokes: Number of strokes of each outline.
+        outlined: Probability that a sketch has outlines.
+        strokes: Number of strokes per outline.
         clutter: Maximum number of small distracting shapes.
         wobble: Standard deviation of the jitter of points, in units of the frame.
         rotation: Maximum rotation to either side, in degrees.
@@ -66,8 +66,8 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
 
     Args:
         first: A colour.
-        second: Another one.
-        share: The share of the second one, from 0 to 1.
+        second: Another colour.
+        share: Share of the second colour, from 0 to 1.
     """
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
@@ -79,7 +79,7 @@ def brightness(colour: Rgb) -> float:
 
 
 def choose(options: Sequence[tuple[T, float]], rng: np.random.Generator) -> T:
-    """Draws one of several options by their probabilities."""
+    """Returns a random option, drawn by the weights of the options."""
     remaining = rng.random() * sum(weight for _, weight in options)
     for option, weight in options:
         remaining -= weight
@@ -97,7 +97,7 @@ class Pen:
         style: Style of the sketch.
         colour: Colour of the thing.
         accent: Colour of its details.
-        ground: Colour of the background, which outlines need contrast to.
+        ground: Colour of the background; outlines contrast with it.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Pen:
         self._texture = _texture(self._fill, slope, gap) if self._fill in ("hatch", "dots") else None
 
     def shape(self, points: Sequence[Point] | FloatArray, role: Role = "body") -> None:
-        """Draws a closed shape with these corners."""
+        """Draws a closed shape with the given corners."""
         placed = self._place(np.asarray(points, dtype=np.float64), closed=True)
         corners = _flat(placed)
         self._draw.polygon(corners, fill=self._colours[role])
@@ -145,11 +145,11 @@ class Pen:
         """Draws an ellipse.
 
         Args:
-            x: Its centre from left to right, in the frame.
-            y: Its centre from top to bottom.
-            across: Its horizontal half-axis.
-            down: Its vertical half-axis; None: a circle.
-            role: Which colour of the sketch it has.
+            x: Horizontal centre, in the frame.
+            y: Vertical centre.
+            across: Horizontal half-axis.
+            down: Vertical half-axis; None for a circle.
+            role: Role of its colour in the sketch.
         """
         self.shape(_CIRCLE * (across, across if down is None else down) + (x, y), role)
 
@@ -158,10 +158,10 @@ class Pen:
 
         Args:
             left: Left edge, in the frame.
-            top: Top edge, above the bottom one as y points downwards.
+            top: Top edge, less than `bottom`, because y points downwards.
             right: Right edge.
             bottom: Bottom edge.
-            role: Which colour of the sketch it has.
+            role: Role of its colour in the sketch.
         """
         self.shape([(left, top), (right, top), (right, bottom), (left, bottom)], role)
 
@@ -169,9 +169,9 @@ class Pen:
         """Draws an open line.
 
         Args:
-            points: Its corners, x and y in the frame.
-            role: Which colour of the sketch it has.
-            width: Its width, in units of the frame.
+            points: Corners, x and y in the frame.
+            role: Role of its colour in the sketch.
+            width: Width, in units of the frame.
         """
         corners = _flat(self._place(np.asarray(points, dtype=np.float64), closed=False))
         thick = max(3, round(width * self._unit))
@@ -190,7 +190,7 @@ class Pen:
 
     def _place(self, points: FloatArray, *, closed: bool) -> FloatArray:
         if self._style.wobble > 0:
-            # Jitter bends straight edges too, so they need points in between.
+            # Straight edges need points in between, so that jitter bends them.
             if len(points) < 12:
                 ends = np.roll(points, -1, axis=0)
                 points = np.stack([points, points + (ends - points) / 2], axis=1).reshape(-1, 2)

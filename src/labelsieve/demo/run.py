@@ -1,4 +1,4 @@
-"""The demonstration: sketches with known wrong labels, four detectors, one comparison and one report."""
+"""The demonstration: scans of sketches with known wrong labels by four detectors, a comparison and a report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labelsieve.vlm.base import VisionLanguageModel
 
 SYMMETRIC, SIMILAR_CLASS = 0.2, 0.1
-"""Shares of the labels that are changed to any other class, and to the most similar class."""
+"""Shares of labels that are changed to any other class, and to the most similar class."""
 
 SKETCHES_FILE, COMPARISON = "drawings.parquet", "comparison"
 _LEGEND = (
@@ -43,24 +43,24 @@ def run_demo(
     overwrite: bool = False,
     detectors: Sequence[Detector] | None = None,
 ) -> dict[str, Any]:
-    """Draws images, mislabels 30 % of them, scans them with each detector, and compares.
+    """Draws images, mislabels 30 % of them, scans them with each detector, and compares the results.
 
-    20 % of the labels are changed to any other class, and 10 %, of other images, to the most similar class.
+    20 % of the labels are changed to any other class, and another 10 % to the most similar class.
 
     Args:
         out: Folder for `drawings.parquet`, the run of the first detector with its report, and the comparison.
         images: Number of sketches, 48 to 20,000.
         seed: All random numbers derive from it.
         console: Where to print.
-        overwrite: Replace an existing run.
+        overwrite: Whether to replace an existing run.
         detectors: Detectors to compare; by default DeFT, label-match, small-loss (with the true noise rate) and GMM.
 
     Returns:
-        The content of `comparison.json`: `images`, `classes`, `seed`, `noise_rate`, and `detectors`, one record each.
+        The content of `comparison.json`: `images`, `classes`, `seed`, `noise_rate`, and one record per detector.
 
     Raises:
-        SettingsError: The number of images or the seed is out of its range.
-        RunError: The folder has a run already, or cannot be written to.
+        SettingsError: The number of images or the seed is out of range.
+        RunError: The folder already has a run, or cannot be written to.
     """
     from labelsieve.run_folder import check_run_folder
     from labelsieve.vlm.loading import load_vlm
@@ -94,9 +94,9 @@ def run_demo(
 
 
 def default_detectors() -> tuple[Detector, ...]:
-    """Returns DeFT and the detectors that the paper compares it with, small-loss with the true noise rate.
+    """Returns DeFT and the detectors that the paper compares with it; small-loss gets the true noise rate.
 
-    The image encoder is frozen, so that a demonstration takes seconds on any machine.
+    The image encoder is frozen, so that the demonstration takes seconds on any machine.
     """
     from labelsieve.detect.deft.detector import DeFT
     from labelsieve.detect.gmm import GMM
@@ -127,7 +127,7 @@ def write_sketches(path: Path, *, count: int, seed: int) -> LabelledImages:
 
 
 def mislabel(images: LabelledImages, *, seed: int) -> LabelledImages:
-    """Changes exactly 20 % of the labels to any other class, and 10 % on other images to the most similar class."""
+    """Changes exactly 20 % of the labels to any other class, and another 10 % to the most similar class."""
     from labelsieve.data.noise import paired, symmetric
     from labelsieve.demo.sketches import SIMILAR
 
@@ -158,7 +158,7 @@ def _scan(
     seed: int,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Scans with one detector; with `out`, its run folder and report are written."""
+    """Scans with one detector, and writes the run folder and the report if `out` is given."""
     from labelsieve.detect.registry import DETECTORS
     from labelsieve.pipeline import scan
     from labelsieve.report.label_report import write_report

@@ -1,4 +1,4 @@
-"""Scenes: several sketches on one sheet of paper, with a box and a label for each, and so the tags of the scene."""
+"""Scenes: several sketches on one sheet of paper, with a box and a label for each; the labels are also its tags."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from labelsieve.demo.sketches import (
 __all__ = ["MAX_OVERLAP", "Scene", "scenes", "single_images", "write_coco", "write_tags"]
 
 MAX_OVERLAP = 0.1
-"""Maximum overlap of two boxes of a scene, as a share of the area of the smaller one."""
+"""Maximum overlap of two boxes of a scene, as a share of the area of the smaller box."""
 
-# Style of the shapes, minimum and maximum number of them, and side of a scene in pixels.
+# Style of the shapes, minimum and maximum number of shapes, and side of a scene in pixels.
 _STYLE, _SHAPES, _SIDE = DEMO_STYLE, (3, 8), 256
-# The longer side of a box, as a share of the side of the scene.
+# Minimum and maximum length of the longer side of a box, as a share of the side of the scene.
 _LENGTHS = (0.2, 0.43)
-# Attempts to place a box; if all fail, all shapes are scaled by this factor.
+# Maximum number of attempts to place a box; if all fail, all shapes are scaled by the factor.
 _ATTEMPTS, _SHRINK = 60, 0.93
 Box = tuple[int, int, int, int]  # left, top, width and height
 
@@ -50,8 +50,8 @@ class Scene:
     Attributes:
         image: The image, RGB.
         labels: Shape (n,), int64: classes of the shapes, indices into `CLASS_NAMES`.
-        boxes: Shape (n, 4), float64: left, top, width and height in pixels, tight around the whole shape, also where
-            another shape covers it.
+        boxes: Shape (n, 4), float64: left, top, width and height in pixels, tight around the whole shape, including
+            parts that another shape covers.
         seeds: Shape (n,), int64: seed of the random properties of each shape.
         ground: Colour of the paper.
 
@@ -70,12 +70,12 @@ class Scene:
 
     @property
     def tags(self) -> list[str]:
-        """Names of the classes of the scene, sorted, each once."""
+        """Sorted unique names of the classes of the scene."""
         return sorted({CLASS_NAMES[label] for label in self.labels})
 
 
 class _Shape(NamedTuple):
-    """A shape of a single sketch, cropped: RGBA pixels."""
+    """The cropped RGBA pixels of a shape of a single sketch."""
 
     pixels: Image.Image
 
@@ -85,17 +85,17 @@ class _Shape(NamedTuple):
         return max(self.pixels.size)
 
     def sized(self, length: float) -> tuple[int, int]:
-        """Returns width and height with another longer side."""
+        """Returns the width and height for a given longer side."""
         width, height = (max(1, round(side * length / self.length)) for side in self.pixels.size)
         return width, height
 
 
 def scenes(count: int, *, seed: int) -> list[Scene]:
-    """Draws scenes of three to eight shapes, 256 pixels wide and high; all classes appear equally often in them.
+    """Draws scenes of three to eight shapes, 256 pixels wide and high; all classes occur equally often.
 
-    The longer side of a shape is 0.2 to 0.43 of the side of the scene, or smaller if the shapes do not fit. Each is
-    completely on the paper, and two boxes overlap by at most a tenth (`MAX_OVERLAP`) of the area of the smaller one.
-    Smaller shapes are on top.
+    The longer side of a shape is 0.2 to 0.43 of the side of the scene, or smaller if the shapes do not fit. All shapes
+    are completely on the paper, and two boxes overlap by at most a tenth (`MAX_OVERLAP`) of the area of the smaller
+    box. Smaller shapes are on top.
 
     Args:
         count: Number of scenes, 1 to 5,000.
@@ -105,7 +105,7 @@ def scenes(count: int, *, seed: int) -> list[Scene]:
         The scenes.
 
     Raises:
-        SettingsError: An argument is out of its range.
+        SettingsError: An argument is out of range.
 
     Example:
         >>> from labelsieve.demo.scenes import scenes
@@ -128,7 +128,7 @@ def single_images(scene: Scene) -> list[Image.Image]:
         scene: A scene.
 
     Returns:
-        An image of 64 x 64 RGB pixels for each shape, in the order of `scene.labels`.
+        One image of 64 x 64 RGB pixels per shape, in the order of `scene.labels`.
 
     Example:
         >>> from labelsieve.demo.scenes import scenes, single_images
@@ -148,14 +148,14 @@ def single_images(scene: Scene) -> list[Image.Image]:
 
 
 def write_coco(folder: Path, scenes: Sequence[Scene]) -> Path:
-    """Writes scenes as a COCO file of detections, with the images as `images/000000.png` and so on.
+    """Writes scenes as a COCO file of bounding boxes, with the images as `images/000000.png` and so on.
 
     Args:
         folder: Where to write; created if it does not exist.
         scenes: Scenes to write.
 
     Returns:
-        The file, `annotations.json` in the folder. Ids of categories begin with 1, all others with 0.
+        The path of `annotations.json` in the folder. Ids of categories start at 1, all others at 0.
 
     Raises:
         RunError: A file cannot be written.
@@ -217,7 +217,7 @@ def _scene(labels: NDArray[np.int64], rng: np.random.Generator) -> Scene:
     placed = _random_boxes(shapes, rng)
     sheet = paint_background(choose(_STYLE.backgrounds, rng), ground, rng, _STYLE, side=_OVERSAMPLING * _SIDE)
     for shape, (left, top, width, height) in zip(shapes, placed, strict=True):
-        # around the shape, as in a single sketch
+        # scatter around the shape, as in a single sketch
         centre = _OVERSAMPLING * (left + width / 2), _OVERSAMPLING * (top + height / 2)
         scatter(sheet, rng, _STYLE, centre=centre, zoom=_OVERSAMPLING * max(width, height) / shape.length)
     image, boxes = sheet.reduce(_OVERSAMPLING), np.zeros((len(labels), 4))
@@ -227,7 +227,7 @@ def _scene(labels: NDArray[np.int64], rng: np.random.Generator) -> Scene:
 
 
 def _layer(label: int, rng: np.random.Generator, ground: Rgb) -> Image.Image:
-    """Draws a shape as for a single sketch, on a transparent background."""
+    """Draws a shape as in a single sketch, but on a transparent background."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS))
     colours = choose_colours(ground, rng, _STYLE)
     draw_shape(canvas, CLASS_NAMES[label], rng=rng, style=_STYLE, colours=colours, ground=ground)
@@ -235,7 +235,7 @@ def _layer(label: int, rng: np.random.Generator, ground: Rgb) -> Image.Image:
 
 
 def _random_boxes(shapes: Sequence[_Shape], rng: np.random.Generator) -> list[Box]:
-    """Returns a random box for each shape, with smaller ones if they do not fit."""
+    """Returns a random box per shape, smaller if the boxes do not fit."""
     lengths = _SIDE * rng.uniform(*_LENGTHS, size=len(shapes))
     while True:
         boxes = _place_boxes([shape.sized(length) for shape, length in zip(shapes, lengths, strict=True)], rng)
@@ -245,7 +245,7 @@ def _random_boxes(shapes: Sequence[_Shape], rng: np.random.Generator) -> list[Bo
 
 
 def _place_boxes(sides: Sequence[tuple[int, int]], rng: np.random.Generator) -> list[Box] | None:
-    """Places boxes at random with little overlap, the largest first; None if one does not fit."""
+    """Places boxes at random with little overlap, largest first; returns None if one does not fit."""
     boxes: dict[int, Box] = {}
     for row in _largest_first([(0, 0, *each) for each in sides]):
         width, height = sides[row]
@@ -260,12 +260,12 @@ def _place_boxes(sides: Sequence[tuple[int, int]], rng: np.random.Generator) -> 
 
 
 def _largest_first(boxes: Sequence[Box]) -> list[int]:
-    """Returns rows with the largest box first."""
+    """Returns row numbers by decreasing area of the box."""
     return sorted(range(len(boxes)), key=lambda row: -boxes[row][2] * boxes[row][3])
 
 
 def _overlap(first: Box, second: Box) -> float:
-    """Returns the intersection of two boxes, as a share of the area of the smaller one."""
+    """Returns the intersection of two boxes, as a share of the area of the smaller box."""
     across, down = (
         min(first[at] + first[at + 2], second[at] + second[at + 2]) - max(first[at], second[at]) for at in (0, 1)
     )
@@ -273,7 +273,7 @@ def _overlap(first: Box, second: Box) -> float:
 
 
 def _paste(image: Image.Image, shape: _Shape, box: Box) -> Box:
-    """Pastes a shape onto an image, and returns the box of its visible pixels."""
+    """Pastes a shape onto an image and returns the bounding box of its pixels."""
     left, top, width, height = box
     pixels = shape.pixels.resize((width, height), Image.Resampling.BOX)
     mask = pixels.getchannel("A")

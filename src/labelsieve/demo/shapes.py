@@ -1,4 +1,4 @@
-"""The things that can be drawn: one short function of shapes per class, in a frame from -1 to 1 (y downwards)."""
+"""The things that can be drawn: one short function per class, in a frame from -1 to 1 (y downwards)."""
 
 import math
 from collections.abc import Callable

@@ -209,9 +209,9 @@ def choose_colours(ground: Rgb, rng: np.random.Generator, style: Style) -> Colou
     """Draws the colours of one thing.
 
     Args:
-        ground: Colour of the background, which the thing needs contrast to.
+        ground: Colour of the background; the thing contrasts with it.
         rng: Source of randomness.
-        style: Has the palette.
+        style: Provides the palette.
     """
     name, main = _contrasting(style.palette, ground, rng)
     return Colours(name, main, _contrasting(style.palette, main, rng)[1])
@@ -220,7 +220,7 @@ def choose_colours(ground: Rgb, rng: np.random.Generator, style: Style) -> Colou
 def draw_shape(
     canvas: Image.Image, class_name: str, *, rng: np.random.Generator, style: Style, colours: Colours, ground: Rgb
 ) -> None:
-    """Draws one thing, in a random pose, onto a canvas.
+    """Draws one thing in a random pose onto a canvas.
 
     Args:
         canvas: The canvas, ``CANVAS`` x ``CANVAS`` pixels.
@@ -228,7 +228,7 @@ def draw_shape(
         rng: Source of all randomness.
         style: Style to draw in.
         colours: From :func:`choose_colours`.
-        ground: Colour of the background, which outlines need contrast to.
+        ground: Colour of the background; outlines contrast with it.
     """
     pen = Pen(canvas, rng=rng, style=style, colour=colours.main, accent=colours.accent, ground=ground)
     SHAPES[class_name](pen, rng)
@@ -248,8 +248,8 @@ def paint_background(
         kind: The pattern.
         ground: The main colour.
         rng: Source of all randomness.
-        style: Has the colours that may be mixed into the pattern.
-        side: Width and height in pixels; patterns do not scale with it, but the gradient does.
+        style: Provides the colours that may be mixed into the pattern.
+        side: Width and height in pixels; the gradient scales with it, patterns do not.
     """
     second = mix(ground, style.grounds[rng.integers(len(style.grounds))][1], 0.35)
     if kind == "gradient":
@@ -288,15 +288,15 @@ def scatter(
     Args:
         canvas: The canvas to draw on.
         rng: Source of all randomness.
-        style: Has the maximum number of shapes.
+        style: Provides the maximum number of shapes.
         centre: The point, x and y in pixels of the canvas.
-        zoom: Scale of their size and distance from the centre; 1 for a thing on a single canvas.
+        zoom: Factor of the size and the distance from the centre; 1 for a single sketch.
     """
     brush = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(style.clutter + 1)):
         colour = style.palette[rng.integers(len(style.palette))][1]
         size = zoom * rng.uniform(7, 16)
-        # Clutter is near the margins: in the middle the thing would cover it.
+        # Clutter is near the margins, because the thing would cover it in the middle.
         angle, radius = rng.uniform(0, 6.28), zoom * rng.uniform(85, 140)
         x, y = (float(v) for v in np.array(centre) + radius * np.array([np.cos(angle), np.sin(angle)]))
         kind = rng.integers(3)
@@ -315,11 +315,11 @@ def add_noise(image: Image.Image, rng: np.random.Generator, deviation: float) ->
     Args:
         image: An RGB image.
         rng: Source of randomness.
-        deviation: Standard deviation out of 255; the image stays as it is at 0.
+        deviation: Standard deviation out of 255; 0 adds no noise.
     """
     if deviation <= 0:
         return image
     pixels = np.asarray(image, dtype=np.float32)
-    # One value per pixel, like film grain, takes a third of the time of one per channel.
+    # one value per pixel, like film grain, takes a third of the time of one per channel
     grain = rng.standard_normal((*pixels.shape[:2], 1), dtype=np.float32) * deviation
     return Image.fromarray(np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Results for several annotators: the quality of each, the consensus of each image, and whom to ask again."""
+"""Results for several annotators: the quality of each, the consensus of each image, and whom to ask next."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from labelsieve.detect.scores import Crowd
 
 
 def consensus_table(images: Labelled, annotations: Annotations, crowd: Crowd) -> pa.Table:
-    """Returns one row for each image, in the order of the data.
+    """Returns a table with one row per image, in the order of the data.
 
-    Columns: `id`, `given_label` (the vote), `consensus_label` and `consensus_confidence` (by image and annotators),
-    `labels` (how many annotators labelled it), `agree` (how many gave the consensus), `ask_rank` (1 = ask about this
-    image first) and `ask` (the annotator to ask; null where all have given the consensus). Columns that need the
-    image are null for unreadable images.
+    Columns: `id`, `given_label` (the majority vote), `consensus_label` and `consensus_confidence` (from the image and
+    the annotators), `labels` (number of annotators who labelled it), `agree` (number who gave the consensus),
+    `ask_rank` (1 = ask about this image first) and `ask` (the annotator to ask; null if all gave the consensus).
+    Columns that need the image are null for unreadable images.
 
     Args:
-        images: N images, with the vote as their label.
+        images: N images, with the majority vote as their label.
         annotations: The labels of A annotators for these images.
-        crowd: What the detector found out about the annotators and the readable images.
+        crowd: Estimates of the detector about the annotators and the readable images.
     """
     names, annotators = pa.array(images.class_names, pa.string()), pa.array(annotations.names, pa.string())
     consensus, ask, rank = (np.full(len(images), -1, dtype=np.int64) for _ in range(3))
@@ -51,8 +51,8 @@ def consensus_table(images: Labelled, annotations: Annotations, crowd: Crowd) ->
 def annotator_records(images: Labelled, annotations: Annotations, crowd: Crowd) -> list[dict[str, Any]]:
     """Returns the statistics of each annotator, in the order of the columns.
 
-    Keys: `name`, `labels` (of readable images), `accuracy` with `low` and `high` (an interval of 95 %), `agreement`
-    (share of the labels that are the consensus) and `confused` (`consensus`, `label` and `times` of the most frequent
+    Keys: `name`, `labels` (number for readable images), `accuracy` with `low` and `high` (a 95 % interval), `agreement`
+    (share of the labels that equal the consensus) and `confused` (`consensus`, `label` and `times` of the most frequent
     pair that differs; None if there is none).
 
     Args:
@@ -90,7 +90,7 @@ def _most_confused(
 
 
 def consensus_record(images: Labelled, crowd: Crowd) -> dict[str, Any]:
-    """Returns how the consensus differs from the vote and, with true labels, the accuracy of both."""
+    """Returns the number of changes from the vote to the consensus and, with true labels, the accuracy of both."""
     given = images.labels[crowd.rows]
     record: dict[str, Any] = {"images": len(crowd.rows), "changed": int((given != crowd.consensus).sum())}
     if images.truth is not None:
@@ -101,7 +101,7 @@ def consensus_record(images: Labelled, crowd: Crowd) -> dict[str, Any]:
 
 
 def annotator_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Returns :func:`annotator_records` as a table, one row for each annotator."""
+    """Returns :func:`annotator_records` as a table with one row per annotator."""
     pairs = [record["confused"] or {} for record in records]
     texts, numbers, counts = pa.string(), pa.float64(), pa.int64()
     return pa.table(

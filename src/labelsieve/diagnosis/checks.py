@@ -1,7 +1,7 @@
 """Checks of a scan: diagnoses with measured values, their meaning and advice, to read before trusting the verdicts.
 
-Each comes from one small function in `CHECKS`. True labels are never used, since real scans have none. The
-thresholds are rules of thumb, set so that a healthy scan of usual size has none.
+Each diagnosis comes from one small function in `CHECKS`. True labels are never used, because real scans have none. The
+thresholds are rules of thumb, chosen so that a healthy scan of usual size has no diagnosis.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from labelsieve.diagnosis.statistics import ScanStatistics, shortened
 from labelsieve.verdicts import Verdicts
 
 Diagnosis = dict[str, str]
-"""Has `code` (a fixed name), `level` (`info`, `warning`, `problem`), `figure` (measured), `message`, and `advice`."""
+"""Keys: `code` (fixed name), `level` (`info`, `warning`, `problem`), `figure` (measured), `message` and `advice`."""
 
-# Agreement on the scale of `GUESSING`; below this the model hardly knows the class names.
+# Minimum agreement, on the scale of `GUESSING`; below it, the model hardly knows the class names.
 WEAK_AGREEMENT = 0.15
-# With few images chance agreement varies, so two standard errors are required, but at most this.
+# With few images, chance agreement varies, so two standard errors are required, but at most this agreement.
 MAX_REQUIRED_AGREEMENT = 0.5
-# Significance level of a test of each class, divided by the number of classes. A class with at most `LOW_AGREEMENT` is
-# not understood only if the typical class has `TYPICAL_AGREEMENT`: otherwise the problem is the model.
+# Significance level for all classes together (Bonferroni). A class with at most `LOW_AGREEMENT` is reported only if the
+# median class has at least `TYPICAL_AGREEMENT`: otherwise the problem is the model.
 CHANCE_LEVEL, TYPICAL_AGREEMENT, LOW_AGREEMENT = 0.01, 0.2, 0.05
 # A good detector wrongly flags about 3 % of the clean images (the paper's Table 1); twice that is too many.
 OVER_FILTERED = 0.06
-# Fewer images than this can be due to chance, whatever their share of a small data set.
+# Minimum number of images for a diagnosis: fewer can be due to chance, whatever their share of the data set.
 MIN_IMAGES = 5
-# A confidence below this is low; it is reported if it concerns a tenth of the images.
+# Median confidence below which suggestions are unsure, and minimum share of images with such flags for a diagnosis.
 LOW_CONFIDENCE, MANY_FLAGGED = 0.4, 0.1
-# A class with a smaller share left, or with fewer than two images, cannot be learned or tested.
+# Minimum share and number of images left in a class: with fewer, it cannot be learned or tested.
 MIN_SHARE_KEPT, MIN_KEPT = 0.05, 2
 # Human labels are rarely wrong for more than half of a class (CIFAR-100N: 40 % over all classes).
 MAX_FLAGGED = 0.6
-# Fewer images a class are too few to fine-tune a classifier; reported if the scan removed this share.
+# Minimum number of images per class to fine-tune a classifier; fewer are reported if the scan removed this share.
 MIN_PER_CLASS, MANY_REMOVED = 10, 0.3
 # Unflagged labels that the model contradicts with this confidence, and their maximum share: a good selection is 95 to
 # 99 % right (the paper's Table 1).
 CONFIDENT, CONTRADICTED = 0.8, 0.05
-# Label quality spread evenly from 0 to 1 has 20 % within 0.1 of the threshold; a good detector has less.
+# Uniform label quality from 0 to 1 has 20 % within 0.1 of the threshold; a good detector has less.
 MARGIN, MAX_NEAR_THRESHOLD = 0.1, 0.3
-# Above a tenth the cause is hardly single damaged files, but a wrong folder, a damaged copy or a missing decoder.
+# Above a tenth, the cause is probably a wrong folder, a damaged copy or a missing decoder, not single damaged files.
 MANY_UNREADABLE = 0.1
-# The largest class against the smallest; below this the sizes make little difference to the scores.
+# Ratio of the largest to the smallest class; below it, class sizes have little influence on the scores.
 IMBALANCE = 20
-# Training that selects a smaller share has almost nothing to learn from.
+# Minimum share of selected images; with less, training has almost nothing to learn from.
 MIN_SELECTED = 0.05
 CONFLICTING_COPIES = "duplicates-conflict"
-"""The `code` of equal images with different labels, which a review can solve."""
+"""The `code` of identical images with different labels, which a review can resolve."""
 
 
 def diagnose(images: Labelled, scores: Scores, verdicts: Verdicts) -> list[Diagnosis]:
-    """Finds problems of the verdicts, and of a classifier trained on them.
+    """Finds problems of the verdicts, and of a classifier trained on the unflagged images.
 
     Args:
         images: N images, or rows of features; `truth` is never used.
-        scores: From the detector.
-        verdicts: From :func:`labelsieve.verdicts.decide`.
+        scores: Scores of the detector.
+        verdicts: Verdicts from :func:`labelsieve.verdicts.decide`.
 
     Returns:
         The diagnoses, problems first; see `Diagnosis`.
@@ -83,7 +83,7 @@ def _near_chance(scan: ScanStatistics) -> Diagnosis | None:
     sizes, share = scan.sizes[scan.sizes > 0], scan.scores.balanced_agreement
     if share is None or len(sizes) < 2:
         return None
-    # as a mean over classes, for every model that ignores the images
+    # expected mean agreement over classes of any model that ignores the images
     chance = 1 / len(sizes)
     spread = float(np.sqrt(chance * (1 - chance) * (1 / sizes).sum()) / len(sizes))
     above, two_errors = (share - chance) / (1 - chance), 2 * spread / (1 - chance)
@@ -206,7 +206,7 @@ def _heavily_flagged_classes(scan: ScanStatistics) -> Diagnosis | None:
     from scipy.special import bdtrc  # binomial; imported here to keep the package quick to import
 
     share = scan.lost / np.maximum(scan.sizes, 1)
-    # of many small classes some lose many images by chance
+    # a test, because some of many small classes lose many images by chance
     p_value = bdtrc(scan.lost - 1.0, scan.sizes, min(scan.share_flagged, MAX_FLAGGED))
     is_high = (p_value < CHANCE_LEVEL / len(scan.sizes)) | (scan.share_flagged > MAX_FLAGGED)
     classes = np.flatnonzero(is_high & (scan.sizes >= MIN_IMAGES) & (share > MAX_FLAGGED) & ~_is_emptied(scan))
@@ -255,7 +255,7 @@ def _contradicted_labels(scan: ScanStatistics) -> Diagnosis | None:
 
 def _quality_near_threshold(scan: ScanStatistics) -> Diagnosis | None:
     threshold = scan.scores.rule.threshold
-    if threshold is None or not MARGIN <= threshold <= 1 - MARGIN:  # the clearest cases are at the ends of the scale
+    if threshold is None or not MARGIN <= threshold <= 1 - MARGIN:  # clear cases are at the ends of the scale
         return None
     near = np.abs(scan.scores.label_quality[scan.rows] - threshold) <= MARGIN
     if int(near.sum()) < MIN_IMAGES or near.mean() < MAX_NEAR_THRESHOLD:
@@ -288,7 +288,7 @@ def _collapsed_selection(scan: ScanStatistics) -> Diagnosis | None:
 
 
 def _conflicting_copies(scan: ScanStatistics) -> Diagnosis | None:
-    # unreadable files are left out: empty ones are all equal without being copies
+    # without unreadable files: empty files are equal, but not copies of an image
     contents = scan.images.contents[scan.rows]
     _, first, group, sizes = np.unique(contents, return_index=True, return_inverse=True, return_counts=True)
     differs = scan.given != scan.given[first[group]]

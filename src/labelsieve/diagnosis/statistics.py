@@ -13,13 +13,13 @@ from labelsieve.data.labelled import Labelled
 from labelsieve.detect.scores import Scores
 from labelsieve.verdicts import Verdicts
 
-# Maximum number of classes that a finding names.
+# Maximum number of classes that a diagnosis names.
 MAX_NAMES = 5
 
 
 @dataclass(frozen=True, eq=False)
 class ScanStatistics:
-    """Statistics of a scan. Arrays of shape (n,) are for readable images; nothing here has K x K numbers."""
+    """Statistics of a scan. Arrays of shape (n,) are for readable images; no array has K x K elements."""
 
     images: Labelled
     scores: Scores
@@ -37,12 +37,12 @@ class ScanStatistics:
 
     @cached_property
     def flagged(self) -> NDArray[np.bool_]:
-        """Shape (n,): true where the label is an issue."""
+        """Shape (n,): whether the label is an issue."""
         return self.verdicts.is_issue[self.rows]
 
     @cached_property
     def agrees(self) -> NDArray[np.bool_]:
-        """Shape (n,): true where the model that computed the scores predicts the given label."""
+        """Shape (n,): whether the model that computed the scores predicts the given label."""
         return np.asarray(self.scores.predicted[self.rows] == self.given)
 
     @cached_property
@@ -52,17 +52,17 @@ class ScanStatistics:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Shape (K,): readable images of each class."""
+        """Shape (K,): number of readable images per class."""
         return self._count(self.given)
 
     @cached_property
     def lost(self) -> NDArray[np.int64]:
-        """Shape (K,): flagged images of each class."""
+        """Shape (K,): number of flagged images per class."""
         return self._count(self.given[self.flagged])
 
     @property
     def kept(self) -> NDArray[np.int64]:
-        """Shape (K,): images of each class that are not flagged."""
+        """Shape (K,): number of unflagged images per class."""
         return self.sizes - self.lost
 
     @property
@@ -78,7 +78,7 @@ class ScanStatistics:
         return f'"{shortened(self.images.class_names[self.images.labels[row]])}"'
 
     def names(self, classes: NDArray[np.int64], detail: Callable[[int], str] | None = None) -> str:
-        """Lists the first few of the classes, each with a detail, and the number of the others."""
+        """Returns the names of the first few classes, each with a detail, and the number of the others."""
         quoted = ((k, f'"{shortened(self.images.class_names[k])}"') for k in classes[:MAX_NAMES].tolist())
         items = [f"{name} ({detail(k)})" if detail else name for k, name in quoted]
         more = len(classes) - len(items)
