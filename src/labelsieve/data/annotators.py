@@ -12,7 +12,7 @@ from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.labels import LabelColumn, normalise, to_indices
 
-# Sums of weights are rounded, so that they do not depend on the order of summation.
+# Number of decimals of sums of weights, which are rounded so that they do not depend on the order of summation.
 _DECIMALS = 9
 
 
@@ -21,7 +21,7 @@ class Annotations:
     """The labels that A annotators gave N images.
 
     Attributes:
-        names: The A annotators, as their columns are called.
+        names: Names of the A annotators, which are those of their columns.
         labels: Shape (N, A), int64: indices into the class names, -1 where an annotator gave none.
     """
 
@@ -39,7 +39,7 @@ class Annotations:
 
 
 def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
-    """Returns the labels of all annotators as one column of N times A values; missing labels are left out.
+    """Concatenates the labels of all annotators to one column, without missing labels.
 
     Raises:
         DataError: A column is empty or has other classes than the rest, or an image has no label at all.
@@ -65,7 +65,7 @@ def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
 
 
 def _check_classes(columns: Sequence[LabelColumn]) -> None:
-    """Rejects a column with other stated classes, or without any label that occurs in another column."""
+    """Rejects a column whose stated classes differ from those of another, or that shares no label with the others."""
     stated = [column for column in columns if column.class_names is not None]
     for column in stated[1:]:
         expected, actual = ({normalise(name) for name in each.class_names or ()} for each in (stated[0], column))
@@ -85,7 +85,7 @@ def _check_classes(columns: Sequence[LabelColumn]) -> None:
 
 
 def without_gaps(column: LabelColumn) -> LabelColumn:
-    """Returns a column in which -1 among other numbers is a missing label, as in arrays of integers."""
+    """Returns a column in which -1 is a missing label if all values are integers, as in arrays of integers."""
     gaps = [index for index, value in enumerate(column.values) if str(value) == "-1"]
     numbers = all(str(value).removeprefix("-").isdecimal() for value in column.values)
     if not gaps or not numbers:
@@ -104,10 +104,10 @@ def indices_of(
     by_number: bool,
     former: Sequence[str] = (),
 ) -> NDArray[np.int64]:
-    """Returns the labels of A annotators as indices into the class names, (N, A), -1 where one is missing.
+    """Returns the labels of A annotators as indices into the class names, (N, A), -1 for missing labels.
 
     Args:
-        columns: The A columns of N labels, with codes of -1 where one is missing.
+        columns: The A columns of N labels, with codes of -1 for missing labels.
         class_names: The K names.
         ids: The N ids, for messages.
         by_number: See :func:`labelsieve.data.labels.to_indices`.
@@ -130,7 +130,7 @@ def indices_of(
 def vote(annotations: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
     """Returns the majority vote of the annotators for each image, (N,).
 
-    Ties are broken by the annotators who agree more often with clear votes on other images, then by the more frequent
+    In a tie, the label wins whose annotators agree more often with clear votes on other images, then the more frequent
     label. The result does not depend on the order of the annotators.
 
     Args:

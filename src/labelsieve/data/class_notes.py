@@ -14,7 +14,7 @@ from labelsieve.data.labels import normalise, quoted_pair
 _WORDNET = re.compile(r"n[0-9]{8}")
 # Maximum number of notes on class names.
 _MAX_NOTES = 5
-# Cyrillic and Greek letters with the glyph of a Latin letter, and that letter.
+# Cyrillic and Greek letters that look like a Latin letter, and that letter.
 _GLYPHS = str.maketrans(
     "АВЕЅІЈКМНОРСТХУаеѕіјорсхуһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν",  # noqa: RUF001
     "ABESIJKMHOPCTXYaesijopcxyhdqwABEZHIKMNOPTYXoiv",
@@ -22,7 +22,7 @@ _GLYPHS = str.maketrans(
 
 
 def class_name_notes(class_names: Sequence[str]) -> list[str]:
-    """Returns notes on misleading names: WordNet ids, which no model understands, and names that look the same."""
+    """Returns notes on misleading names: WordNet ids, names that look like several, and names that look the same."""
     notes = []
     if all(_WORDNET.fullmatch(name) for name in class_names):
         first = class_names[0]
@@ -45,7 +45,7 @@ def class_name_notes(class_names: Sequence[str]) -> list[str]:
 
 
 def _mark_between(class_names: Sequence[str]) -> str | None:
-    """Returns the separator of class names that seem to be several labels: they combine fewer names than there are.
+    """Returns the separator of class names that seem to combine several labels: they have fewer parts than names.
 
     Example:
         >>> _mark_between(["cat", "cat|dog", "dog", "dog|fox", "cat|fox"])

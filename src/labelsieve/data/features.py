@@ -30,17 +30,17 @@ class LabelledFeatures(Labelled):
     """N rows of features with a given label each, instead of images.
 
     Attributes:
-        features: Shape (N, D), float32, finite. With `text`, both are of one joint space; only directions matter, not
-            norms, except for linear fits.
-        ids: N different names.
+        features: Shape (N, D), float32, finite; in a joint embedding space with `text`, if there is any. Norms only
+            matter for linear fits.
+        ids: N unique names.
         labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
         class_names: The K names, in the order of the indices.
-        contents: Shape (N,), uint64: a hash of each row of features; equal rows have equal values.
-        text: Shape (K, D), float32, or None: a text feature for each class.
-        logit_scale: Factor from cosine similarity to logit, the model's own; given if and only if `text` is.
+        contents: Shape (N,), uint64: a hash of each row of features; equal rows have equal hashes.
+        text: Shape (K, D), float32, or None: a text feature per class.
+        logit_scale: The model's factor from cosine similarity to logit; set if and only if `text` is.
         truth: Shape (N,), int64, or None: the true labels, if they are known. Used for metrics only.
         annotations: The labels of several annotators, whose majority vote is `labels`; None with one label per row.
-        origin: Arguments of :func:`labelsieve.load_features` to load the same again, without `text`; empty for
+        origin: Arguments of :func:`labelsieve.load_features` to load the same features, without `text`; empty for
             features in memory.
         notes: Notes of the loader for the user, one line each.
 
@@ -64,10 +64,10 @@ class LabelledFeatures(Labelled):
         return None if self.text is None else fingerprint(self.text, self.logit_scale)
 
     def with_text(self, text: Any, *, logit_scale: float | None) -> LabelledFeatures:
-        """Returns the same features with other class text features, shape (K, D); with None for both, without any.
+        """Returns the same features with other class text features, shape (K, D); None for both removes them.
 
         Raises:
-            DataError: They do not match the classes or the features, or one comes without the other.
+            DataError: They do not match the classes or the features, or only one of the two is passed.
         """
         texts = None if text is None else _texts(text, len(self.class_names), self.features.shape[1])
         return replace(self, text=texts, logit_scale=_scale(logit_scale, needed=texts is not None))
@@ -89,29 +89,29 @@ def load_features(
     """Loads precomputed features with a given label each. Nothing is unpickled.
 
     Args:
-        source: A `.npz` file with arrays `features` (N, D) and `labels` (N,) and, if there are, `ids` (N,), `truth`
-            (N,), `class_names` (K,), `text` (K, D) and `logit_scale`; a `.npy` file with `labels.npy` beside it; a
-            Parquet or Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other
-            usual names of features and labels are found, too (docs/features.md).
+        source: A `.npz` file with arrays `features` (N, D) and `labels` (N,), and optionally `ids` (N,), `truth` (N,),
+            `class_names` (K,), `text` (K, D) and `logit_scale`; a `.npy` file with `labels.npy` beside it; a Parquet or
+            Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other common names
+            of features and labels are also recognised (docs/features.md).
         labels: N names or integers, for an array in memory.
         label_column: Column, or array of the `.npz` file, of the given labels. Guessed if only one matches.
             Several columns are those of several annotators, see :func:`labelsieve.load_images`.
         truth_column: The same for the true labels, if they are known; `truth` of a `.npz` file is read by default.
             Used for metrics only.
         class_names: As for :func:`labelsieve.load_images`.
-        text: Text features of the classes, (K, D), in the order of the class names: an array, or a `.npy` file, or a
-            `.npz` file with an array `text`. They go with class names that are stated, or with labels 0 to K-1.
-        logit_scale: The model's factor from cosine similarity to logit (for CLIP mostly 100); needed with `text`.
-        limit: Take a random subset of this many rows, in the order of the data; all classes stay.
+        text: Text features of the classes, (K, D), in the order of the class names: an array, a `.npy` file, or a
+            `.npz` file with an array `text`. Requires explicit class names, or labels 0 to K-1.
+        logit_scale: The model's factor from cosine similarity to logit (for CLIP usually 100); required with `text`.
+        limit: Size of a random subset of the rows, which keep their order; all classes are kept.
         seed: Seed of that subset.
-        one_class: Whether a single class is allowed, as for features that are only compared with.
+        one_class: Whether a single class is allowed, as for `scan(against=...)`.
 
     Returns:
-        The features. Their `notes` state assumptions and oddities.
+        The features. Their `notes` list assumptions and irregularities.
 
     Raises:
-        DataError: Features that are not finite or of different widths, labels that do not match the rows, text
-            features that do not match the classes, or a file that cannot be read. The message is one line with advice.
+        DataError: Features are not finite or have different widths, labels do not match the rows, text features do not
+            match the classes, or a file cannot be read. The message is one line with advice.
         SettingsError: `limit` or `seed` is out of range.
 
     Example:
@@ -164,7 +164,7 @@ def _open(source: Any, *, labels: Any, requested: Columns) -> Stored:
     if requested.label or requested.truth:
         raise DataError("features in memory have no columns; pass labels=, and the truth to with_labels()")
     where = "the features in memory"
-    try:  # fails on rows of other widths, and on tensors of bfloat16 or with gradients
+    try:  # fails on rows of different widths, and on tensors of bfloat16 or with gradients
         values = np.asarray(source)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = "rows of different lengths" if "inhomogeneous" in str(error) else first_line(error)
@@ -225,12 +225,12 @@ def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
         raise DataError(
             f"expected features as numbers of shape (N, D) in {where}, got {values.dtype} of shape {shape}; {advice}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, which _check_finite refuses
         return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str) -> None:
-    # NaN anywhere in a row makes both NaN; isfinite() of all values would need a byte for each
+    # a NaN makes minimum and maximum of its row NaN; isfinite() of all values would need a byte for each of them
     rows = np.flatnonzero(~(np.isfinite(values.min(axis=1)) & np.isfinite(values.max(axis=1))))
     if len(rows):
         raise DataError(

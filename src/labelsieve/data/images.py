@@ -29,12 +29,12 @@ from labelsieve.data.sources.file_kinds import is_pointer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Files with more pixels are treated as decompression bombs (about 13,000 x 13,000).
+# Maximum number of pixels, about 13,000 x 13,000; larger images are treated as decompression bombs.
 MAX_PIXELS = 178_956_970
-# Bytes of a file that identify its format.
+# Number of first bytes that identify the format of a file.
 _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Chunks of a PNG file: pixels, palette, transparency, orientation.
+# Chunks of a PNG file that are needed to decode pixels, palette, transparency and orientation.
 _NEEDED_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
 ReadT = TypeVar("ReadT")
 
@@ -53,13 +53,13 @@ class Images(Rows):
     Attributes:
         dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded images, each a dictionary with
             `bytes` (the encoded file) or `path`.
-        ids: N different names of the rows that stay the same from run to run (for a folder, the relative path).
-        contents: Shape (N,), uint64: a hash of each encoded image, and of the box in it where a row is one; equal
-            images have equal values.
-        origin: Arguments of :func:`labelsieve.load_images` to load the same again; empty for data in memory.
+        ids: N unique names of the rows, which are the same in every run (for a folder, the relative path).
+        contents: Shape (N,), uint64: a hash of each encoded image, and of its box if rows are boxes; equal images have
+            equal hashes.
+        origin: Arguments of :func:`labelsieve.load_images` to load the same images; empty for data in memory.
         notes: Notes of the loader for the user, one line each.
-        ranges: For each kind of values that are not 0 to 255 (see `labelsieve.data.input.rgb.value_kind`) the values
-            that become black and white: one range for all images, so that they stay comparable.
+        ranges: For each kind of values other than 0 to 255 (see `labelsieve.data.input.rgb.value_kind`), the values
+            that become black and white. All images share one range, so that they stay comparable.
         boxes: The box of each row in its image; None if rows are full images.
         as_pipeline: Whether images are converted to RGB as `pipeline("image-classification")` does, see
             :meth:`seen_by_pipeline`.
@@ -82,9 +82,9 @@ class Images(Rows):
         return LastImage()
 
     def open(self, index: int) -> Image.Image:
-        """Decodes one row to RGB: an image, upright by its EXIF orientation, or a box in it.
+        """Decodes one row to RGB: an image, turned upright by its EXIF orientation, or the crop of a box.
 
-        The first frame of an animation is taken.
+        For an animation, it returns the first frame.
 
         Raises:
             UnreadableImageError: The file is missing, empty, truncated, not an image, or far too large; or the box is
@@ -123,7 +123,7 @@ class Images(Rows):
         return row_id if name in row_id else f"{row_id}: {name}"
 
     def cell(self, index: int) -> tuple[bytes | None, str | None]:
-        """Returns the stored bytes and the path of the full image of one row, None for what it lacks."""
+        """Returns the stored bytes and the path of the full image of one row; None for each that is missing."""
         row = self.dataset[int(index)]["image"] or {"bytes": None, "path": None}
         return row["bytes"], row["path"]
 
@@ -164,7 +164,7 @@ class Images(Rows):
         return rows if self.boxes is None else self.boxes.by_image(rows)
 
     def in_batches(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-        """Splits rows of :meth:`by_image` into batches of at most `size`, if possible at borders of images."""
+        """Splits rows of :meth:`by_image` into batches of at most `size`, between images if possible."""
         if self.boxes is None:
             return np.array_split(rows, max(1, -(-len(rows) // size)))
         return self.boxes.in_batches(rows, size)
@@ -182,14 +182,14 @@ class Images(Rows):
         return buffer.getvalue()
 
     def seen_by_pipeline(self) -> Self:
-        """Returns the same images, converted like `pipeline("image-classification")` does.
+        """Returns the same images, converted as `pipeline("image-classification")` does.
 
         The pipeline drops transparency, and clips values at 255 instead of scaling them.
         """
         return replace(self, as_pipeline=True)
 
     def read_like(self, other: Images) -> Self:
-        """Returns the same images, with the ranges of values and the margin of boxes of others."""
+        """Returns the same images with the value ranges and the box margin of other images, where these have them."""
         boxes = self.boxes
         if boxes is not None and other.boxes is not None:
             boxes = boxes.with_margin(other.boxes.margin)
@@ -203,8 +203,8 @@ class LabelledImages(Images, Labelled):
     Attributes:
         labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
         class_names: The K names, in the order of the indices.
-        truth: Shape (N,), int64, or None: the true labels where they are known. Only metrics read them.
-        annotations: The labels of several annotators, of which `labels` are the vote; None where there is one label.
+        truth: Shape (N,), int64, or None: the true labels, if they are known. Used for metrics only.
+        annotations: The labels of several annotators, whose majority vote is `labels`; None with one label per image.
 
     Example:
         >>> import numpy as np
@@ -217,7 +217,7 @@ class LabelledImages(Images, Labelled):
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Opens an ordinary file to read it.
+    """Opens a regular file for reading.
 
     Raises:
         OSError: It cannot be read, or is a pipe or a device, which may block or never end.
@@ -231,15 +231,15 @@ def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
     """Decodes an encoded image to an upright RGB image.
 
     Palette and CMYK images are converted; transparent images are composited on white, or on black if hardly anything
-    would be visible on white; values that are not 0 to 255 are scaled; the first frame of an animation is taken.
-    Broken EXIF blocks and texts of any length are ignored.
+    would be visible on white; values other than 0 to 255 are scaled; an animation is reduced to its first frame.
+    Broken EXIF blocks and text chunks of any length are ignored.
 
     Args:
         data: The bytes of the file.
-        ranges: See :class:`LabelledImages`; other kinds are scaled by the values of the image itself.
+        ranges: See :class:`Images`; kinds without a range are scaled by the values of the image itself.
 
     Raises:
-        DataError: The bytes are not a whole image, or it has more than `MAX_PIXELS` pixels.
+        DataError: The bytes are not a complete image, or it has more than `MAX_PIXELS` pixels.
     """
 
     def converted(image: Image.Image) -> Image.Image:
@@ -251,15 +251,15 @@ def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
 
 
 def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool = True) -> ReadT:
-    """Opens an encoded image and returns what `read` returns, without messages of Pillow in the terminal.
+    """Opens an encoded image and returns the result of `read`, without warnings of Pillow in the terminal.
 
     Args:
         data: The bytes of the file.
         read: A function of the open image.
-        mended: Try a PNG that cannot be read again without its texts, for whose length Pillow has a limit.
+        mended: If a PNG cannot be read, retry without its text chunks, whose length Pillow limits.
 
     Raises:
-        DataError: The bytes are not a whole image, or it has more than `MAX_PIXELS` pixels.
+        DataError: The bytes are not a complete image, or it has more than `MAX_PIXELS` pixels.
     """
     if not data:
         raise DataError("the file is empty")
@@ -284,7 +284,7 @@ def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool =
 
 
 def without_texts(data: bytes) -> bytes:
-    """Returns a PNG file with only the chunks for its pixels and its orientation; other files unchanged."""
+    """Returns a PNG file with only `_NEEDED_CHUNKS`; other files unchanged."""
     if not data.startswith(_PNG):
         return data
     parts, at = [_PNG], len(_PNG)

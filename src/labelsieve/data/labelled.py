@@ -1,4 +1,4 @@
-"""What images and precomputed features have in common: rows with an id, and with a given label each."""
+"""Base classes of images and precomputed features: rows with an id, and rows that also have a given label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labelsieve.core.provenance import fingerprint
 from labelsieve.data.annotators import Annotations
 from labelsieve.data.labels import checked_indices
 
-# The fields of a record that have a value for each row.
+# Fields of a record with one value per row.
 _BY_ROW = ("dataset", "ids", "contents", "labels", "truth", "annotations", "boxes", "tags", "features")
 
 
@@ -23,8 +23,8 @@ class Rows:
     """N rows of images or features, with or without a label.
 
     Attributes:
-        ids: N different names of the rows.
-        contents: Shape (N,), uint64: a hash of the content of each row; equal rows have equal values.
+        ids: N unique names of the rows.
+        contents: Shape (N,), uint64: a hash of the content of each row; equal rows have equal hashes.
         origin: Arguments to load the same rows again; empty for data in memory.
         notes: Notes of the loader for the user, one line each.
     """

@@ -1,7 +1,7 @@
 """Class names, and labels as indices into them.
 
-Two names are the same class if they are equal after :func:`normalise`: `T-Shirt` and `t_shirt` are one, and so are
-names that only differ for a computer: `é` as one or two code points, or invisible characters.
+Two names are the same class if they are equal after :func:`normalise`, such as `T-Shirt` and `t_shirt`, or names that
+look the same but are encoded differently: `é` as one or two code points, or with invisible characters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LabelColumn:
 
     Attributes:
         where: Name of the column, for messages.
-        values: The different values: names, or integers that are indices into class names given elsewhere.
+        values: The distinct values: names, or integers that are indices into class names from another source.
         codes: Shape (N,), int64: index into `values`, -1 where the label is missing.
         class_names: The class names that came with the labels, or None.
         names_from: Source of `class_names`, for a note.
@@ -90,11 +90,11 @@ def read_labels(
     """Reads labels from an Arrow array or a sequence.
 
     Args:
-        column: N names or integers; floats that are integers, as pandas writes a column with gaps, count as such.
-            Missing labels are null, NaN, an empty text or, beside known class names, -1.
+        column: N names or integers; integral floats, which pandas writes for integers with gaps, count as integers.
+            Missing labels are null, NaN, an empty text or, with `names_of_integers`, -1.
         where: Name of the labels, for messages.
         names_of_integers: Class names that integers refer to, if they come with the labels (as in a `ClassLabel`).
-        names_from: Where `names_of_integers` comes from.
+        names_from: Source of `names_of_integers`, for a note.
 
     Raises:
         DataError: The values are neither names nor integers, or outside of `names_of_integers`.
@@ -154,7 +154,7 @@ def resolve_class_names(
 
     Args:
         label: The labels, which may come with class names.
-        class_names: K names, or their file; None: those that came with the labels, else the different labels, sorted.
+        class_names: K names, or their file; None: those that came with the labels, else the distinct labels, sorted.
         one_class: Whether one class is enough, instead of two.
 
     Raises:
@@ -176,10 +176,10 @@ def resolve_class_names(
 
 
 def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the class names that came with the labels if `class_names` rename them one by one, else nothing.
+    """Returns the class names that came with the labels if `class_names` rename them one by one, else an empty tuple.
 
-    They do if there are equally many and some are new, unless an unchanged name has another position: then a name is
-    misspelt rather than renamed. Numbers as names are never renamed by position, since they sort as texts.
+    They do if both have the same number of names and some are new. If an unchanged name has another position, however,
+    a name is misspelt rather than renamed. Numbers as names are never renamed, because they are sorted as texts.
     """
     former = label.class_names or ()
     index_of = {normalise(name): index for index, name in enumerate(class_names)}
@@ -232,10 +232,10 @@ def given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ...
 
 
 def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = False) -> None:
-    """Raises a `DataError` if class names are too few, equal or empty after :func:`normalise`, or cannot be recorded.
+    """Raises a `DataError` if class names are too few, equal or empty after :func:`normalise`, or cannot be stored.
 
     Args:
-        names: The K names; values that are not texts in UTF-8 without zero bytes are rejected, too.
+        names: The K names; must be texts in UTF-8 without zero bytes.
         where: Name of their source, for messages.
         one_class: Whether one name is enough, instead of two.
     """
@@ -282,14 +282,14 @@ def to_indices(
     by_number: bool,
     former: Sequence[str] = (),
 ) -> NDArray[np.int64]:
-    """Maps labels to indices into `class_names`, (N,), int64, comparing names after :func:`normalise`.
+    """Maps labels to indices into `class_names`, (N,), int64; compares names after :func:`normalise`.
 
     Args:
         column: The labels of N images.
         class_names: The K names.
         ids: The N ids, for messages.
         by_number: Whether integers that are not names are indices: true if the order of `class_names` was stated.
-        former: The K names that `class_names` rename (:func:`renamed`), as the labels still have them, or nothing.
+        former: The K names that `class_names` replace and the labels still use, see :func:`renamed`; empty for none.
 
     Raises:
         DataError: Labels are missing or outside of `class_names`; the message states how many, and the first id.
@@ -314,7 +314,7 @@ def to_indices(
 
 
 def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what: str) -> NDArray[np.int64]:
-    """Checks N labels that are indices already, and returns them as int64.
+    """Checks N labels that are already indices, and returns them as int64.
 
     Args:
         labels: An array of integers, shape (N,), or a sequence, values 0 to K-1.

@@ -47,42 +47,42 @@ def load_images(
 ) -> LabelledImages:
     """Loads images with a given label each. Images stay encoded on disk.
 
-    Images are not decoded here, except a sample if values are not 0 to 255, to determine their range.
+    It only decodes a sample of the images whose values may not be 0 to 255, to determine their range.
 
     Args:
-        source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images or their paths, which are
-            relative to its folder; a table in several files, by their folder or a pattern of their names; a folder
-            written by `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its official layout
-            (docs/data-sets.md); boxes, each of which counts as an image: a COCO file, or a table with the columns `x`,
-            `y`, `width` and `height` in pixels (docs/boxes.md); a Hub id `name/dataset`, or
-            `name/dataset:configuration`; a `datasets.Dataset`; or images in memory: a uint8 array (N, H, W, 3) or
-            (N, H, W), or a list of such arrays without N or of PIL images.
+        source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images, or with paths relative to
+            its folder; a table in several files, by their folder or a pattern of their names; a folder written by
+            `Dataset.save_to_disk`; `NAME:PATH`, a published data set in its official layout (docs/data-sets.md); boxes,
+            each of which counts as an image: a COCO file, or a table with the columns `x`, `y`, `width` and `height` in
+            pixels (docs/boxes.md); a Hub id `name/dataset`, or `name/dataset:configuration`; a `datasets.Dataset`; or
+            images in memory: a uint8 array (N, H, W, 3) or (N, H, W), or a list of arrays (H, W, 3) or (H, W), or of
+            PIL images.
         labels: N names or integers, for images in memory or a `datasets.Dataset` without a label column.
         image_column: Column of the images or paths. Like `label_column`, it is guessed if only one matches.
-        image_folder: Folder of the images that a table names, with or without their suffix, instead of paths relative
-            to the table.
+        image_folder: Folder of the images that a table names, with or without their suffix. By default, paths are
+            relative to the folder of the table.
         label_column: Column of the given labels. Several columns are those of several annotators, who need not label
             every image; the given label is then their majority vote (docs/annotators.md).
-        truth_column: Column of the true labels, if they are known. Used for metrics only. If a published data set has
-            such a column, it is read by default.
-        class_names: K names in the order of the indices, or a file of them: one a line, or a JSON list. By default
-            those of the source; else the different labels, sorted. Names are compared case-insensitively, with `_` and
-            `-` as spaces. As many names as there are class folders, or names of a `ClassLabel`, rename these in their
-            order; unchanged names must keep their position.
+        truth_column: Column of the true labels, if they are known. Used for metrics only. By default that of a
+            published data set, if it has one.
+        class_names: K names in the order of the indices, or a file with them: one per line, or a JSON list. By default
+            those of the source, else the distinct labels, sorted. Names are compared case-insensitively, with `_` and
+            `-` as spaces. If there are as many names as class folders, or as names of a `ClassLabel`, they rename these
+            in their order; unchanged names must keep their position.
         split: Split of a published or Hub data set, a `DatasetDict`, a saved folder or a table in several files; by
             default the only one, else `train`.
-        limit: Take a random subset of this many rows, in the order of the data; all classes stay.
+        limit: Size of a random subset of the rows, which keep their order; all classes are kept.
         seed: Seed of that subset.
         noise: A file that `labelsieve noise` wrote for the same images: its wrong labels become the given labels, and
             the given labels become the truth. Other images are rejected.
-        box_margin: Margin of a crop around its box, as a share of the sides of the box; 0.1 if None.
+        box_margin: Margin of a crop around its box, as a share of the sides of the box; None: 0.1.
         one_class: Whether a single class, or a folder without class folders, is allowed, as for `scan(against=...)`.
         progress: Receives progress.
 
     Returns:
-        The images. Their `notes` state assumptions and oddities. Their `ids` are the column `id` if there is one, else
-        the relative paths of files, else row numbers. Their `contents` are 8-byte BLAKE2b hashes of the encoded image,
-        equal in files and tables, or of the id if the image is missing.
+        The images. Their `notes` list assumptions and irregularities. Their `ids` are the column `id` if there is one,
+        else the relative paths of files, else row numbers. Their `contents` are 8-byte BLAKE2b hashes of the encoded
+        images, which do not depend on whether these are in files or in tables; for a missing image, of its id.
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. The message is one line with advice.
@@ -143,7 +143,7 @@ def without_subset(origin: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of :func:`load_images` that load all images of a source.
 
     Args:
-        origin: Those of some images, which may be a subset (`limit`).
+        origin: The `origin` of images, which may be a subset (`limit`).
     """
     return {name: value for name, value in origin.items() if name not in ("limit", "seed")}
 
@@ -167,7 +167,7 @@ def image_folder_of(image_folder: str | Path | None) -> Path | None:
 
 
 def open_source(source: Any, *, requested: Columns, split: str | None, labels: Any, what: str = "label") -> Table:
-    """Reads the rows of a source, or takes images in memory.
+    """Reads the rows of a source on disk, on the Hub or in memory.
 
     Args:
         source: See :func:`load_images`.
@@ -212,7 +212,7 @@ def _assemble(
     box_margin: float | None,
     progress: Progress,
 ) -> LabelledImages:
-    """Creates the images from the rows of a source; checks all labels before `rows` are chosen."""
+    """Creates the images from the rows of a source; checks all labels before it takes the subset `rows`."""
     notes = list(table.notes)
     paths = image_paths(table, notes)
     boxes = _with_margin(table.boxes or boxes_of(table, paths), box_margin)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labelsieve.data.features import LabelledFeatures
 
 _RowsT = TypeVar("_RowsT", LabelledImages, "LabelledFeatures")
-# Side of the squares that images are resized to for instance-dependent noise, as in CIFAR.
+# Side in pixels to which images are resized for instance-dependent noise, as in CIFAR.
 FEATURE_SIDE = 32
 _FLIP_STD, _CHUNK = 0.1, 256
 
@@ -36,25 +36,25 @@ def inject(
     pairs: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> _RowsT:
-    """Replaces labels by wrong ones. The same arguments always give the same labels.
+    """Replaces labels with wrong ones. The same arguments always give the same labels.
 
-    * `symmetric`: to any other class, all equally likely. With `exact=False` as in the usual benchmarks (and the code
-      of DeFT, Wei et al., NeurIPS 2024): each image with probability `rate` gets one of all K classes, including its
+    * `symmetric`: to any other class, all equally likely. With `exact=False` as in common benchmarks (and the code of
+      DeFT, Wei et al., NeurIPS 2024): each image gets, with probability `rate`, one of all K classes, including its
       own, so that the share of wrong labels is about `rate * (K - 1) / K`.
-    * `pair`: to the next class, the last to the first, or as `pairs` says.
-    * `instance`: depends on the pixels, part-dependent noise by Xia et al., NeurIPS 2020, Algorithm 2: see
-      :func:`flip_rates` and :func:`transition_probabilities`. Images that cannot be read keep their label.
+    * `pair`: to the next class, the last to the first, or as defined by `pairs`.
+    * `instance`: depends on the pixels (Xia et al., NeurIPS 2020, Algorithm 2), see :func:`flip_rates` and
+      :func:`transition_probabilities`. Images that cannot be read keep their label.
 
     Args:
-        images: N images, or rows of features (without instance noise); their given labels are taken as right
-            and become the `truth` of the result.
+        images: N images, or rows of features (not for instance noise); their given labels count as correct and become
+            the `truth` of the result.
         kind: One of those above.
         rate: Share of wrong labels, from 0 to below 1. Symmetric and pair noise change exactly `round(rate * N)`
-            labels; instance noise changes about as many, in expectation, from 0.2 to 0.8. Beyond, flip rates are
-            truncated at 0 and 1: 0.05 gives 0.10, 0.1 gives 0.13, and 0.9 gives 0.87.
-        seed: Seed of all draws.
+            labels. Instance noise changes this number in expectation from 0.2 to 0.8; outside this range, the
+            truncation of flip rates at 0 and 1 matters: 0.05 gives 0.10, 0.1 gives 0.13, and 0.9 gives 0.87.
+        seed: Random seed.
         exact: False draws each image independently. Instance noise always does.
-        pairs: For pair noise: class name to the class name it is mistaken for. Others stay clean, but count in N.
+        pairs: For pair noise: class name to the name it is mistaken for. Other classes stay clean, but count in N.
         progress: Receives progress; instance noise opens every image.
 
     Returns:
@@ -106,7 +106,7 @@ def symmetric_noise(
 
     Args:
         images: N images, or rows of features.
-        seed: Seed of all draws.
+        seed: Random seed.
         rate: Share of wrong labels.
         exact: Whether the share is exact.
     """
@@ -125,7 +125,7 @@ def pair_noise(
 
     Args:
         images: N images, or rows of features.
-        seed: Seed of all draws.
+        seed: Random seed.
         rate: Share of wrong labels.
         exact: Whether the share is exact.
         pairs: Class name to the class name it is mistaken for; None: the next class.
@@ -138,11 +138,11 @@ def instance_noise(
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Returns labels with instance-dependent noise, (N,), and notes for the user; see :func:`inject`.
 
-    Draws class by class and a few images at a time: memory does not grow with the number of images.
+    Processes one class and a few images at a time, so that memory does not grow with the number of images.
 
     Args:
         images: N images.
-        seed: Seed of all draws.
+        seed: Random seed.
         progress: Receives progress.
         rate: Share of wrong labels.
     """
@@ -171,9 +171,9 @@ def symmetric(
         labels: Shape (N,), values 0 to `classes` - 1.
         classes: K, at least 2.
         rate: From 0 to below 1.
-        seed: Seed of the draws.
-        exact: True: exactly `round(rate * N)` labels change, each to one of the K - 1 others. False: each label with
-            probability `rate` becomes one of all K.
+        seed: Random seed.
+        exact: True: exactly `round(rate * N)` labels change, each to one of the K - 1 other classes. False: each label
+            becomes, with probability `rate`, one of all K.
     """
     rng, noisy = np.random.default_rng(seed), labels.copy()
     rows = _rows(np.arange(len(labels)), rate=rate, total=len(labels), rng=rng, exact=exact)
@@ -187,17 +187,17 @@ def symmetric(
 def paired(
     labels: NDArray[np.int64], *, target: NDArray[np.int64], rate: float, seed: int = 0, exact: bool = True
 ) -> NDArray[np.int64]:
-    """Returns labels of which some became the class they are mistaken for, (N,), int64.
+    """Returns labels with pair noise, (N,), int64.
 
     Args:
         labels: Shape (N,), values 0 to K-1.
-        target: Shape (K,), int64: what class k becomes; k itself if it stays clean.
+        target: Shape (K,), int64: the class that class k is mistaken for; k itself if it stays clean.
         rate: From 0 to below 1: share of all N labels.
-        seed: Seed of the draws.
-        exact: True: exactly `round(rate * N)` labels change. False: each that can, with probability `rate`.
+        seed: Random seed.
+        exact: True: exactly `round(rate * N)` labels change. False: each label that can, with probability `rate`.
 
     Raises:
-        SettingsError: Fewer labels can change than `rate` asks for.
+        SettingsError: Fewer labels can change than `rate` requires.
     """
     rng, noisy = np.random.default_rng(seed), labels.copy()
     able = np.flatnonzero(target[labels] != labels)
@@ -236,20 +236,20 @@ def _targets(names: Sequence[str], pairs: Mapping[str, str] | None) -> NDArray[n
 
 
 def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]:
-    """Draws the probability of each image to be mislabelled, (N,), float64, from 0 to 1.
+    """Draws the probability that each image is mislabelled, (N,), float64, from 0 to 1.
 
     Normal with standard deviation 0.1, truncated to [0, 1] (Xia et al. 2020, Algorithm 2, line 1).
 
     Args:
         count: N.
-        rate: Mean before truncation, from 0 to below 1. At 0 all are 0, so that no noise means no noise.
-        seed: Seed of the draws.
+        rate: Mean before truncation, from 0 to below 1. If it is 0, so are all probabilities.
+        seed: Random seed.
     """
     drawn = np.zeros(count)
     if rate == 0:
         return drawn
     rng, pending = np.random.default_rng([seed, 0]), np.arange(count)
-    while len(pending):  # accepts at least half of them each time, since the mean is inside
+    while len(pending):  # each pass accepts at least half on average, because the mean is in [0, 1)
         values = rng.normal(rate, _FLIP_STD, size=len(pending))
         drawn[pending] = values
         pending = pending[(values < 0) | (values > 1)]
@@ -259,13 +259,13 @@ def flip_rates(count: int, *, rate: float, seed: int = 0) -> NDArray[np.float64]
 def class_weights(label: int, *, features: int, classes: int, seed: int = 0) -> NDArray[np.float32]:
     """Draws the projection W of one class, (F, K), float32, standard normal (Xia et al. 2020, Algorithm 2, line 2).
 
-    Each class has a stream of its own, so that never more than one projection is held.
+    Each class has its own random stream, so that only one projection has to be in memory.
 
     Args:
         label: Index of the class.
         features: F, the number of features of an image.
         classes: K.
-        seed: Seed of the draws, the same for all classes.
+        seed: Random seed, the same for all classes.
     """
     return np.random.default_rng([seed, 1, label]).standard_normal((features, classes), dtype=np.float32)
 

@@ -1,4 +1,4 @@
-"""Files of wrong labels, with or without the images; they are applied to copies of the same images."""
+"""Noise files: wrong labels, with or without the images, which can be applied to copies of the same images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from labelsieve.data.tags.records import TaggedImages
 METADATA = b"labelsieve"
 LABEL, CLEAN_LABEL = "label", "clean_label"
 TAGS, CLEAN_TAGS = "tags", "clean_tags"
-"""Columns of the noisy and the true labels, or of the tags where images have several labels."""
+"""Columns of the noisy and the true labels, or of the tags for several labels per image."""
 # Maximum rows and bytes of images per row group of the written file.
 _GROUP_ROWS, _GROUP_BYTES = 1000, 32 * 1024 * 1024
 _ImagesT = TypeVar("_ImagesT", LabelledImages, TaggedImages)
@@ -34,13 +34,13 @@ _ImagesT = TypeVar("_ImagesT", LabelledImages, TaggedImages)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseFile:
-    """The contents of a file of noise, without the images.
+    """The contents of a noise file, without the images.
 
     Attributes:
         ids: The N ids.
         class_names: The K names.
         given: The noisy labels, (N,), int64, or the noisy tags, (N, K), bool.
-        clean: The same before the noise.
+        clean: The labels or tags before the noise, of the same shape.
         about: The metadata of the file, see :func:`about_noise`.
     """
 
@@ -52,14 +52,14 @@ class NoiseFile:
 
 
 def read_noise(path: str | Path, *, tags: bool = False) -> NoiseFile:
-    """Reads a file that `labelsieve noise` wrote, with or without images.
+    """Reads a noise file of `labelsieve noise`, with or without images.
 
     Args:
         path: The file.
-        tags: Whether images have several labels each, as `--kind tags` makes them.
+        tags: Whether it has several labels per image, as with `--kind tags`.
 
     Raises:
-        DataError: It is missing or is not such a file.
+        DataError: It does not exist or is not such a file.
     """
     what, option = ("noise of tags", "--kind tags ") if tags else ("noise", "")
     advice = f"make one with: labelsieve noise SOURCE {option}--labels-only"
@@ -96,13 +96,13 @@ def _bits(lists: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[np.bo
 
 
 def apply_noise(images: _ImagesT, path: str | Path) -> _ImagesT:
-    """Applies a file of noise to the images that it was made for, or to a subset of them.
+    """Applies a noise file to the images that it was made for, or to a subset of them.
 
     Ids, class names and given labels identify the images; the given labels must be the clean labels of the file.
-    Different pixels, such as those of smaller copies, are only noted, since an image may be encoded in many ways.
+    Different pixels, such as those of smaller copies, are only noted, because an image may be encoded in many ways.
 
     Args:
-        images: N images; their given labels or tags are taken as right and become the `truth` of the result.
+        images: N images; their given labels or tags count as correct and become the `truth` of the result.
         path: File to read.
 
     Returns:
@@ -122,7 +122,7 @@ def apply_noise(images: _ImagesT, path: str | Path) -> _ImagesT:
 
 
 def _given(images: LabelledImages | TaggedImages, noise: NoiseFile, where: str) -> NDArray[Any]:
-    """Returns the noisy labels or tags of the images, whose own must be the clean ones."""
+    """Returns the noisy labels or tags of the images, whose given ones must be the clean ones of the file."""
     order, rows = _class_order(images, noise, where), _rows(images, noise, where)
     index: Any = np.ix_(rows, order) if isinstance(images, TaggedImages) else rows
     _check_clean(images, noise.clean[index], where)
@@ -130,7 +130,7 @@ def _given(images: LabelledImages | TaggedImages, noise: NoiseFile, where: str) 
 
 
 def _class_order(images: LabelledImages | TaggedImages, noise: NoiseFile, where: str) -> NDArray[np.int64]:
-    """Returns the number of each class in the file; only columns of tags may have another order."""
+    """Returns the index of each class in the file; only classes of tags may be in another order."""
     names, file_names = ([normalise(name) for name in each.class_names] for each in (images, noise))
     if not isinstance(images, TaggedImages):
         if names != file_names:
@@ -178,7 +178,7 @@ def _check_clean(images: LabelledImages | TaggedImages, clean: NDArray[Any], whe
 
 
 def _pixel_notes(images: Images, noise: NoiseFile) -> list[str]:
-    """Returns a note if the images have the ids of a file of noise, but other pixels."""
+    """Returns a note if the images have the ids of a noise file, but other pixels."""
     if len(images) != len(noise.ids) or images.pixels_fingerprint == noise.about.get("pixels_fingerprint"):
         return []
     return ["the images are not, byte for byte, those that the noise was drawn for; their ids are"]
@@ -207,17 +207,17 @@ def write_noise(
     with_images: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes a Parquet file that the loaders read with `truth_column="clean_label"`, of tags `"clean_tags"`.
+    """Writes a Parquet file that the loaders read with `truth_column="clean_label"`, or `"clean_tags"` for tags.
 
-    Columns: `id`; `image`, the encoded images; `label`, the given labels; `clean_label`, the truth; of images with
-    several labels, lists of names in `tags` and `clean_tags`. Images are copied unchanged, one at a time; a missing
-    image becomes an empty one, which is reported as unreadable later. Without images, the file can be applied to
+    Columns: `id`; `image`, the encoded images; `label`, the given labels; `clean_label`, the truth; for several labels
+    per image, lists of names in `tags` and `clean_tags` instead. Images are copied unchanged, one at a time; a missing
+    image becomes an empty one, which is later reported as unreadable. Without images, the file can be applied to
     another copy of the same data: `load_images(..., noise=path)`. The metadata of the file identify the data, see
     :func:`about_noise`.
 
     Args:
         images: Images with noisy labels or tags, and the truth.
-        path: File to write, completely or not at all.
+        path: File to write; it is written completely or not at all.
         parameters: The parameters of the noise, such as kind, rate, seed and exact.
         with_images: False leaves out the column `image`.
         progress: Receives progress.
@@ -244,7 +244,7 @@ def write_noise(
 
 
 def about_noise(images: LabelledImages | TaggedImages, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns the metadata of a file of noise, stored as JSON under the key `labelsieve` of its Arrow schema.
+    """Returns the metadata of a noise file, stored as JSON under the key `labelsieve` of its Arrow schema.
 
     Args:
         images: N images with noisy labels or tags, and the truth.
@@ -252,8 +252,8 @@ def about_noise(images: LabelledImages | TaggedImages, parameters: Mapping[str, 
 
     Returns:
         `noise`, the `parameters`; `images`, N; `changed`, the number of wrong labels; `data_fingerprint` of the images
-        with their true labels, and `pixels_fingerprint` of the images only. Of tags, `omitted` and `added` instead of
-        `changed`, and `kind` and `class_names`.
+        with their true labels, and `pixels_fingerprint` of the images only. For tags, `omitted` and `added` instead of
+        `changed`, and also `kind` and `class_names`.
     """
     noise = {"noise": None if parameters is None else dict(parameters), "images": len(images)}
     pixels = {"pixels_fingerprint": images.pixels_fingerprint}
@@ -314,7 +314,7 @@ def _groups(images: LabelledImages | TaggedImages, *, with_images: bool) -> Iter
 
 
 def _encoded(images: Images, row: int) -> dict[str, Any]:
-    """Returns the encoded image with its file name only: its folder on this machine stays private."""
+    """Returns the encoded image with its file name only, so that its folder on this machine stays private."""
     data, path = (None, None) if images.boxes is not None else images.cell(row)
     if data is None:
         with suppress(UnreadableImageError):

@@ -1,6 +1,6 @@
-"""The registry of noise: `inject`, `labelsieve noise --kind`, experiments and `labelsieve list` derive from it.
+"""Registry of noise kinds, used by `inject`, `labelsieve noise --kind`, experiments and `labelsieve list`.
 
-A new kind is one function in :mod:`labelsieve.data.noise` and one line here. This module does not load numpy.
+To add a kind, write a function in :mod:`labelsieve.data.noise` and add a line here. This module does not import numpy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from labelsieve.core.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class NoiseEntry(Entry):
-    """A kind of noise; its `place` is a function of images, `seed` and what it takes, all keywords.
+    """A kind of noise; its `place` is a function of images, with `seed` and the names in `takes` as keywords.
 
     Attributes:
-        needs_images: Whether it depends on pixels, which features lack; it is passed `progress`, too. No kind for tags
-            does.
-        for_tags: Whether it is for images that have several labels each; the others are for one label.
-        takes: Its parameters: shares, whether they are `exact`, and in `pairs` which class is mistaken for which.
+        needs_images: Whether it depends on pixels, which features lack; if so, it also gets `progress`. Never for tags.
+        for_tags: Whether it is for several labels per image instead of one.
+        takes: Its parameters: shares; `exact`, whether these are exact; `pairs`, which class is mistaken for which.
     """
 
     needs_images: bool = False
@@ -29,7 +28,7 @@ class NoiseEntry(Entry):
 
     @property
     def shares(self) -> tuple[str, ...]:
-        """The shares that it takes."""
+        """Its parameters that are shares."""
         return tuple(name for name in self.takes if name not in ("exact", "pairs"))
 
 
@@ -54,12 +53,12 @@ NOISE: Registry[Callable[..., Any], NoiseEntry] = Registry(
 
 
 def kinds_for(*, tags: bool) -> list[str]:
-    """Returns the kinds for images that have several labels each, or for those that have one."""
+    """Returns the kinds for several labels per image, or those for one label."""
     return [name for name, kind in NOISE.entries.items() if kind.for_tags == tags]
 
 
 SHARES = tuple(dict.fromkeys(name for kind in NOISE.entries.values() for name in kind.shares))
-"""The shares that any kind takes: each is an option of `labelsieve noise` and a setting of an experiment's noise."""
+"""The shares of all kinds: each is an option of `labelsieve noise` and a setting of the noise of an experiment."""
 
 if TYPE_CHECKING:
     NoiseKind = str
@@ -68,5 +67,5 @@ else:
 
 
 def kinds_for_features() -> list[str]:
-    """Returns the kinds for one label that need no images."""
+    """Returns the kinds for one label per image that do not need pixels."""
     return [name for name in kinds_for(tags=False) if not NOISE.entries[name].needs_images]

@@ -1,4 +1,4 @@
-"""What loaders have in common: random subsets, and the arguments that load the same data again."""
+"""Helpers of all loaders: random subsets, and the arguments that load the same data again."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def subset(rows: int, limit: int | None, seed: int) -> NDArray[np.int64] | None:
 
 
 def with_origin(images: RowsT, source: Any, arguments: Mapping[str, Any]) -> RowsT:
-    """Returns images or features with the arguments to load them again as `origin`; unchanged if they were in memory.
+    """Returns images or features whose `origin` can load them again; unchanged if their source is in memory.
 
     Args:
         images: The loaded images or features.
         source: Their source.
-        arguments: The other arguments; None if omitted.
+        arguments: The other arguments by name; None for those that were omitted.
     """
     if not isinstance(source, str | Path):
         return images
@@ -67,7 +67,7 @@ def absolute_source(source: str | Path) -> str:
 def source_record(images: Labelled | TaggedImages) -> dict[str, Any]:
     """Returns source and fingerprint of test images, or of images to compare with, for the record of a run.
 
-    `origin` has the arguments to load them again; it is empty for data in memory.
+    Its `origin` has the arguments to load them again; it is empty for data in memory.
     """
     source = str(images.origin.get("source", "data in memory"))
     return {

@@ -1,4 +1,4 @@
-"""Test sets: images with right labels, to evaluate models. They are never used to choose anything."""
+"""Test sets: images with correct labels, to evaluate models. They are never used for model selection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def with_class_names(test: LabelledImages, class_names: tuple[str, ...]) -> Labe
     """Returns test images with labels as indices into other class names, matched by name.
 
     Raises:
-        DataError: A class of the test set has no counterpart.
+        DataError: A class of the test set is not among the other class names.
     """
     table = _class_positions(test.class_names, class_names)
     return dataclasses.replace(test, labels=table[test.labels], class_names=class_names, truth=None)
@@ -27,7 +27,7 @@ def with_tag_names(test: TaggedImages, class_names: tuple[str, ...]) -> TaggedIm
     """Returns test images with tags in the columns of other class names, matched by name; the other columns are empty.
 
     Raises:
-        DataError: A class of the test set has no counterpart.
+        DataError: A class of the test set is not among the other class names.
     """
     tags = np.zeros((len(test), len(class_names)), dtype=bool)
     np.logical_or.at(tags.T, _class_positions(test.class_names, class_names), test.tags.T)

@@ -22,7 +22,7 @@ from labelsieve.data.sources.file_kinds import conversion
 from labelsieve.data.sources.splits import refuse_split
 
 CATEGORY = "category_id"
-# Characters of a list that are checked to detect its type.
+# Number of first characters of a list that are searched for the fields of model results.
 _HEAD = 4096
 # Fields that only annotations of other tasks have.
 _OTHER_TASKS = {"captions": "caption", "panoptic segmentation": "segments_info"}
@@ -33,9 +33,9 @@ def read_coco(path: Path, *, requested: Columns, split: str | None) -> Table:
 
     Args:
         path: The file.
-        requested: The folder of the images, and the fields of an annotation with the label and the true label, by the
-            id of a category or its name; by default `category_id`.
-        split: None; another part of the data is another file.
+        requested: The folder of the images, and the fields of an annotation with the label and the true label, which
+            have the id or the name of a category; by default `category_id`.
+        split: Must be None, because each split is a file of its own.
 
     Raises:
         DataError: It is not such a file, or refers to categories that it does not list.
@@ -78,7 +78,7 @@ class Coco:
             self._add_annotation(value)
 
     def _enter(self, entries: dict[Any, str], value: Mapping[str, Any], name: str, key: str) -> None:
-        """Adds the value of an id; duplicates must be equal."""
+        """Adds the value of an id; values of duplicate ids must be equal."""
         number, entry = _named(value, "id", key, self.path), str(_named(value, name, key, self.path))
         if entries.setdefault(number, entry) != entry:
             raise DataError(
@@ -117,7 +117,7 @@ class Coco:
             raise DataError(f"expected categories with id and name in {self.path}, found none; add them")
 
     def to_table(self, folder: Path) -> Table:
-        """Returns the boxes, with classes in the order of the ids of their categories."""
+        """Returns the boxes; their classes are in the order of category ids."""
         classes = {key: self.categories[key] for key in sorted(self.categories, key=_by_number)}
         by_name = any(value not in classes for value in {*self.boxes.labels})
         codes = tuple(json.dumps(name if by_name else key) for key, name in classes.items())
@@ -198,7 +198,7 @@ def _named(value: Mapping[str, Any], name: str, what: str, path: Path) -> Any:
 
 
 def _in_utf8(value: Any, name: str, what: str, path: Path) -> Any:
-    if isinstance(value, str) and not is_utf8(value):  # escapes of JSON can stand for half a character
+    if isinstance(value, str) and not is_utf8(value):  # an escape of JSON may be half of a surrogate pair
         actual = shown(repr(value))
         raise DataError(f'expected UTF-8 in "{shown(name)}" of the {what} of {path}, found {actual}; correct it')
     return value
@@ -266,16 +266,16 @@ def _around_runs(mask: Mapping[str, Any]) -> tuple[float, ...]:
     if not len(starts):
         return NO_BOX
     start_column, end_column = starts[0] // height, last[-1] // height
-    # a run that goes on in the next column reaches the lowest and the highest row
+    # a run that continues in the next column reaches the lowest and the highest row
     wraps = (starts // height != last // height).any()
     top, bottom = (0, height - 1) if wraps else ((starts % height).min(), (last % height).max())
     return float(start_column), float(top), float(end_column - start_column + 1), float(bottom - top + 1)
 
 
 def _decoded(text: str) -> list[int]:
-    """Returns the run lengths of a compressed mask: numbers in groups of five bits, from the third on as differences.
+    """Returns the run lengths of a compressed mask, as `rleFrString` of pycocotools does.
 
-    As `rleFrString` of pycocotools reads them.
+    Numbers are stored in groups of five bits; from the fourth on, as differences from the number two places before.
     """
     counts: list[int] = []
     at = 0
@@ -292,13 +292,13 @@ def _decoded(text: str) -> list[int]:
 
 
 def edit_coco(data: bytes, edits: TextEdits) -> bytes:
-    """Returns a COCO file with other labels, without some annotations, and with verdicts in them.
+    """Returns a COCO file with new labels, without removed annotations, and with the verdicts in the others.
 
     Example:
         >>> edit_coco(b'{"annotations": [{"category_id":1}]}', TextEdits(column="category_id", labels={0: "2"}))
         b'{"annotations": [{"category_id":2}]}'
     """
-    text = data.decode("latin-1")  # one character per byte: keeps positions and memory small
+    text = data.decode("latin-1")  # one character per byte, so that positions are those of bytes, with little memory
     return spliced(text, _splices(text, edits)).encode("latin-1")
 
 
@@ -329,7 +329,7 @@ def _splices(text: str, edits: TextEdits) -> Iterator[Splice]:
 def _within(text: str, start: int, edits: TextEdits, row: int) -> Iterator[Splice]:
     """Yields the replacements in an annotation: its label, and the verdict at its end."""
     pairs = members(text, start)
-    new_values, names = {}, {each.key: each for each in pairs}  # the last one of duplicate keys counts
+    new_values, names = {}, {each.key: each for each in pairs}  # the last of duplicate keys counts
     if label := edits.labels.get(row):
         new_values[_as_bytes(edits.column, names)] = label
     if verdict := edits.verdict(row):
@@ -348,12 +348,12 @@ def _within(text: str, start: int, edits: TextEdits, row: int) -> Iterator[Splic
 
 
 def _as_bytes(name: str, names: Mapping[str, Any]) -> str:
-    """Returns a key in a text with one character per byte, unless it is written with escapes."""
+    """Returns a key as it is written in a text with one character per byte, with or without escapes."""
     return name if name in names else name.encode().decode("latin-1")
 
 
 def written_coco(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields the parts of a COCO file, annotations without the fields of verdicts."""
+    """Yields the parts of a COCO file, with annotations without the fields of verdicts."""
     added = {column, QUALITY, ISSUE, f"predicted_{column}"}
     for part in json_parts(read_json_text(path), where=path):
         if part.in_list and part.key == "annotations":

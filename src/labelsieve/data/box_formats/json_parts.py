@@ -1,4 +1,4 @@
-"""Iterates over the parts of a large JSON file with their positions, with only one part in memory."""
+"""Iterates over the parts of a large JSON file with their positions, and parses only one part at a time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 def read_json_text(path: Path) -> str:
-    """Reads a file as text, which encodes to the same bytes.
+    """Reads a file as text, including any byte order mark.
 
     Raises:
         DataError: It cannot be read, or is not UTF-8.

@@ -45,7 +45,7 @@ def read_open_images(path: Path, *, requested: Columns, split: str | None) -> Ta
     Args:
         path: The file.
         requested: The folder of the images, and the columns of the label and the true label; by default `LabelName`.
-        split: None; another part of the data is another file.
+        split: Must be None, because each split is a file of its own.
 
     Raises:
         DataError: It is not such a file, or its images are not found.
@@ -98,7 +98,7 @@ def _sides(table: Any, where: str) -> NDArray[np.float64]:
 
 
 def _ids(names: list[str]) -> Iterator[str]:
-    """Yields the name of the image and the number of the box in it."""
+    """Yields ids: the name of the image and the number of the box in it."""
     counts: dict[str, int] = defaultdict(int)
     for name in names:
         yield f"{name}#{counts[name]}"
@@ -136,7 +136,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def edit_open_images(data: bytes, edits: TextEdits) -> bytes:
-    r"""Returns a CSV file with other labels, without some rows, and with three more columns of the verdicts.
+    r"""Returns a CSV file with new labels, without removed rows, and with three columns for the verdicts, if any.
 
     Raises:
         DataError: One of these columns exists already.

@@ -1,6 +1,6 @@
-"""The registry of formats of boxes: their readers, and writers of corrected labels.
+"""Registry of box formats, with their readers and their writers of corrected labels.
 
-A new format is a file with three functions, and one line here. This module does not load the formats.
+To add a format, write a file with three functions and add a line here. This module does not import the formats.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoxFormat(Entry):
-    """A format of boxes; its `place` is a function `(path, *, requested, split) -> Table` whose table has `box_files`.
+    """A box format; its `place` is a function `(path, *, requested, split) -> Table` whose table has `box_files`.
 
     Attributes:
         edit: The place of a function `(data: bytes, edits: TextEdits) -> bytes`, which returns one annotation file with
-            other labels and every other byte unchanged.
+            new labels and every other byte unchanged.
         written: The place of a function `(path, *, column) -> Iterator[Written]`, which yields the boxes and all other
             parts of one file, to check edits.
         suffixes: Suffixes of its files, in lower case, if they identify the format; see `find_boxes`.
-        label_files: If the source is a file of settings, the place of a function `(path, *, split) -> list[Path]`,
-            which returns its label files.
-        caches: The place of a function `(files) -> list[Path]`, which returns caches of label files by training tools;
-            empty if there are none.
+        label_files: The place of a function `(path, *, split) -> list[Path]`, which returns the label files of a source
+            that is a configuration file; else empty.
+        caches: The place of a function `(files) -> list[Path]`, which returns the caches that training tools made of
+            label files; empty if there are none.
     """
 
     edit: str = ""

@@ -1,4 +1,4 @@
-"""Tables whose rows are boxes: those that a reader collects, and those of a table with four columns of sides."""
+"""Tables whose rows are boxes, either from the reader of a box format or from a table with four columns of sides."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NO_BOX = (math.nan,) * 4
 
 @dataclass(kw_only=True, eq=False)
 class BoxRows:
-    """Collects boxes in the order of their files, and makes a table of them.
+    """Collects boxes in the order of their files, and creates a table from them.
 
     Attributes:
-        images: The image of each box, as the file names it.
-        labels: The given label of each box, as the file writes it.
-        truths: The same for the true labels; empty if none are read.
-        ids: The name of each box.
-        sides: Four numbers for each box; see :class:`labelsieve.data.boxes.Boxes`.
+        images: The image of each box, as named in the file.
+        labels: The given label of each box, as written in the file.
+        truths: The true label of each box, as written in the file; empty if none are read.
+        ids: The id of each box.
+        sides: Four numbers per box; see :class:`labelsieve.data.boxes.Boxes`.
     """
 
     images: list[Any] = field(default_factory=list)
@@ -51,7 +51,7 @@ class BoxRows:
         Args:
             image: Its image.
             label: Its given label.
-            name: Its name.
+            name: Its id.
             sides: Left, top, width and height.
             truth: Its true label, if true labels are read.
         """
@@ -73,19 +73,19 @@ class BoxRows:
         is_relative: bool = False,
         notes: tuple[str, ...] = (),
     ) -> Table:
-        """Returns one row for each box, with its image, label and id.
+        """Returns one row per box, with its image, label and id.
 
         Args:
             where: Name of the source, for messages.
-            images: Each image that is listed, and its path in `folder`.
-            classes: Each label, and the name of its class.
+            images: Listed image to its path in `folder`.
+            classes: Label to the name of its class.
             folder: The folder of the images.
             files: The annotation files.
             is_relative: Whether sides are shares of the image.
             notes: Remarks for the user.
 
         Raises:
-            DataError: There is no box, or two classes have one name.
+            DataError: There is no box, or two classes have the same name.
         """
         import pyarrow as pa
         from datasets import ClassLabel, Dataset, Features, Value
@@ -143,7 +143,7 @@ def folder_with(paths: Sequence[str], folders: Iterable[Path], *, requested: Pat
     Args:
         paths: Their paths in the folder.
         folders: Possible folders, the most likely first.
-        requested: The folder named by the user, which is used unchanged.
+        requested: The folder that the user named, which is returned unchanged.
         where: Name of the source, for messages.
 
     Raises:
@@ -160,14 +160,14 @@ def folder_with(paths: Sequence[str], folders: Iterable[Path], *, requested: Pat
 
 
 def boxes_of(table: Table, paths: Sequence[str] | None) -> Boxes | None:
-    """Returns the boxes of a table that has columns of them, else None.
+    """Returns the boxes of a table with columns of boxes, else None.
 
     Args:
         table: The table.
         paths: Paths of the images, equal for boxes of one image; None if each row contains its image.
 
     Raises:
-        DataError: A column has other values than numbers.
+        DataError: A column has values other than numbers.
     """
     if not table.columns.box:
         return None
@@ -188,7 +188,7 @@ def numbers(values: Any, name: str, *, where: str) -> NDArray[np.float64]:
         where: Name of its table, for messages.
 
     Raises:
-        DataError: It has other values.
+        DataError: It has values other than numbers.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

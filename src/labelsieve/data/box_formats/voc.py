@@ -1,7 +1,7 @@
 """Pascal VOC: a folder with one XML file per image, in `Annotations/` or beside the images.
 
-Pixels are counted from 1, and those of both corners belong to the box: "the top-left pixel in the image has coordinates
-(1,1)" (development kit of VOC2012, section on annotations). Splits are the lists in `ImageSets/Main/`.
+Pixels are counted from 1, and the pixels of both corners belong to the box: "the top-left pixel in the image has
+coordinates (1,1)" (development kit of VOC2012, section on annotations). Splits are the lists in `ImageSets/Main/`.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from labelsieve.data.sources.splits import choose_split, refuse_split
 NAME = "name"
 _ANNOTATIONS = "Annotations"
 _IMAGES = ("JPEGImages", "images", "Images", ".")
-# Lists of the images that show one class, such as `cat_train.txt`.
+# Names of the lists of one class, such as `cat_train`.
 _OF_CLASS = re.compile(r".+_(train|val|trainval|test)")
 _ROOT = re.compile(rb"<annotation[\s/>]")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# Bytes and number of XML files that are read to detect the format.
+# Number of first bytes, and of XML files, that are read to detect the format.
 _HEAD, _SAMPLE_SIZE = 4096, 3
 _BLANKS = b" \t"
 
 
 def is_voc(folder: Path) -> bool:
-    """Returns whether a folder has annotations of VOC: XML files in `Annotations`, or beside images."""
+    """Returns whether a folder has annotations of VOC: XML files in `Annotations`, or in the folder itself."""
     return bool(_first(folder / _ANNOTATIONS, 1)) or any(_is_annotation(path) for path in _first(folder, _SAMPLE_SIZE))
 
 
 def _first(folder: Path, count: int) -> list[str]:
-    """Returns some XML files in a folder, none if it does not exist."""
+    """Returns at most `count` XML files in a folder; none if it does not exist."""
     try:
         with os.scandir(folder) as entries:
             return [*islice((entry.path for entry in entries if entry.name.lower().endswith(".xml")), count)]
@@ -63,11 +63,11 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
     Args:
         path: The folder.
         requested: The folder of the images, and the elements of an object with the label and the true label; by
-            default `name`.
-        split: A list of `ImageSets/Main/`; by default the only one, else `train`. Without lists all files are read.
+            default, the label is `name`.
+        split: A list in `ImageSets/Main/`; by default the only one, else `train`. Without lists, all files are read.
 
     Raises:
-        DataError: A file is not such XML, there is no such split, or the label lies deeper in an object.
+        DataError: A file is not such XML, there is no such split, or the label is not a direct child of an object.
     """
     files, notes = _files(path, split)
     label = requested.label or NAME
@@ -156,7 +156,7 @@ def _check_one_file_per_image(image: str, file: Path, first: Path) -> None:
 
 
 def _image(named: str, stem: str, names: set[str]) -> str:
-    """Returns the file of an image: the one named in the XML, else the one with the name of the XML file."""
+    """Returns the file of an image: the file named in the XML, else that with the stem of the XML file."""
     stated = re.split(r"[\\/]", named)[-1]
     candidates = (stem + suffix for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)))
     return stated if stated in names else next((name for name in candidates if name in names), stated or f"{stem}.jpg")
@@ -182,7 +182,7 @@ def _sides(texts: Mapping[str, str]) -> tuple[float, ...]:
 
 
 def edit_voc(data: bytes, edits: TextEdits) -> bytes:
-    """Returns an XML file with other names of objects, without some, and with `<label_quality>` in them.
+    """Returns an XML file with new names of objects, without removed ones, and with `<label_quality>` in the others.
 
     Raises:
         DataError: The file is in UTF-16.
@@ -241,7 +241,7 @@ def _quality(data: bytes, voc_object: VocObject, quality: str) -> Splice:
 
 
 def _with_its_line(data: bytes, element: Element) -> tuple[int, int]:
-    """Returns an element with its line, if it is alone on it."""
+    """Returns start and end of an element, or of its line if nothing else is on it."""
     start, end = element.start, element.end
     while start and data[start - 1] in _BLANKS:
         start -= 1
@@ -253,7 +253,7 @@ def _with_its_line(data: bytes, element: Element) -> tuple[int, int]:
 
 
 def written_voc(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields the content of an XML file, with another parser than the one for positions."""
+    """Yields the content of an XML file, read by another parser than the one for positions."""
     from xml.etree import ElementTree
 
     data = path.read_bytes()

@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from labelsieve.core.errors import DataError, first_line, shown
 
-# A tag; quoted values may contain its end character.
+# A tag; its quoted values may contain ">".
 _TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 
 
@@ -44,10 +44,10 @@ class VocFile(NamedTuple):
 
 
 def read_objects(data: bytes, *, where: object) -> VocFile:
-    """Reads an XML file without entities, whose expansion may be unbounded.
+    """Reads an XML file; rejects document types, because their entities may expand without bound.
 
     Raises:
-        DataError: It is broken, has a document type, or is something else.
+        DataError: It is broken, has a document type, or is not an annotation file.
 
     Example:
         >>> found = read_objects(b"<annotation><object><name>cat</name></object></annotation>", where="a text")

@@ -1,8 +1,8 @@
 """YOLO: a `data.yaml` of class names and splits, and a text file with one line per box beside each image.
 
-As Ultralytics reads it (docs.ultralytics.com/datasets/detect, format of detections): a line is the number of the class,
-then the centre, width and height of the box as shares of the image. Polygons, as for segmentation, are read as their
-bounding boxes.
+It is the format of Ultralytics (docs.ultralytics.com/datasets/detect, format of detections): a line has the number of
+the class, then the centre, width and height of the box as shares of the image. Polygons, as for segmentation, are read
+as their bounding boxes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from labelsieve.data.sources.edits import Splice, TextEdits, Written, spliced, w
 from labelsieve.data.sources.file_kinds import read_whole
 from labelsieve.data.sources.splits import choose_split
 
-# Numbers per line: a box, a box with confidence, four corners; and the minimum of a polygon.
+# Number of values per line: a box, a box with confidence, four corners.
 _BOX, _SCORED, _CORNERS = 5, 6, 9
 _NUMBER = re.compile(r"\S+")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
@@ -36,11 +36,11 @@ def read_yolo(path: Path, *, requested: Columns, split: str | None) -> Table:
 
     Args:
         path: The YAML file.
-        requested: Must be empty, since the format has no columns and no folder of images.
+        requested: Must be empty, because the format has no columns and no folder of images.
         split: `train`, `val` or `test`; by default the only one, else `train`.
 
     Raises:
-        DataError: The file or one of the labels is invalid, or is of another task.
+        DataError: The file or one of the labels is invalid, or the data set is for another task.
     """
     _refuse_columns(requested)
     config = YoloConfig.read(path)
@@ -68,7 +68,7 @@ def label_files(path: Path, *, split: str | None) -> list[Path]:
 
 
 def caches_of(files: Sequence[Path]) -> list[Path]:
-    """Returns the existing caches of label files by Ultralytics."""
+    """Returns the existing caches that Ultralytics made of label files."""
     folders = sorted({path.parent for path in files})
     return [cache for folder in folders if (cache := folder.with_suffix(".cache")).is_file()]
 
@@ -115,8 +115,8 @@ def _refuse_columns(requested: Columns) -> None:
 def _files(config: YoloConfig, split: str) -> tuple[dict[str, str], list[str]]:
     """Returns the label files of a split by their images, and those whose image is missing.
 
-    Label files, and images named in a list, need not exist. A label file in the place of one for a folder of images,
-    but without an image, belongs to a missing image.
+    Label files, and images named in a list, need not exist. A label file without an image belongs to a missing image if
+    it is where the label files of a folder of images are.
 
     Raises:
         DataError: There are no images.
@@ -183,18 +183,18 @@ def _lines(text: str) -> Iterator[_Line]:
 
 
 def _add_boxes(boxes: BoxRows, name: str, file: Path, classes: Mapping[int, str]) -> set[int]:
-    """Adds the labels of one image, and returns the numbers of values in a line.
+    """Adds the labels of one image, and returns the distinct numbers of values per line.
 
     Args:
         boxes: Receives the boxes.
         name: The image.
         file: Its file of labels.
-        classes: The names of classes by their numbers.
+        classes: The class names by their numbers.
 
     Raises:
         DataError: A line is not a box, or its class has no name.
     """
-    text, widths = read_whole(file).decode("latin-1"), set()  # one character per byte: all that matters is ASCII
+    text, widths = read_whole(file).decode("latin-1"), set()  # one character per byte: all values are ASCII
     for count, line in enumerate(_lines(text)):
         words = [text[start:end] for start, end in line.spans]
         try:
@@ -227,7 +227,7 @@ def _integer(word: str) -> int:
 
 
 def _sides(values: list[float]) -> tuple[float, ...]:
-    """Returns left, top, width and height of a box, or around a polygon; ignores a confidence at the end."""
+    """Returns left, top, width and height of a box, or of a box around a polygon; ignores a confidence at the end."""
     count = len(values) + 1
     if count < _BOX:
         raise ValueError
@@ -241,7 +241,7 @@ def _sides(values: list[float]) -> tuple[float, ...]:
 
 
 def edit_yolo(data: bytes, edits: TextEdits) -> bytes:
-    r"""Returns a file of labels with other classes, without some lines, and with the label quality as a sixth number.
+    r"""Returns a label file with new classes, without removed lines, and with the label quality as a sixth number.
 
     Raises:
         DataError: A line has a sixth number already.
@@ -274,7 +274,7 @@ def _splices(text: str, edits: TextEdits) -> Iterator[Splice]:
 
 
 def written_yolo(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields the lines of a label file, without a value after an even number of coordinates."""
+    """Yields the lines of a label file, without a confidence or label quality after the coordinates."""
     del column
     for line in path.read_bytes().decode("latin-1").removeprefix("\xef\xbb\xbf").splitlines():
         words = line.split()

@@ -37,7 +37,7 @@ class YoloConfig:
         """Reads the file.
 
         Raises:
-            DataError: It is not such a file, or of another task.
+            DataError: It is not such a file, or is for another task.
         """
         values = _read_yaml(path)
         task = "key points" if values.get("kpt_shape") else str(values.get("task") or "detect")
@@ -90,7 +90,7 @@ class YoloConfig:
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
-    try:  # values stay texts: a class `no` must not become false
+    try:  # values must stay texts: a class `no` would become false
         values = yaml.load(read_whole(path), Loader=yaml.BaseLoader)  # only creates texts
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"expected YAML in {path}, which cannot be read ({first_line(error)}); correct it") from None

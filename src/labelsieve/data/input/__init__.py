@@ -1,1 +1,1 @@
-"""From undecoded images to inputs of a model: 8-bit RGB, ranges, cache of decoded images, batches, windows."""
+"""Converts undecoded images to inputs of a model: 8-bit RGB, value ranges, a cache of decoded images, and batches."""

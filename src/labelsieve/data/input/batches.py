@@ -1,6 +1,6 @@
-"""Batches of images: decoding in worker processes, image processing of the model, augmentation.
+"""Batches of images: decoding in worker processes, image processing of the model, and augmentation.
 
-All random numbers depend on (seed, epoch, row), never on a global generator, so that a batch does not depend on the
+All random numbers depend on (seed, epoch, row), never on a global generator, so that batches do not depend on the
 number of workers, and a resumed run sees the same images as an uninterrupted one.
 """
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# Minimum and maximum share of the area of a crop.
+# Minimum and maximum area of a crop, as a share of the image.
 SCALE = (0.5, 1.0)
 _FLIP_PROBABILITY = 0.5
 # Timeout in seconds for a batch: a network drive may never answer.
 WAIT = 600
-# Shared memory for batches of worker processes, how many must fit, and minimum free bytes to start workers.
+# Shared memory of worker processes, number of batches that must fit into it, and minimum free bytes to start workers.
 SHARED, _QUEUED_BATCHES, _MIN_SHARED_BYTES = Path("/dev/shm"), 8, 2**20
 
 
@@ -50,7 +50,7 @@ class Batch:
         rows: (B,), int64: row numbers of the readable images.
         inputs: (B, ...): pixels, or the output of the transform.
         errors: Row number to reason, for the images of this batch that cannot be read.
-        flat: Row numbers of decoded images that show nothing: all pixels are equal.
+        flat: Row numbers of decoded images that show nothing, see :func:`labelsieve.data.input.rgb.is_flat`.
     """
 
     rows: Tensor
@@ -64,9 +64,9 @@ _Packed = tuple[list[int], Tensor | NDArray[Any], dict[int, str], list[int]]
 
 
 class Rows(Dataset[_Item]):
-    """Reads and transforms one row at a time; an unreadable image yields the reason instead of a tensor.
+    """Reads and transforms one row at a time; returns the reason instead of a tensor if an image is unreadable.
 
-    The third value is true if the image was decoded and all pixels are equal.
+    The third value is true if the image was decoded and shows nothing.
     """
 
     def __init__(self, images: Images | CachedImages, transform: Callable[[Any, int], Tensor]) -> None:
@@ -108,7 +108,7 @@ class Augment:
             torch.default_generator.manual_seed(seed)
             at = self.crop.make_params([image])
             turned = bool(torch.rand(1) < _FLIP_PROBABILITY)
-        # the same as the transform itself, which takes twice as long: it keeps the memory layout of the colours
+        # same result as the transform itself, which takes twice as long because it keeps the memory layout of the image
         part = image[:, at["top"] : at["top"] + at["height"], at["left"] : at["left"] + at["width"]][None]
         part = part.contiguous(memory_format=torch.channels_last)
         resized = interpolate(part, size=self.crop.size, mode="bicubic", antialias=True)[0]
@@ -116,7 +116,7 @@ class Augment:
 
 
 def unit(pixels: Tensor) -> Tensor:
-    """Returns uint8 pixels (B, 3, S, S) as numbers from 0 to 1, contiguous in memory."""
+    """Returns uint8 pixels (B, 3, S, S) as float32 from 0 to 1, contiguous in memory."""
     return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
@@ -131,13 +131,13 @@ def batches(
     """Yields a :class:`Batch` for each array of rows, in their order.
 
     Args:
-        images: The data, or their cached shrunk versions for many epochs.
+        images: The images, or their cached versions for many epochs.
         rows: The row numbers of each batch.
-        transform: Turns an image, a PIL image or for :class:`CachedImages` a tensor, and its row number into a tensor.
+        transform: Function from an image (PIL, or a tensor for :class:`CachedImages`) and its row number to a tensor.
         device: The device of the model.
-        workers: Number of worker processes; None leaves one core to the model, at most 8, and uses none if images are
-            cached and the model runs on the CPU, where transferring a batch takes longer than making it. If no process
-            can be started, this process decodes.
+        workers: Number of worker processes. None: :func:`default_workers`, or 0 if all images are cached and the model
+            runs on the CPU, where transferring a batch takes longer than making it. If no process can be started, the
+            calling process decodes.
 
     Raises:
         RunError: No batch arrived for ten minutes.
@@ -146,7 +146,7 @@ def batches(
     is_cached = isinstance(images, CachedImages) and images.holds(np.concatenate([*rows, np.empty(0, dtype=np.int64)]))
     if workers is None:
         workers = 0 if is_cached and device.type == "cpu" else default_workers()
-    # starting processes costs more than decoding a few batches, and their communication needs shared memory
+    # starting processes takes longer than decoding a few batches, and their communication needs shared memory
     workers = workers if len(rows) > 4 and _free_shared_memory() >= _MIN_SHARED_BYTES else 0
 
     def start(processes: int) -> Any:
@@ -155,7 +155,7 @@ def batches(
             batch_sampler=[batch.tolist() for batch in rows],
             collate_fn=_pack,
             num_workers=processes,
-            generator=torch.Generator(),  # else the loader draws an unused seed from the global one
+            generator=torch.Generator(),  # else the loader draws a seed from the global one
             multiprocessing_context="fork" if processes and hasattr(os, "fork") else None,
         )
         return iter(loader)
@@ -189,7 +189,7 @@ def _unpacked(source: Any) -> Iterator[Batch]:
             if not timed_out.is_set():
                 raise
             for worker in workers:
-                with suppress(RuntimeError):  # the loader says of each that it was killed, or would when it is deleted
+                with suppress(RuntimeError):  # the loader raises an error per killed worker, now or when it is deleted
                     worker.join()
             raise RunError(
                 f"no image could be read for {WAIT} seconds; check the disk or network drive that the images lie on"
@@ -210,7 +210,7 @@ def default_workers() -> int:
 
 
 def _stack(values: list[Tensor]) -> Tensor:
-    """Stacks tensors in their memory layout: changing the layout of colours takes longer than a crop."""
+    """Stacks tensors in their memory layout, because changing the layout takes longer than a crop."""
     if values[0].ndim == 3 and values[0].stride(0) == 1:
         return torch.stack([value.permute(1, 2, 0) for value in values]).permute(0, 3, 1, 2)
     return torch.stack(values)
@@ -225,13 +225,13 @@ def _pack(items: list[_Item]) -> _Packed:
 
 
 def _shared(inputs: Tensor) -> Tensor | NDArray[Any]:
-    """Moves a batch to shared memory; if that is full, it is sent through a pipe, as an array.
+    """Moves a batch to shared memory or, if that is full, returns an array, which is sent through a pipe.
 
-    The loader itself would lose a batch that does not fit, and wait for it forever.
+    Without this, the loader would lose a batch that does not fit, and wait for it forever.
     """
     try:
         return inputs.share_memory_() if _free_shared_memory() >= _QUEUED_BATCHES * inputs.nbytes else inputs.numpy()
-    except RuntimeError:  # another process was faster
+    except RuntimeError:  # another process filled it first
         return inputs.numpy()
 
 

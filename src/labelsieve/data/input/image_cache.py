@@ -35,9 +35,9 @@ _PIXELS, _SHAPES, _RESERVED = ".pixels", ".shapes.npy", ".room"
 _SAMPLE = 32
 # Block size of disks in bytes.
 _BLOCK = 4096
-# The checksum sums every so-many-th byte, to detect blocks lost in a power cut.
+# Stride of the bytes that the checksum sums; less than a block, to detect blocks lost in a power cut.
 _STRIDE = 512
-# Version of the pixels; increment it when the same file gives other pixels.
+# Version of the cached pixels; increment it when the same file gives other pixels.
 _VERSION = 3
 
 
@@ -49,10 +49,10 @@ class CachedImages:
         images: N images.
         make: Converts a decoded image to (H, W, 3), independent of the epoch.
         area: Maximum number of pixels of an image.
-        stem: Common path of three files: `.pixels`, with 3 `area` bytes for each image, sparse on the disk;
-            `.shapes.npy`, (N, 3) int32, height, width and a checksum above 0 of each cached image, else 0; and `.room`,
-            the number of bytes reserved in total. None without a cache.
-        companion: Another version of the same images, to cache whenever an image is decoded.
+        stem: Common path of three files: `.pixels`, a sparse file with 3 `area` bytes per image; `.shapes.npy`, (N, 3)
+            int32, with height, width and a positive checksum of each cached image, 0 for the others; and `.room`, the
+            total number of reserved bytes. None without a cache.
+        companion: Cache of another version of the same images, which is also filled whenever an image is decoded.
     """
 
     images: Images
@@ -89,14 +89,14 @@ class CachedImages:
         if self._files is not None:
             with suppress(OSError):
                 self._write(values, row)
-                # last, since it marks the pixels as valid
+                # last, because it marks the pixels as valid
                 self._files[1][row] = *values.shape[:2], _checksum(values.reshape(-1))
         if self.companion is not None and self.companion._files is not None and self.companion._kept(row) is None:
             self.companion._take(row, image)
         return values
 
     def _write(self, values: NDArray[np.uint8], row: int) -> None:
-        """Writes one image; not to the memory map, which would kill the process if the disk is full."""
+        """Writes one image to the file; through the memory map, a full disk would kill the process."""
         assert self.stem is not None
         file = os.open(_file(self.stem, _PIXELS), os.O_WRONLY)
         try:
@@ -110,15 +110,15 @@ class CachedImages:
         if self.stem is None:
             return None
         try:
-            # not read-only, since a tensor would warn, although nothing is written to it
+            # not read-only, because torch warns about tensors of read-only arrays, although nothing is written
             pixels = np.memmap(_file(self.stem, _PIXELS), dtype=np.uint8, mode="r+")
-            # as normal arrays, which are faster to slice
+            # as ordinary arrays, which are faster to slice
             return np.asarray(pixels), np.asarray(np.lib.format.open_memmap(_file(self.stem, _SHAPES), mode="r+"))
         except (OSError, ValueError):  # another run removed them
             return None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Excludes the open files: a process that is not forked opens them itself."""
+        """Excludes the open files, which a process that is not forked opens again."""
         return {name: value for name, value in self.__dict__.items() if name != "_files"}
 
 
@@ -144,7 +144,7 @@ def _tensor(values: NDArray[np.uint8]) -> Tensor:
 def cached_images(
     images: Images, *, area: int, accelerator: Accelerator, companion: CachedImages | None = None
 ) -> CachedImages:
-    """Opens the cache of the shrunk images of a data set, or creates it; all processes call this together.
+    """Opens or creates the cache of the shrunk images of a data set; all processes must call this together.
 
     Args:
         images: N images.
@@ -156,7 +156,7 @@ def cached_images(
         Images that are cached if there is space for them, else decoded each time.
 
     Raises:
-        SettingsError: The limit is not a number.
+        SettingsError: The limit of the cache size is not a number.
     """
     name = f"{images.pixels_fingerprint}-{area}"
     return open_cache(
@@ -180,14 +180,14 @@ def open_cache(
     accelerator: Accelerator,
     companion: CachedImages | None = None,
 ) -> CachedImages:
-    """Opens a cache of images, or creates it; see :func:`cached_images`.
+    """Opens or creates a cache of images; see :func:`cached_images`.
 
     Args:
         images: N images.
         make: See :class:`CachedImages`.
-        name: Name of the files: of these images and their conversion.
+        name: Name of the files, which identifies the images and their conversion.
         area: Maximum number of pixels of an image.
-        reserved_size: Estimates the number of bytes on the disk.
+        reserved_size: Returns an estimate of the number of bytes on the disk.
         accelerator: The first process creates the files.
         companion: See :class:`CachedImages`.
     """
@@ -197,7 +197,7 @@ def open_cache(
         return CachedImages(images, make, area, None, companion)
     if accelerator.is_main_process:
         with suppress(OSError):  # no space, or not writable
-            if _reserved(stem) > limit:  # the limit was another one before
+            if _reserved(stem) > limit:  # the limit was higher before
                 _remove(stem)
             if not _is_complete(stem, len(images), area):
                 size = reserved_size()
@@ -215,7 +215,7 @@ def _estimate(images: Images, area: int) -> int:
         with suppress(UnreadableImageError):
             width, height = images.open(row).size
             size = 3 * min(area, width * height)
-            # in complete blocks, and mostly one more, since images are not aligned to blocks
+            # complete blocks, and usually one more, because images are not aligned to blocks
             sizes.append(size if size == 3 * area else _BLOCK * (-(-size // _BLOCK) + 1))
     return round(float(np.mean(sizes)) * len(images)) if sizes else 0
 
@@ -231,7 +231,7 @@ def _is_complete(stem: Path, count: int, area: int) -> bool:
     except (OSError, ValueError):
         return False
     with suppress(OSError):
-        os.utime(_file(stem, _SHAPES))  # so that the most recently used is removed last
+        os.utime(_file(stem, _SHAPES))  # so that _make_room removes the most recently used cache last
     return shapes.dtype == np.int32 and shapes.shape == (count, 3)
 
 

@@ -1,4 +1,4 @@
-"""Images prepared by the image processor of a model, cached on disk for repeated use."""
+"""Images preprocessed by the image processor of a model, cached on disk for repeated use."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from labelsieve.data.images import Images
 
-# Number of images to check that the pixels of a processor are integers.
+# Number of images for which it is checked that the pixels of a processor are integers.
 _SAMPLE = 4
 _TOLERANCE = 1e-4
-# Images with a larger aspect ratio may be cropped before they are prepared.
+# Maximum aspect ratio of images; longer ones may be cropped before preprocessing.
 _MAX_ASPECT = 32
 
 
 class ImagePreprocessor(Protocol):
-    """A model that prepares images."""
+    """A model that preprocesses images."""
 
     @property
     def image_size(self) -> int:
-        """Side S of a prepared image in pixels."""
+        """Side S of a preprocessed image in pixels."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class ImagePreprocessor(Protocol):
         ...
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Prepares RGB images as the model's own processor does: (B, 3, S, S)."""
+        """Preprocesses RGB images as the model's own processor does: (B, 3, S, S)."""
         ...
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def shortened(image: Image.Image, model: ImagePreprocessor) -> Image.Image:
 
 
 def crops_middle(model: ImagePreprocessor) -> bool:
-    """Returns whether the ends of a long image have no influence on what a model sees."""
+    """Returns whether a model ignores the ends of a long image."""
     prepared = []
     for shade in (0, 255):
         values = np.full((8, 8 * _MAX_ASPECT, 3), shade, dtype=np.uint8)
@@ -75,9 +75,9 @@ def crops_middle(model: ImagePreprocessor) -> bool:
 
 
 class Preprocessed:
-    """Prepares images as a model does, as bytes: the final normalisation of the colours is inverted.
+    """Preprocesses images as a model does, but returns bytes: it inverts the final normalisation of the colours.
 
-    Nearly all processors resize and crop bytes, and normalise them last.
+    This is exact for nearly all processors, because they resize and crop bytes, and normalise them last.
 
     Args:
         model: The model.
@@ -94,7 +94,7 @@ class Preprocessed:
         return self._undone(image)[0].round().clamp(0, 255).to(torch.uint8).numpy()
 
     def is_exact(self, image: Image.Image) -> bool:
-        """Returns whether the bytes reproduce the prepared image exactly, in the right size."""
+        """Returns whether the bytes reproduce the preprocessed image, in the right size."""
         undone, prepared = self._undone(image)
         if tuple(prepared.shape) != (3, self.model.image_size, self.model.image_size):
             return False
@@ -109,15 +109,15 @@ class Preprocessed:
 
 
 def preprocessed_images(images: Images, model: ImagePreprocessor, *, accelerator: Accelerator) -> CachedImages | None:
-    """Opens the cache of prepared images of a data set and a model, or creates it; all processes call this together.
+    """Opens or creates the cache of the preprocessed images of a data set; all processes must call this together.
 
     Args:
         images: N images.
-        model: The model that prepares them. Its :meth:`normalise` must be applied afterwards.
+        model: The model that preprocesses them. Its :meth:`normalise` must be applied afterwards.
         accelerator: The first process creates the files.
 
     Returns:
-        Images (3, S, S), uint8; None if the model does not prepare bytes.
+        Images (3, S, S), uint8; None if bytes do not reproduce the preprocessed images.
     """
     crop, size = Preprocessed(model), 3 * model.image_size**2
     for row in range(0, len(images), max(1, len(images) // _SAMPLE)):

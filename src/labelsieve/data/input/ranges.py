@@ -1,4 +1,4 @@
-"""One range of values for all images of a data set whose values are not 0 to 255, so that they stay comparable."""
+"""A common value range for all images of a data set whose values are not 0 to 255, so that they stay comparable."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from labelsieve.data.input.rgb import value_kind, value_range
 
 ImagesT = TypeVar("ImagesT", bound=Images)
 
-# Size of the sample of images, evenly spaced, and maximum number of values of each.
+# Maximum number of sampled images, which are evenly spaced, and of values per image.
 _SAMPLED, _VALUES = 256, 2**16
-# Values of these files are 0 to 255: JPEG, GIF, WebP, BMP. A JPEG has no transparency either.
+# First bytes of formats whose values are always 0 to 255: JPEG, GIF, WebP, BMP. JPEG also has no transparency.
 _JPEG = b"\xff\xd8"
 _ALWAYS_8_BIT = (_JPEG, b"GIF8", b"RIFF", b"BM")
 
 
 def with_ranges(images: ImagesT) -> ImagesT:
-    """Returns the images with a range for each kind of values that occurs in a sample, and a note on each.
+    """Returns the images with a range for each kind of values in a sample of them, and a note on each range.
 
     The sample only depends on the number of images.
     """
@@ -48,7 +48,7 @@ def _is_8_bit(head: bytes) -> bool:
 
 
 def never_converted(head: bytes) -> bool:
-    """Returns whether the first bytes of a file imply that its values are 0 to 255 and opaque."""
+    """Returns whether the first bytes of a file imply that its values are 0 to 255, and that it is opaque."""
     return not head or head.startswith(_JPEG)
 
 

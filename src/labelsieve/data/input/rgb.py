@@ -1,6 +1,6 @@
 """Converts images of any type and transparency to 8-bit RGB.
 
-The functions only need numpy and Pillow, and are copied into the model card by :func:`source_code`.
+The functions only need numpy and Pillow, because :func:`source_code` copies them into the model card.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import ExifTags, Image
 _NOISE = 2
 
 Ranges = Mapping[str, tuple[float, float]]
-"""For each kind of :func:`value_kind` the values that become black and white."""
+"""For each kind of :func:`value_kind`, the values that become black and white."""
 
 
 def value_kind(image: Any) -> str:
-    """Returns the kind of values of an image that is open, but not loaded: "8-bit" needs no scaling."""
+    """Returns the kind of values of an image that is open, but not loaded; "8-bit" needs no scaling."""
     stored = str([tile[3] for tile in getattr(image, "tile", [])])  # before Pillow 11 it has no names
     if ";16" in stored and "16S" not in stored:
         return "16-bit" if image.mode.startswith("I") else "16-bit colour"
@@ -47,7 +47,7 @@ def upright(image: Any) -> Any:
 
 
 def value_range(values: Any) -> tuple[float, float]:
-    """Returns the values that become black and white: 0 and a usual maximum if values fill it, else their range."""
+    """Returns the values that become black and white: 0 and a common maximum if values span half of it, else theirs."""
     values = np.asarray(values, dtype=np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:
@@ -81,7 +81,7 @@ def to_rgb(image: Any, kind: str, ranges: Any) -> Any:
     Args:
         image: The image, in its original mode.
         kind: Its `value_kind`, from before it was loaded.
-        ranges: Kind to the values that become black and white; other kinds are scaled by the range of the image.
+        ranges: Kind to the values that become black and white; other kinds are scaled by the values of the image.
     """
     if kind in ("8-bit", "16-bit colour"):
         transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info

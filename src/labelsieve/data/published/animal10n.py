@@ -14,7 +14,7 @@ _NAMES = (
 
 
 def read_animal10n(path: Path, split: str) -> PublishedSplit:
-    """Reads ANIMAL-10N. The name of a file says its label: `3_12345.jpg`."""
+    """Reads ANIMAL-10N. The names of its files start with the label: `3_12345.jpg`."""
     folder = _FOLDERS[split]
     home = home_of(path, title="ANIMAL-10N (raw_image.zip, unpacked)", files=[f"{folder}/"], inside=["raw_image"])
     images = images_in(home / folder, home=home)

@@ -1,4 +1,4 @@
-"""Reads published data sets, in their official layout, by name: `NAME:PATH`, with a name out of `PUBLISHED`."""
+"""Reads published data sets in their official layout by name: `NAME:PATH`, where `NAME` is a key of `PUBLISHED`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from labelsieve.data.published.registry import PUBLISHED
 from labelsieve.data.sources.columns import Columns, Table, choose_columns
 from labelsieve.data.sources.splits import choose_split
 
-# A drive of Windows has one letter, and a web address goes on with two slashes.
+# Excludes drives of Windows, which have one letter, and web addresses, which have two slashes after the colon.
 _LIKE_A_NAME = re.compile(r"([\w.-]{2,}):(?!//)")
 
 
 class NamedSource(NamedTuple):
-    """A source `NAME:PATH` in its parts; the path is absolute."""
+    """The parts of a source `NAME:PATH`; the path is absolute."""
 
     name: str
     path: Path
@@ -38,7 +38,7 @@ def named_source(source: str | Path) -> NamedSource | None:
 
 
 def refuse_unknown_name(source: str) -> None:
-    """Raises a `DataError` with the most similar name if a source looks like `NAME:PATH`, or like a name only."""
+    """Raises a `DataError`, with the most similar name, if a source looks like `NAME:PATH` or is only a name."""
     if (name := source.removesuffix(":")) in PUBLISHED:
         raise DataError(f"expected the folder of a published data set after its name, as in {name}:PATH, found none")
     if like := _LIKE_A_NAME.match(source):
@@ -50,7 +50,7 @@ def read_published(source: NamedSource, *, requested: Columns, split: str | None
 
     Args:
         source: Name and folder of the data set.
-        requested: The requested columns; without labels or truth, those of the data set.
+        requested: The requested columns; by default, labels and truth are those of the data set.
         split: The split; None: the only one, else `train`.
 
     Raises:

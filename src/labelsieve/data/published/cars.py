@@ -1,4 +1,4 @@
-"""Stanford Cars, whose lists are files of MATLAB."""
+"""Stanford Cars, whose lists are MATLAB files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _META, _TRAIN, _TEST = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "c
 
 
 def read_cars(path: Path, split: str) -> PublishedSplit:
-    """Reads Stanford Cars: 196 makes, models and years. Its labels count from 1."""
+    """Reads Stanford Cars: 196 classes of make, model and year. Its labels start at 1."""
     inside = ["stanford_cars"]
     file = _TRAIN if split == "train" else _TEST
-    # the list with the labels of the test set came later than the devkit, so that it lies in it or beside it
+    # the labels of the test set were published after the devkit, so that their file may be in it or beside it
     if split == "test" and any((path / folder / "devkit" / _TEST).is_file() for folder in (".", *inside)):
         file = f"devkit/{_TEST}"
     home = home_of(path, title="Stanford Cars", files=[_META, file, f"cars_{split}/"], inside=inside)
@@ -33,12 +33,12 @@ def read_cars(path: Path, split: str) -> PublishedSplit:
 
 
 def _variable(path: Path, name: str) -> NDArray[Any]:
-    """Reads one variable, shape (N,); what else the file holds is not even built."""
+    """Reads one variable, shape (N,), without loading the others."""
     from scipy.io import loadmat
 
     try:
         variables = loadmat(str(path), appendmat=False, variable_names=[name], squeeze_me=True)
-    except Exception as error:  # on a broken file the parser raises nearly anything
+    except Exception as error:  # the parser raises errors of many types on broken files
         reason = first_line(error)
         raise DataError(f"expected a file of MATLAB in {path}, which cannot be read: {reason}; {AGAIN}") from None
     if name not in variables:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N: human labels of the same images."""
+"""CIFAR-10 and CIFAR-100 in their archives for Python, and CIFAR-N, which has human labels of the same images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Archive:
         packed: File name of the archive.
         meta: File of the class names.
         parts: Files of each split.
-        keys: For each column of labels its key in those files, and that of the class names in `meta`.
+        keys: For each column of labels, its key in those files, and the key of its class names in `meta`.
     """
 
     title: str
@@ -74,13 +74,13 @@ def read_cifar100(path: Path, split: str) -> PublishedSplit:
 
 
 def read_cifar10n(path: Path, split: str) -> PublishedSplit:
-    """Reads CIFAR-10N: three human labels for each training image, and their aggregations."""
+    """Reads CIFAR-10N: three human labels per training image, and their aggregations."""
     columns = dict.fromkeys(("worse_label", "aggre_label", "random_label1", "random_label2", "random_label3"), "label")
     return _read_human(_CIFAR10, "CIFAR-10", path, split, columns={**columns, "clean_label": "label"})
 
 
 def read_cifar100n(path: Path, split: str) -> PublishedSplit:
-    """Reads CIFAR-100N: one human label for each training image."""
+    """Reads CIFAR-100N: one human label per training image."""
     columns = {"noisy_label": "label", "clean_label": "label"}
     coarse = {"noisy_coarse_label": "coarse_label", "clean_coarse_label": "coarse_label"}
     return _read_human(_CIFAR100, "CIFAR-100", path, split, columns={**columns, **coarse})
@@ -102,7 +102,7 @@ def _read_archive(archive: _Archive, path: Path, split: str) -> PublishedSplit:
 
 
 def _contents(archive: _Archive, path: Path, names: Sequence[str]) -> tuple[Path, list[bytes]]:
-    """Returns the folder and the contents of some files, from the archive, packed or unpacked."""
+    """Returns the path of the archive, packed or unpacked, and the contents of some of its files."""
     candidates = [path, path / archive.packed, path / "data" / archive.packed]
     inside = [archive.folder, f"data/{archive.folder}"]
     unpacked = any((candidate / archive.meta).is_file() for candidate in (path, *(path / name for name in inside)))
@@ -132,7 +132,7 @@ def _unpack(path: Path, names: Sequence[str]) -> list[bytes]:
 
 
 def _pixels(part: Mapping[str, Any], *, where: Path) -> NDArray[np.uint8]:
-    """Returns images, shape (N, 32, 32, 3); a row has all red values, then all green and all blue ones."""
+    """Returns images, shape (N, 32, 32, 3), from rows with all red values, then all green, then all blue ones."""
     data = _entry(part, "data", where=where)
     width = 3 * _SIDE * _SIDE
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (width,):
@@ -166,7 +166,7 @@ def _entry(record: Mapping[str, Any], key: str, *, where: object) -> Any:
 def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns: Mapping[str, str]) -> PublishedSplit:
     """Reads the images with human labels; `columns` maps each column to the column with its classes.
 
-    Only the training images have human labels: the test set has the clean ones.
+    Only the training images have human labels; the test set has the clean labels.
     """
     home = home_of(path, title=f"{name}N", files=[f"{name}_human.pt"], inside=["data"])
     contents = _read_archive(archive, path, split)
@@ -188,7 +188,7 @@ def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns
 
 
 def _check_same(stated: Labels, expected: Labels, *, where: str, archive: Path) -> None:
-    """Checks that two sources of the same labels agree: otherwise the images are in another order."""
+    """Checks that two sources of the same labels agree; otherwise, the images are in another order."""
     wrong = np.flatnonzero(stated.values != expected.values)
     if len(wrong):
         row = int(wrong[0])

@@ -1,4 +1,4 @@
-"""Clothing1M: clothes from web shops, with labels out of the texts around them."""
+"""Clothing1M: clothes from web shops, with labels derived from the surrounding texts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from labelsieve.data.published.layout import (
 )
 
 _NAMES, _NOISY, _CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
-# For each split the list of its images, and the columns of labels with their files. `both` is not listed: it is all
-# images that have a label in both files.
+# For each split, the list of its images, and its columns of labels with their files. `both` has no list of its own: it
+# is all images with a label in both files.
 _PARTS = {
     "train": ("noisy_train_key_list.txt", {"label": _NOISY}),
     "sample-64000": ("noisy_train_key_list.txt", {"label": _NOISY}),
@@ -36,8 +36,8 @@ _SAMPLE = 64_000
 def read_clothing1m(path: Path, split: str) -> PublishedSplit:
     """Reads Clothing1M.
 
-    Only few of the images with a noisy label have a clean one too, so `train` has no true labels, and `both` is these
-    few. `sample-64000` is a sample of `train`, the same on every machine: see :func:`balanced`.
+    `train` has no true labels, because only a few of its images also have a clean label. Those with both are the split
+    `both`. `sample-64000` is a sample of `train`, which is the same on every machine, see :func:`balanced`.
     """
     list_file, columns = _PARTS[split]
     home = home_of(path, title="Clothing1M", files=[_NAMES, list_file, *columns.values(), "images/"])
@@ -68,19 +68,19 @@ def _sample(contents: PublishedSplit) -> PublishedSplit:
 
 
 def balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Draws `count` rows, as many of each class as of any other; a class with fewer gives all it has.
+    """Draws `count` rows, with the same number per class; a class with fewer rows contributes all of them.
 
     Args:
-        labels: Shape (N,), the labels that say which class a row is of.
-        count: How many to draw, or all if there are no more.
+        labels: Shape (N,), the class of each row.
+        count: Number of rows to draw; all if there are fewer.
 
     Returns:
-        Shape (min(count, N),), the rows in ascending order. They depend on the labels only.
+        Shape (min(count, N),), the rows in ascending order. They only depend on the labels.
     """
-    # numpy promises that this old generator never changes, which it does not of its newer ones
+    # NumPy guarantees the same numbers in every release for this legacy generator only
     shuffled = np.random.RandomState(0).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     classes, first = np.unique(labels[by_class], return_index=True)
     turn = np.arange(len(labels)) - first[np.searchsorted(classes, labels[by_class])]
-    # in each turn every class that has rows left gives one
+    # in each turn, every class with rows left contributes one
     return np.sort(by_class[np.argsort(turn, kind="stable")[:count]])

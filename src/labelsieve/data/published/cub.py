@@ -12,13 +12,13 @@ _NUMBER = re.compile(r"^\d+\.")
 
 
 def read_cub(path: Path, split: str) -> PublishedSplit:
-    """Reads CUB-200-2011. Its texts are lists of `NUMBER VALUE`; a number means the same image or class in each."""
+    """Reads CUB-200-2011. The lines of its text files are `NUMBER VALUE`; numbers identify images or classes."""
     home = home_of(path, title="CUB-200-2011", files=[*_TEXTS, "images/"], inside=["CUB_200_2011"])
     images, labels, classes, parts = (home / name for name in _TEXTS)
     names = dict(pairs(classes))
     part_of, label_of, flag_of_split = dict(pairs(parts)), dict(pairs(labels)), "1" if split == "train" else "0"
     listed_images = pairs(images)
-    # else a list that was cut off is a smaller set
+    # otherwise, a truncated list would pass as a smaller data set
     looked_up(list(label_of), dict(listed_images), where=images, of=labels)
     flags = looked_up([number for number, _ in listed_images], part_of, where=parts, of=images)
     listed_images = [image for image, flag in zip(listed_images, flags, strict=True) if flag == flag_of_split]

@@ -1,4 +1,4 @@
-"""Food-101N: dishes, with labels from the web that people verified in part."""
+"""Food-101N: dishes, with labels from the web, some of which people have verified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LISTS = {"train": "imagelist.tsv", "verified-train": "verified_train.tsv", "ver
 
 
 def read_food101n(path: Path, split: str) -> PublishedSplit:
-    """Reads Food-101N. The splits that were verified have a column `verified`: 1 where the label is right, else 0."""
+    """Reads Food-101N. The verified splits have a column `verified`: 1 if the label is correct, else 0."""
     files = ["meta/classes.txt", f"meta/{_LISTS[split]}", "images/"]
     home = home_of(path, title="Food-101N", files=files, inside=["Food-101N_release"])
     listed = home / files[1]
@@ -40,7 +40,7 @@ def read_food101n(path: Path, split: str) -> PublishedSplit:
 
 
 def _below_header(lines: list[str], path: Path) -> list[str]:
-    """Leaves out the first line, which names the columns in every list of this data set."""
+    """Removes the header, which every list of this data set has."""
     if not lines or not lines[0].startswith("class_name"):
         actual = f'"{shown(lines[0])}"' if lines else "nothing"
         raise DataError(f'expected a header "class_name" in {path}, found {actual}; {AGAIN}')

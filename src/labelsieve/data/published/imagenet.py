@@ -20,9 +20,9 @@ from labelsieve.data.published.layout import (
     positions,
 )
 
-# The field measures on the first 50 classes of the Google part of WebVision: mini-WebVision.
+# Number of classes of mini-WebVision, the usual benchmark: the first ones of the Google part of WebVision.
 _MINI = 50
-# For each split the list of its images, the folder they lie in, and what the paths of the list are relative to.
+# For each split, the list of its images, their folder, and the prefix of the paths in the list.
 _WEBVISION = {
     "train": ("info/train_filelist_google.txt", "google/", ""),
     "val": ("info/val_filelist.txt", "val_images_256/", "val_images_256/"),
@@ -66,14 +66,14 @@ def read_webvision(path: Path, split: str) -> PublishedSplit:
 
 
 def _imagenet_val(home: Path, codes: Sequence[str], names: tuple[str, ...]) -> PublishedSplit:
-    """Reads the validation images of ImageNet of the same classes, which have a folder each."""
+    """Reads the validation images of ImageNet of the same classes, in one folder per class."""
     folder = home / "imagenet" / "val" if (home / "imagenet" / "val").is_dir() else home / "imagenet-val"
     home_of(folder, title="the validation images of ImageNet", files=[f"{code}/" for code in codes])
     return _by_folder(home, [folder / code for code in codes], names)
 
 
 def _by_folder(home: Path, folders: Sequence[Path], names: tuple[str, ...]) -> PublishedSplit:
-    """Reads a folder of images for each class."""
+    """Reads one folder of images per class."""
     images = [images_in(folder, home=home) for folder in folders]
     values = np.repeat(np.arange(len(folders)), [len(some) for some in images])
     return PublishedSplit(

@@ -1,4 +1,4 @@
-"""Helpers of the readers of published data sets: finding files, reading lists, and creating rows."""
+"""Helpers of the readers of published data sets: they find files, read lists and create rows."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def home_of(path: Path, *, title: str, files: Sequence[str], inside: Sequence[st
 
     Args:
         path: The path passed by the user.
-        title: Name of the data set.
+        title: Name of the data set, for messages.
         files: Required files and folders; a folder ends with `/`.
         inside: Folders in `path` that may contain them instead.
 
@@ -184,7 +184,7 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
         of: Name of the source of the keys, for messages.
 
     Raises:
-        DataError: Some keys are missing: how many, and the first.
+        DataError: Some keys are missing. The message has their number and the first one.
     """
     missing = [key for key in keys if key not in table]
     if missing:
@@ -196,16 +196,16 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
 
 
 def positions(keys: Sequence[str], names: Iterable[str], *, where: object, of: object) -> NDArray[np.int64]:
-    """Returns labels as the position of each key among the names of classes.
+    """Returns the labels of keys: the position of each among the names of classes.
 
     Args:
         keys: N names.
-        names: The K different names.
-        where: Where the names of classes are from, for messages.
-        of: Where the keys are from, for messages.
+        names: The K unique names.
+        where: Source of the names of classes, for messages.
+        of: Source of the keys, for messages.
 
     Raises:
-        DataError: Some keys are none of the names.
+        DataError: Some keys are not among the names.
     """
     numbers = {name: number for number, name in enumerate(names)}
     return np.array(looked_up(keys, numbers, where=where, of=of), dtype=np.int64)
@@ -226,11 +226,11 @@ def readable(name: str) -> str:
 
 
 def distinct_names(synonyms: Sequence[str], *, codes: Sequence[str]) -> tuple[str, ...]:
-    """Names each class by its first synonym, or by as many as distinguish it from the other classes.
+    """Names each class by its first synonym, or by as many synonyms as distinguish it from the other classes.
 
     Args:
-        synonyms: For each of K classes its synonyms, separated by commas.
-        codes: K codes, which are added if no synonym helps.
+        synonyms: The synonyms of each of the K classes, separated by commas.
+        codes: K codes, which are appended to names that all synonyms cannot distinguish.
     """
     words = [[word.strip() for word in line.split(",")] for line in synonyms]
     used = [1] * len(words)

@@ -1,7 +1,7 @@
 """Reads pickles of arrays, lists and texts safely, without creating any other objects.
 
-A pickle is a program that calls functions by name. Here the few names needed for numpy arrays are replaced by passive
-classes of this module; every other name is rejected. Even classes of numpy are not used, since a pickle could make them
+A pickle is a program that calls functions by name. Here, the few names needed for numpy arrays are replaced by passive
+classes of this module; every other name is rejected. Not even numpy classes are used, because a pickle could make them
 interpret bytes as Python objects.
 """
 
@@ -25,7 +25,7 @@ _REASON = re.compile(r"(?:WeightsUnpickler error: |^(?=Trying to load))\s*(.+)",
 
 
 class _Kind:
-    """Stands for `numpy.dtype`: a kind of integers, and the order of their bytes."""
+    """Stand-in for `numpy.dtype`: an integer type and its byte order."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
         self.code = _text(code)
@@ -42,7 +42,7 @@ class _Kind:
 
 
 class _Array:
-    """Stands for `numpy.ndarray`, and for the function that makes an empty one."""
+    """Stand-in for `numpy.ndarray`, and for the function that creates an empty one."""
 
     def __init__(self, *_: Any) -> None:
         self.values: NDArray[Any] = np.empty(0, dtype=np.int64)
@@ -76,22 +76,22 @@ def read_pickle(data: bytes, *, where: object) -> dict[str, Any]:
     """
     try:
         return _converted(_Unpickler(io.BytesIO(data), encoding="bytes").load())
-    except Exception as error:  # a broken pickle raises nearly anything
+    except Exception as error:  # broken pickles raise errors of many types
         raise _unreadable(where, error) from None
 
 
 def read_torch(path: Path) -> dict[str, Any]:
-    """Reads such a dictionary out of a file of `torch.save`, which may hold tensors too.
+    """Reads such a dictionary from a file of `torch.save`, which may also contain tensors.
 
     Raises:
-        DataError: It is broken, or asks for anything else.
+        DataError: It is broken, or requires anything else.
     """
     import torch
 
     try:
         with torch.serialization.safe_globals([(kind, name) for name, kind in _ALLOWED.items()]):
             return _converted(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a broken file raises nearly anything
+    except Exception as error:  # broken files raise errors of many types
         raise _unreadable(path, error) from None
 
 
@@ -105,7 +105,7 @@ def _unreadable(where: object, error: Exception) -> DataError:
 
 
 def _converted(record: Any) -> dict[str, Any]:
-    """Converts stand-ins to arrays and bytes to texts, as deep as data sets are nested."""
+    """Converts stand-ins to arrays and bytes to texts, in the dictionary and in lists directly inside it."""
     if not isinstance(record, dict):
         raise TypeError(f"it holds a {type(record).__name__}")
     return {str(_text(key)): _value(value) for key, value in record.items()}

@@ -1,6 +1,6 @@
-"""The registry of published data sets, read by name: `NAME:PATH`. A new one is one file and one line here.
+"""Registry of published data sets, which are read by name: `NAME:PATH`. To add one, write a file and add a line here.
 
-This module does not load the readers: `labelsieve list` uses names, titles and splits of the registry.
+This module does not import the readers, because `labelsieve list` only needs names, titles and splits.
 """
 
 from __future__ import annotations

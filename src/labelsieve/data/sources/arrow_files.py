@@ -1,4 +1,4 @@
-"""Parquet, Arrow and Feather files, one or several that are one table, read by the `datasets` library."""
+"""Reads tables in one or several Parquet, Arrow or Feather files with the `datasets` library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from labelsieve.data.sources.table_formats import format_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Rows per batch of a file, whose row groups may be much larger.
+# Maximum number of rows per batch; row groups of a file may be much larger.
 _ROWS = 256
 # View types of Arrow, and the types that they represent.
 _VIEWS = {"binary_view": "binary", "string_view": "string"}
@@ -64,7 +64,7 @@ def read_arrow_files(files: Sequence[Path], *, requested: Columns, where: str) -
 
 
 def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_plain: bool) -> Dataset:
-    """Loads columns with images undecoded; of images whose type is not `is_plain` the library makes none."""
+    """Loads columns with images undecoded; if not `is_plain`, the library can only cast them after loading."""
     import datasets
 
     undecoded = datasets.Image(decode=False)
@@ -78,14 +78,14 @@ def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_pla
 
 
 def _refuse_empty(files: Sequence[Path], where: str) -> None:
-    """Raises a `DataError` if files that the library does not load have no rows; counting them may take long."""
+    """Raises a `DataError` if files have no rows; only called for files that do not load, because it may be slow."""
     with suppress(OSError, pa.ArrowException):  # damaged
         if not any(map(count_rows, files)):
             raise DataError(f"expected images in {where}, found no rows; check the source")
 
 
 def refuse_duplicates(names: Iterable[str], schema: pa.Schema, path: Path) -> None:
-    """Checks that the names of some columns of a file are those of no others.
+    """Checks that the names of the columns to read are unique in a file.
 
     Args:
         names: Names of the columns that are read.
@@ -145,7 +145,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def open_arrow(path: Path) -> Any:
-    """Opens an Arrow file of either format, memory mapped: a stream, or a file with record batches by number."""
+    """Opens a memory-mapped Arrow file of either format: a stream, or a file with random access to record batches."""
     handle = pa.memory_map(str(path))
     try:
         return pa.ipc.open_stream(handle)
@@ -155,7 +155,7 @@ def open_arrow(path: Path) -> Any:
 
 
 def plain_types(schema: pa.Schema) -> pa.Schema:
-    """Returns a schema in which dictionaries have the type of their values, and views the type that they represent."""
+    """Returns a schema where dictionaries have the type of their values, and views the type that they represent."""
     return pa.schema([field.with_type(_plain_type(field.type)) for field in schema], metadata=schema.metadata)
 
 

@@ -1,4 +1,4 @@
-"""Writes corrected labels to Parquet, Arrow and Feather files; schema, metadata, row groups and columns stay."""
+"""Writes corrected labels to Parquet, Arrow and Feather files; keeps schema, metadata, row groups and columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FRAMES = {b"\x04\x22\x4d\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd"}
 def write_arrow_files(
     files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]
 ) -> None:
-    """Writes files that are one table together with other labels; a file without changes is copied.
+    """Writes the files of one table with new labels; copies files without changes.
 
     Args:
         files: All files of the table.
@@ -53,16 +53,16 @@ def write_arrow_files(
 def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
     """Returns the label column with its new values, as one array of the same type.
 
-    Values are copied from rows that have the class already, so that they are written in the same way.
+    Values are copied from rows that already have the class, so that they are written in the same way.
 
     Args:
         values: The column, N values.
-        edits: Of N rows; rows that are left out keep their value.
-        feature: The feature of the column, with the numbers of classes without rows.
+        edits: The edits of the N rows; removed rows keep their value.
+        feature: The feature of the column, which has the numbers of classes without rows.
         where: Name of the column, for messages.
 
     Raises:
-        DataError: It is not known how to write a class that the column does not have.
+        DataError: It is unknown how to write a class that the column does not have.
     """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values_listed = array.to_pylist()
@@ -117,7 +117,7 @@ def _arrow_column(path: Path, column: str) -> Any:
 
 
 def _as_field(values: Any, field: pa.Field) -> Any:
-    """Returns values with the type that the column of a file has."""
+    """Casts values to the type of the column of a file."""
     if pa.types.is_dictionary(field.type):
         return values.dictionary_encode().cast(field.type)
     return values.cast(field.type)
@@ -137,7 +137,7 @@ def _verdicts(edits: Edits) -> dict[str, Any]:
 
 
 def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
-    """Returns a schema with further columns.
+    """Returns a schema with additional columns.
 
     Raises:
         DataError: One of them exists already.
@@ -152,7 +152,7 @@ def _longer(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Schema:
 def _edited(
     parts: Iterable[Any], schema: pa.Schema, column: str, labels: Any, edits: Edits, verdict_columns: Mapping[str, Any]
 ) -> Iterator[Any]:
-    """Yields tables or batches of a file with other labels and with verdicts, without the rows that are left out."""
+    """Yields tables or batches of a file with new labels and with verdicts, without removed rows."""
     index, start = schema.get_field_index(column), 0
     field = schema.field(index)
     values = _as_field(labels, field)
@@ -176,7 +176,7 @@ def _write_parquet(path: Path, target: Path, column: str, labels: Any, edits: Ed
 
 
 def _parquet_settings(file: pq.ParquetFile) -> dict[str, Any]:
-    """Returns the settings of a writer for a file like this one, as far as they are stored in it."""
+    """Returns the settings of a writer for a file like this one, as far as the file stores them."""
     meta = file.metadata
     groups = meta.num_row_groups
     columns = [meta.row_group(0).column(index) for index in range(meta.num_columns)] if groups else []

@@ -1,4 +1,4 @@
-"""What a column of a table holds, by its feature of the `datasets` library."""
+"""The content of a table column, derived from its feature in the `datasets` library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from labelsieve.core.errors import listed
 
 ID_TYPES = ("string", "large_string", "int", "uint")
-"""Types of texts and integers, which name rows and files."""
+"""Prefixes of the types of texts and integers, which may name rows and files."""
 
 
 def holds_images(feature: Any) -> bool:
@@ -29,7 +29,7 @@ def holds_pixels(feature: Any) -> bool:
 
 
 def holds_numbers(feature: Any) -> bool:
-    """Returns whether a column has a list of numbers per row, like features."""
+    """Returns whether a column has a list of numbers per row, as for features."""
     inner = element_of(feature)
     return inner is not None and str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float"))
 
@@ -50,7 +50,7 @@ def holds_names(feature: Any) -> bool:
 
 
 def holds_paths(feature: Any) -> bool:
-    """Returns whether a column has images that may only have a path."""
+    """Returns whether a column has images that may be stored as paths without bytes."""
     return holds_images(feature) and getattr(feature, "dtype", "") not in ("binary", "large_binary")
 
 

@@ -33,7 +33,7 @@ IMAGE_NAMES = (
 LABEL_NAMES = ("label", "labels", "class", "class_name", "label_name", "category", "target")
 # Names of label columns that are used if none of the above exists.
 OTHER_LABEL_NAMES = ("targets", "y", "noisy_label", "noisy_labels", "given_label", "given_labels")
-# Words in names of columns of encoded images. Other bytes, such as hashes, are no images beside a column of paths.
+# Words in names of columns of encoded images. Beside a column of paths, other bytes are not images but, say, hashes.
 _BYTES = re.compile(r"(?<![a-z])(image|img|picture|photo|bytes|content|data|raw|jpe?g|png)(?![a-z])", re.IGNORECASE)
 # Names of columns of image names, without separators between words.
 _NAME_COLUMNS = (
@@ -47,7 +47,7 @@ _CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"left",
 _NUMBERED = re.compile(r"(?P<name>[a-z_]*?)[-_.]?\d+(x\d+)?", re.IGNORECASE)
 _PIXELS = ("pixel", "px", "p", "")
 _Features = Mapping[str, Any]
-# At least this many numbered columns are one vector.
+# Minimum number of numbered columns that count as one vector.
 _MIN_NUMBERED = 20
 
 
@@ -64,7 +64,7 @@ class Columns:
         folder: The folder of images for names in the image column, set by the user.
         one_class: Whether one class is enough, if labels are not used.
         box: The columns of left, top, width and height, in pixels, if each row is a box in its image.
-        guess: Returns the columns of several labels per image, by features and source name. None: one label per image.
+        guess: Function from features and source name to the columns of several labels per image. None: one label.
         option: The setting that names a column of labels.
     """
 
@@ -124,9 +124,9 @@ def choose_columns(
 ) -> Columns:
     """Resolves which columns to read.
 
-    The image column is one of type image, else one with a usual name; if the user named a folder of images, one of
-    paths or names in it. The label column is one with a usual name, else the only one with class names. A column `id`
-    of texts or integers has the ids.
+    The image column is one of type image, else one with a common name; if the user named a folder of images, one of
+    paths or names in it. The label column is one with a common name, else one with class names, else one in
+    `OTHER_LABEL_NAMES`. A column `id` of texts or integers has the ids.
 
     Args:
         features: The columns: name to feature of the `datasets` library.
@@ -134,7 +134,7 @@ def choose_columns(
         where: Name of the source, for messages.
         label_needed: False if the labels are passed separately; then only a requested label column is read.
         image_needed: False for rows without images, such as features.
-        about_names: Returns a hint on a column of names for messages, for a table on the disk.
+        about_names: Function that returns a hint on a column of names for messages, for a table on the disk.
 
     Raises:
         DataError: A requested column is missing, or none or several match.
@@ -183,7 +183,7 @@ def choose_columns(
 
 
 def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Returns the columns of boxes, none if rows are images; a `DataError` if some are missing, or for corners."""
+    """Returns the columns of boxes, none if rows are images; raises a `DataError` if one is missing, or for corners."""
     present = [name for name in BOX_NAMES if name in names]
     if len(present) == len(BOX_NAMES):
         return BOX_NAMES
@@ -199,10 +199,10 @@ def _box_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def label_columns(columns: str | Sequence[str] | None, *, what: str = "label", of: str = "annotator") -> Columns:
-    """Returns the request for one column of labels or for several.
+    """Returns the request for one or several columns of labels.
 
     Args:
-        columns: The name, or several names; None to guess it.
+        columns: One name, or several; None to guess the column.
         what: What the columns hold, for messages.
         of: What each of several columns belongs to, for messages.
 
@@ -275,7 +275,7 @@ def _guess_names(features: _Features, *, columns: _Features, where: str) -> str:
 
 
 def is_usual(name: str, usual: tuple[str, ...]) -> bool:
-    """Returns whether a column has one of some usual names, ignoring case and separators."""
+    """Returns whether the name of a column is among common names, ignoring case and separators."""
     return _plain_name(name) in map(_plain_name, usual)
 
 
@@ -284,7 +284,7 @@ def _plain_name(name: str) -> str:
 
 
 def _refuse_known(features: Mapping[str, Any], *, where: str, about_names: Callable[[str], str]) -> None:
-    """Rejects tables of known kinds that have to be read in another way, with advice."""
+    """Rejects known kinds of tables that have to be read in another way, with advice."""
     numbered = [match for name in features if (match := _NUMBERED.fullmatch(name))]
     if len(numbered) >= _MIN_NUMBERED:
         counted = f"{len(numbered)} columns of numbers, {shown(numbered[0][0])} to {shown(numbered[-1][0])}"
@@ -337,12 +337,12 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
 def no_guess(
     what: str, candidates: list[str], usual: tuple[str, ...], option: str, *, where: str, columns: Mapping[str, Any]
 ) -> str:
-    """Returns the message if none or several columns match.
+    """Returns the error message if no column or several columns match.
 
     Args:
-        what: What the column would be, with its article.
+        what: Description of the column, with an article.
         candidates: The columns that match, none or several.
-        usual: Usual names of such a column, the best example first.
+        usual: Common names of such a column, the best example first.
         option: The setting that names the column.
         where: Name of the source.
         columns: All columns by name.

@@ -1,4 +1,4 @@
-"""Content hashes of images, from their encoded bytes. Missing files are detected here, too."""
+"""Content hashes of images, from their encoded bytes. Hashing also detects missing files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from labelsieve.data.boxes import Boxes
 
 _BATCH = 64
-# Longer texts are not paths, whose names have at most 255 characters.
+# Maximum length of a file name; a column in which all texts are longer has no paths.
 _MAX_PATH_LENGTH = 255
-# Bytes per read, and number of threads, so that reading and hashing overlap.
+# Number of bytes per read, and of threads, so that reading and hashing overlap.
 _PART = 1024 * 1024
 _THREADS = 4
 
@@ -44,8 +44,8 @@ def hash_images(
 ) -> NDArray[np.uint64]:
     """Hashes each image, batch by batch; rejects a source without any image.
 
-    For boxes, each image is read once; its hash is combined with the box and, if boxes of an image coincide, with their
-    number: such boxes are not copies, which would share one label.
+    For boxes, each image is read once, and its hash is combined with the box. If boxes of an image coincide, their
+    hashes also contain a number, so that they do not count as copies, which share one label.
 
     Args:
         images: N undecoded images, in the column `image`.
@@ -88,7 +88,7 @@ def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[b
     """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in images.with_format("arrow").iter(batch_size=_BATCH):
-            # selected rows are separate chunks, which would be passed to the threads one by one
+            # otherwise selected rows, which are separate chunks, would be passed to the threads one by one
             yield from _hashes_of(batch.column("image").combine_chunks(), pool)
             advance(len(batch))
 
@@ -111,7 +111,7 @@ def _hashes_of(chunk: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | N
 
 
 def _hash_files(paths: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[bytes | None, bool]]:
-    """Yields hash and kind of files in order; the files are distributed evenly over the threads."""
+    """Yields the result of `_hash_file` per file, in order; the files are distributed evenly over the threads."""
     parts = [*pool.map(lambda first: [*map(_hash_file, paths[first::_THREADS])], range(_THREADS))]
     yield from (parts[index % _THREADS][index // _THREADS] for index in range(len(paths)))
 

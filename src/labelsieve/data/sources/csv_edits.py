@@ -32,12 +32,12 @@ from labelsieve.data.sources.edits import (
 
 _BOM = "\ufeff"
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
-# The values of the columns of verdicts in a row without one.
+# Values of the columns of verdicts in a row without a verdict.
 _NO_VERDICT = ("",) * len(VERDICT_COLUMNS)
 
 
 def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: str, edits: Sequence[Edits]) -> None:
-    """Writes files that are one table together with other labels.
+    """Writes the files of one table with new labels.
 
     Args:
         files: All files of the table.
@@ -46,7 +46,7 @@ def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: st
         edits: The edits of each file.
 
     Raises:
-        RunError: A file cannot be changed without other changes.
+        RunError: A new file would also differ in something else.
     """
     tables = {path: read_texts(path).table for path in files}
     values = [value for table in tables.values() for value in table[column].to_pylist()]
@@ -75,10 +75,10 @@ def _class_texts(values: Sequence[str], edits: Edits) -> list[str]:
 
 
 def _check(path: Path, target: Path, before: pa.Table, *, column: str, edits: Edits) -> None:
-    """Checks that a new file only differs from the old one in changed labels.
+    """Checks that a new file only differs from the old one in the changed labels.
 
     Raises:
-        RunError: It differs otherwise.
+        RunError: It also differs in something else.
     """
     kept_rows = np.flatnonzero(edits.is_kept)
     expected = before.take(kept_rows)
@@ -111,7 +111,7 @@ class _Record(NamedTuple):
 
 
 def edited(data: bytes, edits: TextEdits) -> bytes:
-    r"""Returns a CSV file with other values in one column, and with the columns of verdicts at its end.
+    r"""Returns a CSV file with new values in one column, and with the columns of verdicts as the last ones.
 
     A value is quoted if the old one is, or if it needs quotes. Encoding, byte order mark, separator, line ends, blank
     lines and all other values stay unchanged.
@@ -170,7 +170,7 @@ def _value(token: str) -> str:
 
 
 def _splices(text: str, at: int, separator: str, edits: TextEdits) -> Iterator[Splice]:
-    """Yields the replacements in a text, from left to right; its header starts at a position.
+    """Yields the replacements in a text, from left to right; its header starts at `at`.
 
     Raises:
         DataError: A column of verdicts exists already.

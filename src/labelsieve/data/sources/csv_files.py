@@ -1,7 +1,7 @@
 """CSV files: columns of texts, separated by comma, semicolon, tab or bar, with a header.
 
-All values are texts: a reader that guesses types would change the class names `NA` and `007`. The reader of Python is
-strict about quotes and provides the line of each row, for messages.
+All values are texts, because a reader that guesses types would change the class names `NA` and `007`. The `csv` module
+of Python is strict about quotes and provides the line of each row, for messages.
 """
 
 from __future__ import annotations
@@ -36,17 +36,14 @@ _WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 # Rows per Arrow batch.
 _ROWS = 65_536
-# Number of values of a column that are tried as names of images.
+# Maximum number of values of a column that are tried as names of images.
 _SAMPLE_SIZE = 256
 OPEN_IMAGES = ("ImageID", "XMin", "XMax", "YMin", "YMax")
-"""The columns of Open Images, by which its files are known: the image, and the sides of a box."""
+"""The columns that identify a file of Open Images: the image, and the sides of a box."""
 
 
 class CsvTable(NamedTuple):
-    """Columns of texts, duplicate names, number of unnamed columns, and notes for the user.
-
-    Columns without a unique name are left out.
-    """
+    """Columns of texts with unique names, duplicate names, number of unnamed columns, and notes for the user."""
 
     table: pa.Table
     twice: tuple[str, ...]
@@ -55,7 +52,7 @@ class CsvTable(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """The values of a row, and its first line."""
+    """The number of the first line of a row, and its values."""
 
     line: int
     values: list[str]
@@ -113,7 +110,7 @@ def _refuse_duplicate_columns(csv: CsvTable, requested: Columns, path: Path) -> 
 def read_texts(path: Path, *, images: Path | None = None) -> CsvTable:
     """Reads a CSV file in UTF-8, or UTF-16 with a byte order mark.
 
-    Blanks around values and lines without values are left out, and so are columns without a name.
+    Blanks around values, lines without values, and columns without a name are left out.
 
     Args:
         path: The file.
@@ -163,7 +160,7 @@ def find_header(handle: Iterable[str]) -> tuple[str, int, str]:
 
 
 def _separator(header: str, row: str) -> str:
-    """Returns the separator: the most frequent one in the header, preferably as frequent in the next row."""
+    """Returns the separator: the most frequent one in the header, preferably with the same count in the next row."""
     header, row = _QUOTED.sub("", header), _QUOTED.sub("", row)
     return max(_SEPARATORS, key=lambda each: (0 < header.count(each) == row.count(each), header.count(each)))
 
@@ -205,7 +202,7 @@ def _rows(handle: Iterable[str], path: Path, *, skipped: int, separator: str, cl
 
 
 def _lines(handle: Iterable[str], path: Path, separator: str, skipped: int, clean: bool) -> Iterator[str]:
-    # separators that are blanks themselves, such as tabs, are kept
+    # only spaces are removed: other blanks, such as tabs, may be the separator
     blank = re.compile(rf'(?<=")[ ]+(?={re.escape(separator)}|[\r\n]*$)')
     for number, line in enumerate(handle):
         if number < skipped:
@@ -247,7 +244,7 @@ def _names_image(name: str, folder: Path) -> bool:
 
 
 class _Checked:
-    """Checks rows while they are read: as many values as in the header, and no value that contains other rows."""
+    """Checks rows while they are read: they must have as many values as the header, and no value with other rows."""
 
     def __init__(self, names: Sequence[str], path: Path, separator: str) -> None:
         self.count, self.path, self.separator = len(names), path, separator
@@ -284,7 +281,7 @@ class _Checked:
         return f'put quotes around a value with "{self.separator}" in it'
 
     def _swallowed(self, value: str, following: list[str]) -> Iterator[list[str]]:
-        """Yields lines of one value that may be separate rows."""
+        """Yields lines of a value that may be separate rows."""
         lines = value.splitlines()[1:]
         for number, line in enumerate(lines):
             parts = [part.strip() for part in line.split(self.separator)]
@@ -293,7 +290,7 @@ class _Checked:
                 yield parts
 
     def refuse_swallowed(self, batches: Sequence[Sequence[pa.Array]]) -> None:
-        """Rejects a value that contains rows: their columns have images, or values of other rows."""
+        """Rejects a value with lines that seem to be rows, because they have images or values of other rows."""
         if not self._suspects:
             return
         values_of = [{value for batch in batches for value in batch[index].to_pylist()} for index in range(self.count)]
@@ -326,7 +323,7 @@ def _not_text(path: Path) -> str:
 
 
 def floats_to_integers(table: pa.Table, names: Iterable[str | None]) -> pa.Table:
-    """Returns a table in which columns of integral floats, as pandas writes them, are integers."""
+    """Returns a table with integers in those of the columns that have integral floats, as pandas writes them."""
     for name in filter(None, names):
         values = table[name].unique().to_pylist()
         if not all(_WHOLE_NUMBER.fullmatch(value) for value in values if value):

@@ -1,4 +1,4 @@
-"""Edits of a source: labels and verdicts by row, as classes and as texts of a file, and replacements in its text."""
+"""Edits of a source: labels and verdicts by row, as class indices or as texts of a file, and text replacements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERDICT_COLUMNS = (QUALITY, PREDICTED, ISSUE)
 
 
 def quality_text(quality: float) -> str:
-    """Formats a label quality with at most six decimals, equally in all formats.
+    """Formats a label quality with at most six decimals, the same in all file formats.
 
     Example:
         >>> quality_text(0.25), quality_text(1), quality_text(1 / 3)
@@ -37,7 +37,7 @@ class RowVerdicts:
     Attributes:
         quality: Shape (N,): label quality, 0 to 1; NaN for rows without a verdict.
         predicted: Shape (N,), int64: the predicted classes.
-        is_issue: Shape (N,), bool.
+        is_issue: Shape (N,), bool: whether the label is flagged.
     """
 
     quality: NDArray[np.float64]
@@ -60,9 +60,9 @@ class Edits:
 
     Attributes:
         old: Shape (N,), int64, values 0 to K-1.
-        new: Shape (N,), int64, values 0 to K-1, or -1 to leave the row out.
+        new: Shape (N,), int64, values 0 to K-1, or -1 to remove the row.
         class_names: The K names.
-        verdicts: Verdicts to write beside the labels, in three further columns; None for none.
+        verdicts: Verdicts to write beside the labels, in three additional columns; None to write none.
     """
 
     old: NDArray[np.int64]
@@ -75,12 +75,12 @@ class Edits:
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """Returns the rows that change or are left out, ascending."""
+        """Returns the rows that are changed or removed, ascending."""
         return np.flatnonzero(self.new != self.old).astype(np.int64)
 
     @cached_property
     def is_kept(self) -> NDArray[np.bool_]:
-        """Shape (N,): which rows stay."""
+        """Shape (N,): which rows are kept."""
         return np.asarray(self.new >= 0)
 
     def part(self, start: int, count: int) -> Edits:
@@ -90,7 +90,7 @@ class Edits:
         return Edits(old=self.old[part], new=self.new[part], class_names=self.class_names, verdicts=verdicts)
 
     def examples(self, values: Sequence[Hashable]) -> list[int | None]:
-        """Returns for each class a row with the most frequent value of its rows, None for a class without rows.
+        """Returns, for each class, a row with the most frequent value of the class; None for a class without rows.
 
         Args:
             values: N raw values of the label column: a class may be written in several ways.
@@ -108,10 +108,10 @@ class Edits:
         return rows
 
     def by_number(self, examples: Sequence[str | None]) -> bool:
-        """Returns whether a column has numbers instead of names of classes.
+        """Returns whether a column has class numbers instead of class names.
 
         Args:
-            examples: The text of each of the K classes in the column, None if it does not occur.
+            examples: The text of each of the K classes in the column; None if the class does not occur.
         """
         written = [(index, text) for index, text in enumerate(examples) if text is not None]
         named = all(normalise(text) == normalise(self.class_names[index]) for index, text in written)
@@ -119,7 +119,7 @@ class Edits:
 
 
 def joined(parts: Sequence[Edits]) -> Edits:
-    """Concatenates the edits of several files of one table."""
+    """Concatenates the edits of several files of one table, without verdicts."""
     old, new = (np.concatenate([getattr(part, name) for part in parts]) for name in ("old", "new"))
     return Edits(old=old, new=new, class_names=parts[0].class_names)
 
@@ -144,7 +144,7 @@ class TextEdits:
 
     Attributes:
         column: Name of the label in the file.
-        labels: Row of the file to its new label, as the file writes it; None leaves the row out.
+        labels: Row of the file to its new label, as the file writes it; None removes the row.
         verdicts: Row to the verdict to write beside the label; None for a table without columns of verdicts.
     """
 
@@ -162,7 +162,7 @@ class TextEdits:
 
 
 def text_edits(edits: Edits, class_texts: Sequence[str], *, column: str) -> TextEdits:
-    """Returns edits as texts of a file.
+    """Converts edits to texts of a file.
 
     Args:
         edits: The edits of the N rows of the file.
@@ -223,5 +223,5 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
 
 
 def with_same_end(text: str, before: str) -> str:
-    """Removes all ends of lines at the end if the original text had none there."""
+    """Removes all trailing line ends if the original text had none."""
     return text if before.endswith(("\r", "\n")) else _LAST_LINE_ENDS.sub("", text)

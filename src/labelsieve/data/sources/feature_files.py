@@ -1,4 +1,4 @@
-"""Reading features from NumPy, Parquet and Arrow files, without ever unpickling anything."""
+"""Reads features from NumPy, Parquet and Arrow files, without unpickling anything."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from labelsieve.data.sources.columns import (
 from labelsieve.data.sources.file_kinds import conversion, refuse_pointer
 from labelsieve.data.sources.table_formats import TYPED_TABLES
 
-# In lower case; the first is the documented one.
+# Names of arrays and columns of features, in lower case; the first is the documented one.
 FEATURE_NAMES = (
     "features", "feature", "feats", "embeddings", "embedding", "embs", "emb", "image_features", "image_embeddings",
     "image_embeds", "vectors", "x",
@@ -46,7 +46,7 @@ _ARRAY_SUFFIXES = (".npz", ".npy")
 # Arrays of a .npz file besides the columns of labels, truth and ids.
 _ARRAYS = ("features", "class_names", "text", "logit_scale")
 _IDS, _TRUTH = ("ids", "id"), "truth"
-# Names of unnamed arrays by `np.savez`.
+# Names that `np.savez` gives to unnamed arrays.
 _UNNAMED = re.compile(r"arr_\d+")
 # First bytes of a .npy file, a .npz file, and a pickle.
 _NUMPY, _PICKLE = (b"\x93NUMPY", b"PK"), b"\x80"
@@ -62,7 +62,7 @@ class Stored:
         table: Labels, truth and ids, one row for each row of features.
         class_names: Class names in the order of label numbers, if the file has them.
         text: Text features of the classes, if the file has them.
-        logit_scale: The scale of these text features.
+        logit_scale: The factor from cosine similarity to logit, if the file has it.
     """
 
     features: NDArray[Any]
@@ -75,8 +75,8 @@ class Stored:
 def holds_features(source: Any) -> bool:
     """Returns whether a source is a file of features rather than of images.
 
-    A NumPy file is one; a Parquet or Arrow file is one if it has a column of lists of numbers with a usual name
-    (`FEATURE_NAMES`) and no column of images or their paths.
+    A NumPy file is one. A Parquet or Arrow file is one if it has a column of lists of numbers with a common name
+    (`FEATURE_NAMES`), and no column of images or their paths.
     """
     if not isinstance(source, str | Path):
         return False
@@ -119,7 +119,7 @@ def _check_kind(path: Path) -> None:
 
 
 def stored_names(path: Path) -> list[str]:
-    """Returns the names of the arrays of a `.npz` file, or of the columns of a table; of a `.npy` file none.
+    """Returns the names of the arrays of a `.npz` file, or of the columns of a table; none for a `.npy` file.
 
     Raises:
         DataError: It cannot be read, or is no file of features.
@@ -148,10 +148,10 @@ def read_text_file(text: Any, *, name: str = "text") -> NDArray[Any]:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
-    """Reads the arrays of a NumPy file; Python objects are rejected, since loading them can run arbitrary code."""
+    """Reads the arrays of a NumPy file; rejects Python objects, because loading them can run arbitrary code."""
     refuse_pointer(path)
     try:
-        with path.open("rb") as file:  # closes damaged files, too
+        with path.open("rb") as file:  # also closes damaged files
             head = file.read(6)
             file.seek(0)
             if head and not head.startswith((*_NUMPY, _PICKLE)):
@@ -189,7 +189,7 @@ def _read_npy(path: Path, *, requested: Columns) -> Stored:
 
 
 def _label_file(path: Path) -> Path:
-    """Returns the file of labels that matches the name of a file of features, as `y_test.npy` and `X_test.npy`."""
+    """Returns the file of labels that matches the name of a file of features: `y_test.npy` for `X_test.npy`."""
     words = path.stem.lower()
     names = [name for name in sorted(FEATURE_NAMES, key=len, reverse=True) if re.search(_word(name), words)]
     stems = {
@@ -262,7 +262,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], *, requested: Columns, wher
 
 
 def _arrow_array(values: NDArray[Any], name: str, where: str) -> Any:
-    try:  # as a list, integers are read with a sign
+    try:  # from a list, Arrow would read unsigned integers as signed ones
         return pa.array(values if values.dtype.kind == "u" else values.tolist())
     except (pa.ArrowException, ValueError) as error:
         reason = first_line(error) if values.dtype.kind in "US" else str(values.dtype)
@@ -275,7 +275,7 @@ def _is_column(values: NDArray[Any]) -> bool:
 
 
 def _features_array(arrays: Mapping[str, NDArray[Any]], *, where: str) -> str:
-    """Returns the name of the array of features: `features`, another usual name, or the only unnamed matrix."""
+    """Returns the name of the array of features: `features`, another common name, or the only unnamed matrix."""
     if "features" in arrays:
         return "features"
     candidates = [name for name, value in arrays.items() if name.lower() in FEATURE_NAMES and value.ndim > 1]

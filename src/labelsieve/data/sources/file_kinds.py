@@ -1,4 +1,4 @@
-"""The type of a file: by its name, and its real one, such as a Git LFS pointer or an empty or truncated file."""
+"""Types of files by name and by content: a file may be a Git LFS pointer, empty, truncated, or of another type."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def other_kind(path: Path) -> str | None:
 
 
 def damage(path: Path) -> str:
-    """Returns the problem of a file that cannot be read as the table that its suffix says, in words."""
+    """Describes why a file cannot be read as a table of the type of its suffix."""
     try:
         with path.open("rb") as handle:
             head = handle.read(8)

@@ -1,19 +1,19 @@
 """Decides which top-level folders of a source are classes, and which are splits or copies of the data set.
 
-Folders without images and system folders are not classes. For the others, names and contents decide. A name *is that of
-a split* if it only has words of splits (train, val, test, unlabeled ... in many spellings) and neutral words (images,
-set, 2017 ...), such as `seg_train` and `train2017`. It *sounds like* a split if it starts or ends with such a word:
-`test-multiple_fruits`, but also `steam train` and `test tube`. The rules are:
+Folders without images and system folders are not classes. The others are classified by their names and contents. A
+folder has *the name of a split* if its name only has words of splits (train, val, test, unlabeled ... in many
+spellings) and neutral words (images, set, 2017 ...), such as `seg_train` and `train2017`. It *sounds like* a split if
+its name starts or ends with a word of a split: `test-multiple_fruits`, but also `steam train` and `test tube`. Rules:
 
 - Folders are splits if all sound like splits, and at least two are clearly different splits: by the name itself, by
   class folders in them, or by a partner with the same name except for the split (`letters_train`, `letters_test`).
-- They are splits if all have names of splits, even of one kind (`train_1`, `train_2`). Names of parts (`images_1`,
-  `fold_2`) count if they have class folders or there is a table beside them; beside a table, so do names that only
-  differ in their number and have such a word (`HAM10000_images_part_1`).
-- They are splits if two are different ones by name, and these are most of the folders or have class folders.
-- They are splits if one is a split by name and has class folders, with at most one other folder beside it.
+- They are splits if all have names of splits, even of the same one (`train_1`, `train_2`). Names of parts (`images_1`,
+  `fold_2`) count if all have class folders or there is a table beside them. Beside a table, so do names that only
+  differ in their number and have a word of parts (`HAM10000_images_part_1`).
+- They are splits if two have names of different splits, and such folders are the majority or have class folders.
+- They are splits if one has the name of a split and has class folders, with at most one other folder beside it.
 - All others are classes: a `train` beside `car` and `ship` is a vehicle.
-- A folder that has folders with the same names as its siblings is a copy or a split of the data set.
+- A folder that contains folders with the names of its siblings is a copy or a split of the data set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SYSTEM = frozenset(
         *("__macosx", "network trash folder", "temporary items", "__pycache__"),
     }
 )
-# In order of preference.
+# Words of each split, in order of preference.
 _SPLITS = {
     "train": ("train", "training", "trn"),
     "validation": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation", "holdout", "hold"),
@@ -74,7 +74,7 @@ class Tree:
 
     @property
     def nested(self) -> bool:
-        """Returns whether it (or its only subfolder) has two folders with images, with most of the images."""
+        """Returns whether it, or its only subfolder, has several folders with images, which have most of the images."""
         inner = self.unwrapped("")[1]
         return len(inner.folders) > 1 and 2 * inner.images < inner.total
 
@@ -89,7 +89,7 @@ class Tree:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The kinds of the top-level folders: names of classes, copies, and splits, of which there are none or all."""
+    """The kinds of the top-level folders: names of classes or of splits, never of both, and of copies."""
 
     classes: tuple[str, ...]
     copies: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Layout:
 
 
 def of_system(name: str) -> bool:
-    """Returns whether a folder or file is hidden, or created by a system."""
+    """Returns whether a folder or file is hidden, or created by an operating system."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
@@ -149,7 +149,7 @@ def are_parts(names: Iterable[str]) -> bool:
 
 
 def is_named_as_split(name: str) -> bool:
-    """Returns whether a name only has words of splits, such as `train` or `is_valid`."""
+    """Returns whether a name is that of a split, such as `train` or `is_valid`."""
     return _named(re.sub(r"(?i)^is(?=[_A-Z])", "", name)) in _SPLITS
 
 
@@ -160,7 +160,7 @@ def by_kind(names: Iterable[str]) -> list[str]:
 
 
 def nested_note(tree: Tree, classes: Sequence[str]) -> list[str]:
-    """Returns a note if class folders have subfolders with images, which may be the classes."""
+    """Returns a note if class folders have several subfolders with images, which may be the classes."""
     nested = [name for name in classes if len(tree.folders[name].folders) > 1 and tree.folders[name].nested]
     if not nested:
         return []
@@ -265,7 +265,7 @@ def _parts(word: str) -> tuple[str, ...]:
 
 
 def _named(name: str) -> str | None:
-    """Returns the kind of split of a name without other words."""
+    """Returns the kind of split of a name, None if it has other words."""
     words = _words(name)
     kinds = [_KINDS[word] for word in words if word in _KINDS]
     if any(word not in _KINDS and word not in _EMPTY_WORDS for word in words):
@@ -274,14 +274,14 @@ def _named(name: str) -> str | None:
 
 
 def _sound(name: str) -> str | None:
-    """Returns the kind of split that a name starts or ends with."""
+    """Returns the kind of split that a name starts or ends with, or None."""
     words = [word for word in _words(name) if word in _KINDS or word not in _EMPTY_WORDS]
     ends = (words[-1], words[0]) if words else ()
     return _named(name) or next((_KINDS[word] for word in ends if word in _KINDS and _KINDS[word] in _SPLITS), None)
 
 
 def _partner(name: str, sounds: dict[str, str]) -> bool:
-    """Returns whether there is a name that only differs in the split."""
+    """Returns whether another name only differs in the split."""
 
     def without_split(other_name: str) -> list[str]:
         return [word for word in _words(other_name) if word not in _KINDS]

@@ -71,9 +71,9 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
     :mod:`labelsieve.data.sources.folder_layout` decides which other folders are not classes.
 
     Args:
-        folder: The folder of the class folders or, if one class is enough, maybe of the images themselves.
-        requested: Says whether one class is enough; named columns are rejected.
-        split: None; a split is rejected.
+        folder: The folder of the class folders or, if one class is enough, of the images themselves.
+        requested: Its `one_class` says whether one class is enough; requested columns are rejected.
+        split: Must be None, because a folder has no splits.
     """
     refuse_split(split, folder)
     if wish := requested.image or requested.label or requested.truth:
@@ -83,7 +83,7 @@ def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table
     folder = Path(os.path.abspath(folder))
     with listing(folder):
         content = _list_folder(folder)
-        # a name that is not UTF-8 fails here
+        # raises an error for a name that is not UTF-8
         for name in (*content.paths, *content.folders):
             name.encode()
     if requested.one_class and content.loose and not content.paths:
@@ -109,7 +109,7 @@ def _table(
 
 
 def _in_utf8(name: str) -> str:
-    """Makes a name in another encoding printable; files that are left out must not raise an error."""
+    """Makes a name in another encoding printable, because files that are left out must not raise an error."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -183,7 +183,7 @@ def _without_images(content: _Content, tree: Tree) -> list[str]:
 
 
 def _check_folder(folder: Path, content: _Content, tree: Tree, layout: Layout, *, one_class: bool) -> None:
-    """Rejects a folder that has no class folders, with advice on what to pass instead."""
+    """Rejects a folder without class folders, with advice on what to pass instead."""
     loose, tables = content.loose, [name for name in content.files if is_table(name)]
     if not content.files and not content.folders:
         raise DataError(f"{_LAYOUT}, but {folder} is empty; check the path")

@@ -1,4 +1,4 @@
-"""Finds the images of a table: by paths as people write them, by names in a folder of images, or in the table."""
+"""Finds the images of a table: by paths in various spellings, by names in a folder of images, or in the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from labelsieve.data.sources.in_memory import read_memory
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Number of values, and of folders beside a table, that are tried to find its images.
+# Maximum number of values, and of folders beside a table, that are tried to find its images.
 _VALUES, _FOLDERS = 12, 200
 # Rows of pixels that are read at a time.
 _BATCH = 64
@@ -42,7 +42,7 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
     if not holds_text(feature) and (table.columns.folder is None or holds_images(feature)):
         return None
     values = table.rows.select_columns([column])[:][column]
-    paths = ["" if value is None else str(value) for value in values]  # integers name images, too
+    paths = ["" if value is None else str(value) for value in values]  # integers may also be names
     if table.columns.folder is None:
         return [_normalised_path(path, str(table.folder or ".")) for path in paths]
     return _named(paths, table.columns.folder, notes)
@@ -51,7 +51,7 @@ def image_paths(table: Table, notes: list[str]) -> list[str] | None:
 def absolute_paths(
     paths: Sequence[str], *, folder: Path | None, where: str, rows: Sequence[int] | None = None
 ) -> list[str]:
-    """Returns absolute paths; relative ones are read from `folder`.
+    """Returns absolute paths; relative ones are relative to `folder`.
 
     Args:
         paths: The paths.
@@ -60,7 +60,7 @@ def absolute_paths(
         rows: Their row numbers in the table, for messages; by default all rows.
 
     Raises:
-        DataError: A path is empty, a web address, or leads out of `folder`.
+        DataError: A path is empty, a web address, or outside of `folder`.
     """
     root = os.path.abspath(folder or ".")
     roots = (root, os.path.realpath(root))
@@ -83,7 +83,7 @@ def absolute_paths(
 def _lies_in(path: str, folder: str) -> bool:
     try:
         return os.path.normcase(os.path.commonpath((path, folder))) == os.path.normcase(folder)
-    except ValueError:  # of another drive of Windows
+    except ValueError:  # on another drive of Windows
         return False
 
 
@@ -111,7 +111,7 @@ def _normalised_path(path: str, root: str) -> str:
 
 
 def _named(values: Sequence[str], folder: Path, notes: list[str]) -> list[str]:
-    """Returns the paths, relative to a folder, of the images that are named in it."""
+    """Returns the paths of named images, relative to their folder."""
     root = str(folder)
     written = [_normalised_path(value, root) for value in values]
     lacking = {value for value in written if value and not os.path.isfile(os.path.join(root, value))}
@@ -122,7 +122,7 @@ def _named(values: Sequence[str], folder: Path, notes: list[str]) -> list[str]:
 
 
 class _Names:
-    """The images below a folder, by their path without suffix, and by their name with and without it."""
+    """The images in a folder and its subfolders, by path without suffix, and by name with and without suffix."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -207,13 +207,13 @@ def held(folder: Path, names: Iterable[str]) -> set[str]:
 
 
 def _near(folder: Path) -> str:
-    """Returns a path relative to the current folder, if it is inside of it."""
+    """Returns a path relative to the current folder if it is in it, else unchanged."""
     current = os.getcwd()
     return os.path.relpath(folder, current) if folder.is_relative_to(current) else str(folder)
 
 
 def _folders(root: Path) -> Iterable[Path]:
-    """Yields the folders in a folder, then those in them."""
+    """Yields the subfolders of a folder, then their subfolders."""
     level = [root]
     for _ in range(2):
         level = [inner for folder in level for inner in _inner(folder)]
@@ -228,10 +228,10 @@ def _inner(folder: Path) -> list[Path]:
 
 
 def about_names(values: Callable[[str], list[str]], *, table_folder: Path) -> Callable[[str], str]:
-    """Returns a function that returns a hint on the options to read the images named by a column.
+    """Returns a function from a column to a hint on the options to read the images that it names.
 
     Args:
-        values: Returns the first values of a column.
+        values: Function that returns the first values of a column.
         table_folder: The folder of the table.
     """
 
@@ -247,8 +247,8 @@ def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None 
 
     Args:
         table: A table of N rows.
-        paths: The N paths of the images; None if they lie in the table.
-        boxes: The N boxes, if rows are boxes; those without an image, whose number is -1, get null.
+        paths: The N paths of the images; None if the table contains the images.
+        boxes: The N boxes, if rows are boxes; boxes of unknown images, whose number is -1, get null.
     """
     from datasets import Dataset, Features, Image
 
@@ -264,7 +264,7 @@ def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None 
 
 
 def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Dataset:
-    """Returns the image of each box; null if the image is not listed. There are far fewer images than boxes."""
+    """Returns the image of each box; null if it is unknown. Resolves paths per image, because boxes are far more."""
     import pyarrow as pa
     from datasets import Dataset, Features, Image
 
@@ -284,10 +284,10 @@ def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Datase
 def _with_absolute_paths(table: Table) -> Dataset:
     """Returns the rows with one column `image`, in which paths without bytes are absolute.
 
-    Like paths in a column of texts, they are relative to the folder of the table, and must be inside of it.
+    As in a column of texts, paths are relative to the folder of the table, and must be inside of it.
 
     Raises:
-        DataError: A path leads out of the folder.
+        DataError: A path is outside of the folder.
     """
     import pyarrow as pa
     from datasets import Dataset, Features, Image
@@ -308,7 +308,7 @@ def _with_absolute_paths(table: Table) -> Dataset:
 
 
 def _absolute(chunk: Any, start: int, table: Table) -> Any:
-    """Returns images with absolute paths, or the same array if it has no paths without bytes."""
+    """Returns images with absolute paths, or the same array if there is no path without bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -14,9 +14,9 @@ from labelsieve.data.input.rgb import upright, value_kind
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Rows encoded into one Arrow array.
+# Number of rows per Arrow array.
 _ROWS = 256
-# Formats of values that PNG does not support, and the modes that it supports.
+# File formats for values that PNG does not support, and the modes that PNG supports.
 _FORMATS = {"32-bit": "TIFF", "float": "TIFF"}
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
@@ -25,9 +25,9 @@ def read_memory(images: Any) -> Dataset:
     """Encodes images in memory, losslessly, one at a time.
 
     Args:
-        images: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of such
-            arrays without N or of PIL images. Arrays of other types are rejected, since the meaning of their values is
-            not known here; PIL images are read like files of their mode.
+        images: Array of shape (N, H, W), (N, H, W, 1), (N, H, W, 3) or (N, H, W, 4), uint8, or a sequence of arrays of
+            such shapes without N, or of PIL images. Arrays of other types are rejected, because the meaning of their
+            values is unknown; PIL images are read like files of their mode.
 
     Raises:
         DataError: An image has another shape or type.
@@ -66,7 +66,7 @@ def _encode(image: Any, row: int) -> bytes:
 
 
 def _storable(image: Image.Image, kind: str) -> Image.Image:
-    """Returns an image of a mode that its format stores without loss; transparency and large values stay."""
+    """Returns an image in a mode that its format stores without loss; keeps transparency and large values."""
     if kind == "16-bit":
         return Image.fromarray(np.asarray(image).astype(np.uint16))
     return image if kind in _FORMATS or image.mode in _MODES else image.convert("RGB")

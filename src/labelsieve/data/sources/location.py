@@ -1,4 +1,4 @@
-"""Where a source lies, and what kind it is."""
+"""Kind and location of a source."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class SourceLocation:
     """The kind and the location of a source.
 
     Attributes:
-        kind: `folder` of class folders; a key of `TABLE_FORMATS`, a table in one or several files; a key of
-            `BOX_FORMATS`, boxes, whose reader knows their files; `saved` by `Dataset.save_to_disk`; `published` in its
-            official layout; `hub`.
-        path: The folder or file; for YOLO the YAML file; for a pattern of files their common folder.
+        kind: `folder`, for class folders; a key of `TABLE_FORMATS`, for a table in one or several files; a key of
+            `BOX_FORMATS`, for boxes, whose reader finds their files; `saved`, by `Dataset.save_to_disk`; `published`,
+            in its official layout; or `hub`.
+        path: The folder or file; for YOLO, the YAML file; for a pattern of files, their common folder.
         files: The files of a table, in order.
         where: Name of a table, for messages.
         notes: Remarks for the user.

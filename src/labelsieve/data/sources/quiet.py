@@ -1,4 +1,4 @@
-"""Runs the `datasets` library without its progress bars and log messages, with its errors as one line."""
+"""Runs the `datasets` library without progress bars and log messages, and reports its errors in one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def quiet() -> Iterator[None]:
     import datasets
 
     level, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # errors reach the user as ours, once
+    datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised as well, and reported once
     if bars:
         datasets.disable_progress_bars()
     try:
@@ -35,7 +35,7 @@ def reading(where: str) -> Iterator[None]:
         yield
     except LabelsieveError:
         raise
-    except Exception as error:  # the library wraps what went wrong in errors of many kinds
+    except Exception as error:  # the library wraps the cause in errors of many types
         cause = error.__cause__ or error
         reason, advice = first_line(cause), "; check the file"
         if isinstance(cause, ConnectionError):

@@ -1,7 +1,7 @@
 """Readers: one function per kind of source, which returns its rows with undecoded images.
 
-Tables are read by `csv_files.py` and `arrow_files.py`, those in several files found by `shards.py`. The `datasets`
-library reads saved folders and the Hub, memory mapped.
+`csv_files.py` and `arrow_files.py` read tables, and `shards.py` finds the files of tables in several files. The
+`datasets` library reads saved folders and the Hub, memory-mapped.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _YOLO = ("data.yaml", "data.yml", "dataset.yaml")
 
 
 def find_source(source: str, *, split: str | None = None) -> SourceLocation:
-    """Returns whether a source is a folder, a file, a pattern of files, a published data set or a Hub id.
+    """Returns the location and kind of a source: folder, file, pattern of files, published data set or Hub id.
 
     Raises:
         DataError: It is none of them, or has no such split.
@@ -92,7 +92,7 @@ def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
     """Reads a folder, a file, a pattern of files, a published data set or a Hub id.
 
     Args:
-        source: Any of them; its files decide which, or its form if it does not exist.
+        source: One of these; its files determine its kind or, if it does not exist, its form.
         requested: The requested columns.
         split: The split, for sources that have splits; None: the only one, else `train`.
 
@@ -120,7 +120,7 @@ def read_path(source: str, *, requested: Columns, split: str | None) -> Table:
 
 
 def _kind(path: Path) -> str:
-    """Returns how a table is read."""
+    """Returns the format of a table by its suffix."""
     suffix = path.suffix.lower()
     if suffix in TABLES:
         return TABLES[suffix]
@@ -198,7 +198,7 @@ def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
 
     Args:
         source: `name/dataset` or `name/dataset:configuration`.
-        requested: The requested columns; without them those of some published data sets are known, others are guessed.
+        requested: The requested columns; by default, the columns of some data sets are known, others are guessed.
         split: The split, or a slice of it as in `train[:10%]`; None: the only one, else `train`.
     """
     import datasets
@@ -217,7 +217,7 @@ def read_hub(source: str, *, requested: Columns, split: str | None) -> Table:
 
 
 def _check_hub(name: str) -> None:
-    """Checks once with a short timeout, since the loader itself retries for minutes without a network."""
+    """Checks access once with a short timeout, because without a network the loader retries for minutes."""
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -232,7 +232,7 @@ def _check_hub(name: str) -> None:
             f"{name} is neither a path that exists nor a data set on the Hub; check the spelling, or log in if it is "
             "private"
         ) from None
-    except Exception as error:  # the errors of the transport differ between releases of the library
+    except Exception as error:  # errors of the transport differ between releases of the library
         raise DataError(
             f"{name} is no path that exists, and the Hub cannot be reached ({type(error).__name__}); check the path or "
             "the network, or set HF_HUB_OFFLINE=1 to use the cache"
@@ -261,7 +261,7 @@ def read_dataset(
         refuse_split(split, where)
     if not isinstance(data, datasets.Dataset):
         raise DataError(f"expected a datasets.Dataset, got {type(data).__name__}; a stream has to be saved first")
-    rows = data.with_format(None)  # also removes transforms of the caller, which would run on every row
+    rows = data.with_format(None)  # also removes transforms, which would run on every row
     columns = choose_columns(rows.features, requested=requested, where=where, label_needed=label_needed)
     if columns.image and holds_images(rows.features[columns.image]):
         with reading(where):

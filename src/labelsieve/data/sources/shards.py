@@ -28,7 +28,7 @@ _NUMBERED = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)(?:[-_]of[-_](?P<coun
 _OF_SPARK = re.compile(r"part-(?P<number>\d+)(?:[-.].*)?")
 _PARTITION = re.compile(r"[^=]+=.*")
 _DEPTH = 3
-# With this many images a folder is a folder of images; fewer beside Parquet or Arrow files belong to a README.
+# Minimum number of images in a folder of images; fewer images beside Parquet or Arrow files belong to a README.
 _IMAGES = 10
 
 
@@ -54,7 +54,7 @@ def shards_of_pattern(pattern: str, *, split: str | None) -> SourceLocation:
         )
     root = Path(os.path.commonpath([path.parent for path in files]))
     names = {path: _split_of(path, root) for path in files}
-    if None in names.values():  # the user says that they belong together
+    if None in names.values():  # the pattern of the user implies that they belong together
         names = dict.fromkeys(files, "")
     return _choose(names, None, where=f"the files {pattern}", split=split)
 
@@ -90,7 +90,7 @@ def shards_of_folder(folder: Path, *, split: str | None) -> SourceLocation | Non
 def _choose(
     split_of: Mapping[Path, str | None], folder: Path | None, *, where: str, split: str | None
 ) -> SourceLocation:
-    """Returns the files of one split; without a folder it is the common one of these files."""
+    """Returns the files of one split, located in `folder` or, if it is None, in the common folder of these files."""
     kinds = {TABLES[path.suffix.lower()] for path in split_of}
     if len(kinds) > 1:
         raise DataError(
@@ -133,7 +133,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _split_of(path: Path, folder: Path) -> str | None:
-    """Returns the split in the name of a file, "" for a part of a table without a split, None if it is no part."""
+    """Returns the split in the path of a file, "" for a part of a table without a split, None if it is not a part."""
     stem = path.name.removesuffix(path.suffix)
     numbered, parents = _NUMBERED.fullmatch(stem), path.relative_to(folder).parts[:-1]
     above = next((part for part in reversed(parents) if part.lower() in _SPLITS), "")

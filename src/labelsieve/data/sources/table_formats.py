@@ -1,6 +1,6 @@
-"""The registry of formats of tables: readers, writers of labels, patterns of files and messages derive from it.
+"""Registry of table formats, from which readers, writers of labels, patterns of files and messages are derived.
 
-A new format is a file with three functions, and one line here. This module does not load the formats.
+To add a format, write a file with three functions and add a line here. This module does not import the formats.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableFormat(Entry):
-    """A format of tables; its `place` is a function of the files of one table, the requested columns, and their name.
+    """A table format; its `place` is a function of the files of one table, the requested columns, and their name.
 
     Attributes:
         suffixes: The suffixes of its files, in lower case.
-        count: The place of a function `(path) -> int`, the number of rows in one file.
-        write: The place of a function `(files, targets, *, column, edits)`, which writes files with other labels, the
-            columns of `edits.verdicts` where there are some, and no other changes: all files of the table, those to
-            write with their targets, the column of labels, and the :class:`labelsieve.data.sources.edits.Edits` of each
-            file.
-        magic: First and last bytes of its files; empty for files of text.
+        count: The place of a function `(path) -> int`, which returns the number of rows of one file.
+        write: The place of a function `(files, targets, *, column, edits)`, which writes files with new labels and the
+            columns of `edits.verdicts`, if any, and no other changes. Its arguments are all files of the table, the
+            targets of the files to write, the column of labels, and the :class:`labelsieve.data.sources.edits.Edits` of
+            each file.
+        magic: First and last bytes of its files; empty for text files.
     """
 
     suffixes: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class TableFormat(Entry):
 
     @property
     def typed(self) -> bool:
-        """Whether columns have types and may contain images and features, unlike the values of a text."""
+        """Whether columns have types and may contain images and features, unlike those of text files."""
         return bool(self.magic)
 
 

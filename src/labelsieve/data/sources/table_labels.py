@@ -52,7 +52,7 @@ def read_table_labels(
     columns = [without_gaps(_label_column(table, each, labels=None)) for each in table.columns.annotators]
     given_column = merged(columns, ids) if columns else _label_column(table, table.columns.label, labels=labels)
     if not columns:
-        check_complete(given_column, ids)  # first, since class names would be wrong without these labels
+        check_complete(given_column, ids)  # first, because class names may come from the labels
     names, note = resolve_class_names(given_column, class_names, one_class=one_class)
     stated = class_names is not None or given_column.class_names is not None
     former = renamed(given_column, names)
@@ -91,7 +91,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
 
     Args:
         table: A table of N rows.
-        paths: The N paths of the images; None if they lie in the table, or if rows are boxes, which share paths.
+        paths: The N paths of the images; None if the table contains these, or if rows are boxes, which share paths.
         notes: Receives notes on ids that are not unique.
     """
     named = table.columns.id
@@ -115,7 +115,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
 
 
 def _repeats(ids: Sequence[str], what: str) -> str:
-    """Returns a text on empty or duplicate ids; an empty text if there are none."""
+    """Returns a remark on empty or duplicate ids; an empty text if there are none."""
     if "" in ids:
         return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
     twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -127,15 +127,15 @@ def _repeats(ids: Sequence[str], what: str) -> str:
 
 
 def arrow_column(rows: Dataset, name: str) -> Any:
-    """Returns one column as an Arrow array, after selections of rows."""
+    """Returns one column of the selected rows as an Arrow array."""
     return rows.select_columns([name]).with_format("arrow")[:].column(0)
 
 
 def _plain_values(values: Any, feature: Any, where: str) -> Any:
-    """Returns labels or ids with bytes as texts, and lists of a single value as that value.
+    """Converts labels or ids: bytes to texts, lists of a single value to that value, and decimals to floats.
 
     Raises:
-        DataError: They are lists of several values, or bytes that are not text.
+        DataError: They are lists of several values, bytes that are not text, or of a type without a conversion.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

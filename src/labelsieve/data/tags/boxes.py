@@ -9,10 +9,10 @@ from labelsieve.data.sources.columns import Table
 
 
 def tags_of_boxes(table: Table) -> Table:
-    """Returns one row for each image, with the classes of its annotations; none without annotations.
+    """Returns one row per image, whose tags are the classes of its annotations; without annotations it has none.
 
     Args:
-        table: One row for each annotation, from a reader of `BOX_FORMATS`. Those of unknown images are left out.
+        table: One row per annotation, from a reader of `BOX_FORMATS`. Annotations of unknown images are left out.
     """
     from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
@@ -33,8 +33,8 @@ def tags_of_boxes(table: Table) -> Table:
 
 
 def _of_images(table: Table, column: str) -> list[list[int]]:
-    """Returns the different labels of the annotations of each image, ascending."""
-    assert table.boxes is not None  # as BOX_FORMATS have them
+    """Returns the distinct labels of the annotations of each image, ascending."""
+    assert table.boxes is not None  # set by all readers of BOX_FORMATS
     classes_of_image: list[set[int]] = [set() for _ in table.image_files]
     for image, label in zip(table.boxes.image_of.tolist(), table.rows[column], strict=True):
         if image >= 0:

@@ -31,23 +31,23 @@ TAG_NAMES = (
     *LABEL_NAMES, "targets", "tag_names", "label_names", "class_names",
 )  # fmt: skip
 SEPARATORS = ("|", ";", ",")
-"""Separators of tags in a text that are guessed; others have to be named."""
+"""Separators of tags in a text that can be guessed; others have to be passed."""
 _COLUMN = "tag_column"
 ONE_LABEL = "for one label an image use: labelsieve scan"
 _YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
-# Lists as JSON or Python writes them, tuples and sets; names in parentheses are none.
+# Lists, tuples and sets as JSON or Python writes them, unlike names in parentheses.
 _WRITTEN = re.compile(r"""\[.*\]|[({]\s*(['"\d].*)?[)}]|set\(\)""", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TagLists:
-    """The tags of N images, as read, one after the other.
+    """The tags of N images, as read, in one sequence.
 
     Attributes:
         rows: Shape (M,), int64: the row of each tag, ascending.
         labels: The M tags, none of them missing.
         notes: Remarks for the user.
-        is_table: Whether they are columns of 0 and 1, one for each class.
+        is_table: Whether the source has a value of 0 or 1 per class.
     """
 
     rows: NDArray[np.int64]
@@ -57,7 +57,7 @@ class TagLists:
 
 
 def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Returns the column of tags or, without one, all columns that may be one class each.
+    """Returns the column of tags or, if there is none, all columns that may be one class each.
 
     A column of lists is preferred, one with a usual name first; then a column of texts with a usual name.
 
@@ -101,8 +101,8 @@ def read_tag_column(table: Table, name: str, *, separator: str | None, classes: 
         classes: Number of class names that were passed, or None.
 
     Raises:
-        DataError: The column has other values, or the separator is not clear.
-        SettingsError: The column has lists, but there is a separator.
+        DataError: The column has other values, or the separator is ambiguous.
+        SettingsError: A separator was passed, but the column has lists.
     """
     feature, where = table.rows.features[name], f'the column "{shown(name)}" of {table.where}'
     values = arrow_column(table.rows, name)
@@ -144,7 +144,7 @@ def _of_lists(values: Any, where: str, names: Sequence[str] | None, classes: int
 
 
 def _vectors(flat: Any, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Returns lists as (N, K) if they have one value of 0 or 1 for each class, unlike lists of tags."""
+    """Returns lists as an array (N, K) if they have a value of 0 or 1 per class, None if they are lists of tags."""
     if not len(counts) or counts[0] < 2 or (counts != counts[0]).any() or not pa.types.is_integer(flat.type):
         return None
     values = np.asarray(flat.fill_null(-1)).reshape(len(counts), -1)
@@ -162,20 +162,20 @@ def _of_vectors(vectors: NDArray[np.bool_], where: str) -> TagLists:
 
 
 def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> TagLists:
-    """Reads columns of 0 and 1, one a class.
+    """Reads columns of 0 and 1, one per class.
 
     Args:
         table: The table.
         names: The columns.
-        guessed: Whether they were guessed; then columns with other values are left out.
+        guessed: Whether they were guessed; if so, columns where at least half of the values are invalid are left out.
 
     Raises:
-        DataError: A named column has other values, or there are fewer than two columns of 0 and 1.
+        DataError: A column has invalid values, or fewer than two guessed columns are left.
     """
     bits_of = {name: _as_bits(arrow_column(table.rows, name)) for name in names}
     valid = {name: bits for name, (bits, invalid) in bits_of.items() if not invalid.any()}
     invalid = [name for name in names if name not in valid]
-    # a few invalid values do not disqualify a column: its class must not be lost
+    # a few invalid values do not exclude a guessed column, because its class would be lost silently
     for name in invalid:
         odd = np.flatnonzero(bits_of[name][1])
         if not guessed or len(odd) < len(table.rows) / 2:
@@ -205,10 +205,10 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
 
 
 def _as_bits(values: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Returns where a column is 1, and where it is neither 0 nor 1, or missing; (N,) each."""
+    """Returns masks, (N,) each, of the rows where a column is 1, and where it is missing or neither 0 nor 1."""
     try:
         texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
-    except pa.ArrowException:  # lists, or bytes that are no text
+    except pa.ArrowException:  # lists, or bytes that are not text
         return np.zeros(len(values), dtype=bool), np.ones(len(values), dtype=bool)
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
     is_one, valid = (np.asarray(pc.is_in(texts, pa.array(each))) for each in (_YES, (*_YES, *_NO)))
@@ -222,15 +222,15 @@ def split_texts(
 
     Args:
         texts: N texts, empty for an image without tags.
-        separator: The separator of two tags; None to guess it: one of `SEPARATORS`, if the texts have only one of them,
-            or lists, tuples or sets as JSON or Python writes them.
+        separator: The separator of two tags. If None, lists, tuples and sets as JSON or Python writes them are parsed;
+            for other texts it is guessed: the only one of `SEPARATORS` in them.
         where: Name of the texts, for messages.
 
     Returns:
         N lists, and remarks for the user.
 
     Raises:
-        DataError: The separator is not clear.
+        DataError: The separator is ambiguous.
 
     Example:
         >>> split_texts(["cat;dog", ""], separator=None, where="a column")[0]
@@ -256,7 +256,7 @@ def split_texts(
 
 
 def _written_list(text: str, where: str) -> list[str | int]:
-    """Reads a list as JSON or Python writes it, or a tuple or a set."""
+    """Parses a list, tuple or set as JSON or Python writes it."""
     for parse in (json.loads, _python_value):
         try:
             values = parse(text)
@@ -270,7 +270,7 @@ def _written_list(text: str, where: str) -> list[str | int]:
 
 
 def _python_value(text: str) -> Any:
-    """Reads a value as Python writes it; a `ValueError` where NumPy wrote texts without commas, which Python joins."""
+    """Parses a Python literal; raises a `ValueError` for texts of NumPy without commas, which Python would join."""
     value = ast.literal_eval(text)
     kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
     if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
@@ -279,7 +279,7 @@ def _python_value(text: str) -> Any:
 
 
 def _is_tag(value: Any) -> bool:
-    """Returns whether a value is a name or an integer, which Arrow holds in 64 bits."""
+    """Returns whether a value is a name, or an integer that Arrow can store in 64 bits."""
     return isinstance(value, str) or _is_integer(value)
 
 
@@ -288,12 +288,12 @@ def _is_integer(value: Any) -> bool:
 
 
 def tag_lists(lists: Sequence[Sequence[Any]], *, where: str, classes: int | None = None) -> TagLists:
-    """Reads N lists of names or integers, or of one value of 0 or 1 for each class.
+    """Reads N lists of names or integers, or of one value of 0 or 1 per class.
 
     Args:
         lists: The lists.
-        where: Where they are from, for messages.
-        classes: The number of class names, if it is known.
+        where: Name of their source, for messages.
+        classes: Number of class names that were passed, or None.
 
     Raises:
         DataError: They have other values, or values of 0 and 1 without class names.

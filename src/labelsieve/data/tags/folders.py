@@ -20,7 +20,7 @@ from labelsieve.data.tags.records import TaggedImages
 def merge_duplicate_files(
     images: TaggedImages, notes: list[str], *, table: Table, progress: Progress
 ) -> tuple[TaggedImages, bool]:
-    """Merges the files of a folder that are one image: links to the same file, or copies with the same bytes.
+    """Merges the files of a folder that are the same image: links to one file, or copies with the same bytes.
 
     Args:
         images: N files, each with the tag of its class folder, not hashed yet.
@@ -29,8 +29,8 @@ def merge_duplicate_files(
         progress: Receives progress.
 
     Returns:
-        The first file of each image, with its hash and the classes of all its files; and whether a note on missing
-        files is left to the caller, who knows which images are used.
+        The first file of each image, with its hash and the classes of all its files; and whether the caller still has
+        to note missing files, because only the caller knows which images are used.
 
     Raises:
         DataError: No image is in two class folders.
@@ -59,7 +59,7 @@ def grouped(keys: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def union_of_rows(tags: NDArray[np.bool_], image_of: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns the tags of M images, (M, K), each the union of its rows.
+    """Returns the tags of M images, (M, K): for each image, the union of its rows.
 
     Args:
         tags: Shape (R, K), bool.

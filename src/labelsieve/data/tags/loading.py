@@ -54,31 +54,31 @@ def load_tags(
     """Loads images with any number of labels each. Images stay encoded on disk.
 
     Args:
-        source: A CSV, Parquet, Arrow or Feather file with images or their paths, one row an image or one row a tag, or
-            a table in several files; a folder written by `Dataset.save_to_disk`; a Hub id; a `datasets.Dataset`; a COCO
-            file, of which the categories of each image count and no boxes are needed; other annotations of boxes; a
-            folder of class folders in which an image lies in several, as a link or a copy; or images in memory, see
-            :func:`labelsieve.load_images`.
-        tags: For images in memory, or a `datasets.Dataset` without tags: an array (N, K) of bool with `class_names`,
-            or N lists of names or integers, or of one value of 0 or 1 for each of the `class_names`.
+        source: A CSV, Parquet, Arrow or Feather file with images or their paths, with one row per image or one row per
+            tag, or a table in several files; a folder written by `Dataset.save_to_disk`; a Hub id; a
+            `datasets.Dataset`; a COCO file, whose tags are the categories of each image, with or without boxes; other
+            annotations of boxes; a folder of class folders, where an image may be in several as a link or a copy; or
+            images in memory, see :func:`labelsieve.load_images`.
+        tags: For images in memory, or a `datasets.Dataset` without tags: an array (N, K) of bool with `class_names`, or
+            N lists of names or integers, or of one value of 0 or 1 for each of the `class_names`.
         tag_column: Column of lists of names or integers, or of texts such as `cat;dog`; or several columns of 0 and 1,
-            one a class, named by it. Guessed where only one fits; columns of 0 and 1 where there is no other.
-        separator: The separator of two tags in a text. By default `|`, `;` or `,`, if the texts have only one of them;
-            texts may also be lists as JSON or Python writes them.
+            one per class with its name. Guessed if only one matches; columns of 0 and 1 only if there is no other.
+        separator: The separator of two tags in a text. By default `|`, `;` or `,`, if the texts contain only one of
+            them; texts may also be lists as JSON or Python writes them.
         image_column: Column of the images or paths. Guessed if only one matches.
         image_folder: Folder of the images that a table names.
         truth_column: Column of the true tags, if they are known: lists or texts. Used for metrics only.
         class_names: K names in the order of the indices, or a file of them, see :func:`labelsieve.load_images`. By
-            default those of the source; else the different tags, sorted.
+            default those of the source, else the distinct tags, sorted.
         split: Split of a Hub data set, a `DatasetDict`, a saved folder or a table in several files.
-        limit: Take a random subset of this many images; all classes stay.
+        limit: Size of a random subset of the images; all classes are kept.
         seed: Seed of that subset.
-        noise: A file that `labelsieve noise --kind tags` wrote for the same images: its tags become the given ones, and
-            the given ones the true ones.
+        noise: A file that `labelsieve noise --kind tags` wrote for the same images: its noisy tags become the given
+            tags, and the given tags become the truth.
         progress: Receives progress.
 
     Returns:
-        The images. Their `notes` state assumptions and oddities.
+        The images. Their `notes` list assumptions and irregularities.
 
     Raises:
         DataError: The source, its columns, tags or class names cannot be used, or it has one label per image. The
@@ -135,7 +135,7 @@ def load_tags(
 
 
 class _Passed(NamedTuple):
-    """What a user passed to read tags with, see :func:`load_tags`, and whether columns of tags were guessed."""
+    """Arguments of :func:`load_tags` that describe the tags, and whether the columns of tags were guessed."""
 
     tags: Any
     guessed: bool
@@ -144,12 +144,12 @@ class _Passed(NamedTuple):
 
     @property
     def classes(self) -> int | None:
-        """The number of class names, None if none were passed."""
+        """The number of class names that were passed, or None."""
         return None if self.class_names is None else len(given_names(self.class_names)[0])
 
 
 class _TableTags(NamedTuple):
-    """Class names, given and true tags of R rows, (R, K), and whether the source has one value for each class."""
+    """Class names, given and true tags of R rows, (R, K), and whether the source has a value of 0 or 1 per class."""
 
     class_names: tuple[str, ...]
     given: NDArray[np.bool_]
@@ -158,7 +158,7 @@ class _TableTags(NamedTuple):
 
 
 def _assemble(table: Table, passed: _Passed, *, limit: int | None, seed: int, progress: Progress) -> TaggedImages:
-    """Turns the rows of a source into the record; all tags are checked before a subset is chosen."""
+    """Creates the images from the rows of a source; checks all tags before it takes a subset."""
     notes = list(table.notes)
     paths = image_paths(table, notes)
     table_tags = _read(table, paths, passed, notes)
@@ -211,7 +211,7 @@ def _read(table: Table, paths: Sequence[str] | None, passed: _Passed, notes: lis
     if not is_array and not len(given.rows):
         raise DataError(f"expected images with tags in {given.labels.where}, found none at all; name another column")
     values = dict.fromkeys((*given.labels.values, *(truth.labels.values if truth else ())))
-    all_labels = replace(given.labels, values=tuple(values))  # a class that only true tags have is one, too
+    all_labels = replace(given.labels, values=tuple(values))  # includes classes that only true tags have
     names, note = resolve_class_names(all_labels, passed.class_names)
     notes.append(note)
     by_number = passed.class_names is not None or given.labels.class_names is not None
@@ -235,7 +235,7 @@ def _read(table: Table, paths: Sequence[str] | None, passed: _Passed, notes: lis
 def _one_row_per_image(
     table: Table, paths: list[str], table_tags: _TableTags, notes: list[str]
 ) -> tuple[Table, list[str], _TableTags]:
-    """Returns one row for each image where a table has one for each tag: no row has two tags, and paths repeat."""
+    """Merges the rows of each image if a table has one row per tag: no row has two tags, and paths repeat."""
     first_rows, image_of = grouped(paths)
     if len(first_rows) == len(paths) or (table_tags.given.sum(axis=1) > 1).any():
         return table, paths, table_tags
@@ -257,7 +257,7 @@ def _given_tags(table: Table, passed: _Passed) -> TagLists:
     name = str(table.columns.label)
     if table.class_names is None:
         return read_tag_column(table, name, separator=passed.separator, classes=passed.classes)
-    # a folder of class folders: one tag for each file
+    # a folder of class folders: one tag per file
     labels = read_labels(
         table.rows[name], where=table.where, names_of_integers=table.class_names, names_from="the class folders"
     )

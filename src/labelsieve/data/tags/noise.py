@@ -1,4 +1,4 @@
-"""Noise of several labels an image: right tags that are left out, and wrong ones that are added."""
+"""Noise for several labels per image: correct tags are removed, and wrong ones are added."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from labelsieve.data.tags.records import TaggedImages, checked_tags
 
 
 def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1, seed: int = 0) -> NDArray[np.bool_]:
-    """Removes right tags and adds wrong ones, for images that have several labels.
+    """Removes correct tags and adds wrong ones, for several labels per image.
 
     First, exactly `round(omit * T)` of the T tags are removed, all equally likely. Then each class gets wrong tags on
-    images that do not show it, all equally likely, as many as make up a share `add` of its tags in the result, rounded:
-    "10 % wrong and 20 % missing" is `add=0.1, omit=0.2`. Removed tags are not added again, and no class gets more tags
-    than there are images without it. An image may have no tag in the result.
+    random images that do not show it, until they are a share `add` of its tags, rounded: "10 % wrong and 20 % missing"
+    is `add=0.1, omit=0.2`. Removed tags are not added again, and no class gets more tags than there are images without
+    it. In the result, some images may have no tags.
 
     Args:
-        tags: Shape (N, K), bool: the right tags.
-        omit: Share of the right tags that are removed, from 0 to below 1.
-        add: Share of the tags of the result that are wrong, from 0 to below 1.
-        seed: Seed of all draws.
+        tags: Shape (N, K), bool: the correct tags.
+        omit: Share of the correct tags that are removed, from 0 to below 1.
+        add: Share of wrong tags in the result, from 0 to below 1.
+        seed: Random seed.
 
     Returns:
         Shape (N, K), bool.
@@ -56,13 +56,13 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
 
 
 def tag_noise(images: TaggedImages, *, seed: int, omit: float, add: float) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Returns tags of :func:`inject_tags`, (N, K), and notes for the user.
+    """Returns the noisy tags of :func:`inject_tags`, (N, K), and notes for the user.
 
     Args:
         images: N images.
-        seed: Seed of all draws.
-        omit: Share of the right tags that are removed.
-        add: Share of the tags of the result that are wrong.
+        seed: Random seed.
+        omit: Share of the correct tags that are removed.
+        add: Share of wrong tags in the result.
     """
     return inject_tags(images.tags, omit=omit, add=add, seed=seed), ()
 
@@ -71,10 +71,10 @@ def with_tag_noise(images: TaggedImages, *, kind: str, seed: int = 0, **shares: 
     """Returns images with noisy tags as given tags, the previous tags as `truth`, and a note.
 
     Args:
-        images: N images; their tags are taken as right.
+        images: N images; their tags count as correct.
         kind: A kind of `NOISE` for tags.
-        seed: Seed of all draws.
-        **shares: Parameters of the kind; those left out are 0.
+        seed: Random seed.
+        **shares: Parameters of the kind; 0 by default.
     """
     noisy, notes = NOISE[kind](images, seed=seed, **dict.fromkeys(NOISE.entries[kind].takes, 0.0) | shares)
     omitted, added = int((images.tags & ~noisy).sum()), int((noisy & ~images.tags).sum())
