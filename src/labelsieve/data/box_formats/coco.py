@@ -209,7 +209,7 @@ def _by_number(value: Any) -> tuple[bool, Any]:
 
 
 def _image_folders(path: Path) -> Iterator[Path]:
-    """Yields the folders of the images of a COCO file in usual layouts: beside it, or in a folder of its split."""
+    """Yields the folders of the images of a COCO file in common layouts: beside it, or in a folder of its split."""
     parent, split = path.parent, path.stem.split("_")[-1]
     for folder in (parent, parent.parent):
         yield from (folder, folder / "images", folder / split, folder / "images" / split, folder / "data")
@@ -353,7 +353,7 @@ def _as_bytes(name: str, names: Mapping[str, Any]) -> str:
 
 
 def written_coco(path: Path, *, column: str) -> Iterator[Written]:
-    """Yields the parts of a COCO file, with annotations without the fields of verdicts."""
+    """Yields the parts of a COCO file, without the verdict fields of annotations."""
     added = {column, QUALITY, ISSUE, f"predicted_{column}"}
     for part in json_parts(read_json_text(path), where=path):
         if part.in_list and part.key == "annotations":

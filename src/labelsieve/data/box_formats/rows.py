@@ -21,7 +21,7 @@ from labelsieve.data.sources.columns import Columns, Table
 
 _SAMPLE_SIZE = 8
 NO_BOX = (math.nan,) * 4
-"""The sides of a box without numbers, whose row becomes unreadable."""
+"""The sides of a box with invalid numbers, whose row counts as unreadable."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -77,8 +77,8 @@ class BoxRows:
 
         Args:
             where: Name of the source, for messages.
-            images: Listed image to its path in `folder`.
-            classes: Label to the name of its class.
+            images: Path in `folder` of each listed image.
+            classes: Class name of each label.
             folder: The folder of the images.
             files: The annotation files.
             is_relative: Whether sides are shares of the image.

@@ -67,7 +67,7 @@ def read_voc(path: Path, *, requested: Columns, split: str | None) -> Table:
         split: A list in `ImageSets/Main/`; by default the only one, else `train`. Without lists, all files are read.
 
     Raises:
-        DataError: A file is not such XML, there is no such split, or the label is not a direct child of an object.
+        DataError: A file is not valid, there is no such split, or the label is not a direct child of an object.
     """
     files, notes = _files(path, split)
     label = requested.label or NAME

@@ -60,7 +60,7 @@ def read_objects(data: bytes, *, where: object) -> VocFile:
     except expat.ExpatError as error:
         reason = expat.errors.messages.get(error.code, "it is broken")
         raise DataError(f"{where} cannot be read: {reason}, in line {error.lineno}; correct it") from None
-    except (LookupError, ValueError) as error:  # of an encoding that the parser does not know
+    except (LookupError, ValueError) as error:  # the parser does not know the encoding
         raise DataError(f"{where} cannot be read: {first_line(error)}; save it as UTF-8") from None
     return VocFile(parsing.image.strip(), parsing.objects, parsing.encoding)
 
@@ -119,6 +119,6 @@ class _Parsing:
     def element(self, start: int, close: int) -> Element:
         tag = _TAG.match(self.data, start)
         inner = tag.end() if tag else close
-        if self.data[inner - 2 : inner] == b"/>":  # the parser reports its end as the start of its closing tag
+        if self.data[inner - 2 : inner] == b"/>":  # no closing tag: `close` is the end of this tag
             return Element(start, inner, inner, inner)
         return Element(start, inner, close, self.data.find(b">", close) + 1)

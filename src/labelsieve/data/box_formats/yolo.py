@@ -116,7 +116,7 @@ def _files(config: YoloConfig, split: str) -> tuple[dict[str, str], list[str]]:
     """Returns the label files of a split by their images, and those whose image is missing.
 
     Label files, and images named in a list, need not exist. A label file without an image belongs to a missing image if
-    it is where the label files of a folder of images are.
+    it is in the label folder of a folder of images.
 
     Raises:
         DataError: There are no images.

@@ -44,7 +44,7 @@ SHARED, _QUEUED_BATCHES, _MIN_SHARED_BYTES = Path("/dev/shm"), 8, 2**20
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some rows of the data.
+    """A batch of rows of the data.
 
     Attributes:
         rows: (B,), int64: row numbers of the readable images.

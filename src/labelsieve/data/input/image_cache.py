@@ -43,7 +43,7 @@ _VERSION = 3
 
 @dataclass(frozen=True, eq=False)
 class CachedImages:
-    """The preprocessed images of a data set for training, cached on disk.
+    """The converted images of a data set, cached on disk.
 
     Attributes:
         images: N images.
@@ -118,7 +118,7 @@ class CachedImages:
             return None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Excludes the open files, which a process that is not forked opens again."""
+        """Excludes the open files; a process that is not forked opens them again."""
         return {name: value for name, value in self.__dict__.items() if name != "_files"}
 
 

@@ -20,7 +20,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 def value_kind(image: Any) -> str:
     """Returns the kind of values of an image that is open, but not loaded; "8-bit" needs no scaling."""
-    stored = str([tile[3] for tile in getattr(image, "tile", [])])  # before Pillow 11 it has no names
+    stored = str([tile[3] for tile in getattr(image, "tile", [])])  # before Pillow 11, tiles have no field names
     if ";16" in stored and "16S" not in stored:
         return "16-bit" if image.mode.startswith("I") else "16-bit colour"
     if image.mode.startswith("I;"):
@@ -47,7 +47,7 @@ def upright(image: Any) -> Any:
 
 
 def value_range(values: Any) -> tuple[float, float]:
-    """Returns the values that become black and white: 0 and a common maximum if values span half of it, else theirs."""
+    """Returns the values for black and white: 0 and a common maximum if values span half of it, else their range."""
     values = np.asarray(values, dtype=np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:

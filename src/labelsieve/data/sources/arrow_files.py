@@ -51,7 +51,7 @@ def read_arrow_files(files: Sequence[Path], *, requested: Columns, where: str) -
         refuse_duplicates(used if kind == "parquet" else schema.names, schema, path)
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         _check_same(features, features_of(schema, path), used, files[0], path)
-    if kind == "parquet":  # other formats are stored by row, so leaving out columns saves nothing
+    if kind == "parquet":  # other formats are always read completely, so leaving out columns saves nothing
         features = datasets.Features({name: feature for name, feature in features.items() if name in used})
     is_plain = all(each.field(chosen.image).type == _plain_type(each.field(chosen.image).type) for each in schemas)
     try:
@@ -64,7 +64,7 @@ def read_arrow_files(files: Sequence[Path], *, requested: Columns, where: str) -
 
 
 def _load(files: Sequence[Path], features: Any, *, kind: str, image: str, is_plain: bool) -> Dataset:
-    """Loads columns with images undecoded; if not `is_plain`, the library can only cast them after loading."""
+    """Loads columns with images undecoded; if not `is_plain`, images can only be cast after loading."""
     import datasets
 
     undecoded = datasets.Image(decode=False)
@@ -175,7 +175,7 @@ def features_of(schema: pa.Schema, path: Path) -> Any:
     Columns of types that it does not support, such as maps, are left out of Parquet files.
 
     Raises:
-        DataError: An Arrow file, which is read completely, has such a column.
+        DataError: An Arrow file has such a column; these files can only be read completely.
     """
     import datasets
 

@@ -62,7 +62,7 @@ def new_labels(values: Any, edits: Edits, *, feature: Any, where: str) -> Any:
         where: Name of the column, for messages.
 
     Raises:
-        DataError: It is unknown how to write a class that the column does not have.
+        DataError: It is unknown how the column represents a class that it does not contain.
     """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values_listed = array.to_pylist()
@@ -102,7 +102,7 @@ def _new_value(
 
 
 def _plain_column(values: Any) -> Any:
-    """Returns a column with decoded dictionaries, and views as the types that they represent."""
+    """Returns a column with dictionaries decoded, and views cast to the types that they represent."""
     kind = plain_types(pa.schema([pa.field("x", values.type)])).field("x").type
     return values if kind == values.type else values.cast(kind)
 

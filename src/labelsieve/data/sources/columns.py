@@ -33,7 +33,7 @@ IMAGE_NAMES = (
 LABEL_NAMES = ("label", "labels", "class", "class_name", "label_name", "category", "target")
 # Names of label columns that are used if none of the above exists.
 OTHER_LABEL_NAMES = ("targets", "y", "noisy_label", "noisy_labels", "given_label", "given_labels")
-# Words in names of columns of encoded images. Beside a column of paths, other bytes are not images but, say, hashes.
+# Words in names of columns of encoded images. Beside a column of paths, other bytes, such as hashes, are not images.
 _BYTES = re.compile(r"(?<![a-z])(image|img|picture|photo|bytes|content|data|raw|jpe?g|png)(?![a-z])", re.IGNORECASE)
 # Names of columns of image names, without separators between words.
 _NAME_COLUMNS = (
@@ -61,8 +61,8 @@ class Columns:
         annotators: The columns of the labels of several annotators; empty with one label per image.
         truth: The column of the true labels.
         id: The column of ids.
-        folder: The folder of images for names in the image column, set by the user.
-        one_class: Whether one class is enough, if labels are not used.
+        folder: The folder of the images that the image column names, set by the user.
+        one_class: Whether one class is enough, because the labels are not used.
         box: The columns of left, top, width and height, in pixels, if each row is a box in its image.
         guess: Function from features and source name to the columns of several labels per image. None: one label.
         option: The setting that names a column of labels.
@@ -94,7 +94,7 @@ class Table:
         rows: All rows; the image column has undecoded images or texts (paths).
         columns: The columns of image, label, truth and id.
         where: Name of the source, for messages.
-        folder: The folder of relative paths in a text column, which must not leave it; None: any path.
+        folder: The folder that relative paths in a text column start from and must not leave; None: any path.
         class_names: Class names of the source, if they are not in the label column.
         notes: Notes for the user.
         boxes: The box of each row in its image, unless the table has columns of boxes.
@@ -122,11 +122,11 @@ def choose_columns(
     image_needed: bool = True,
     about_names: Callable[[str], str] | None = None,
 ) -> Columns:
-    """Resolves which columns to read.
+    """Chooses the columns to read.
 
     The image column is one of type image, else one with a common name; if the user named a folder of images, one of
     paths or names in it. The label column is one with a common name, else one with class names, else one in
-    `OTHER_LABEL_NAMES`. A column `id` of texts or integers has the ids.
+    `OTHER_LABEL_NAMES`. A column `id` of texts or integers contains the ids.
 
     Args:
         features: The columns: name to feature of the `datasets` library.
@@ -166,7 +166,7 @@ def choose_columns(
     label, several = requested.label, requested.annotators
     if label is None and label_needed:
         guessed = (_guess_label(other_features, where=where, columns=features),) if requested.guess is None else ()
-        label, *further = guessed or requested.guess(other_features, where)  # type: ignore[misc]  # one of the two is there
+        label, *further = guessed or requested.guess(other_features, where)  # type: ignore[misc]  # one of them is set
         several = (label, *further) if further else several
     named = "id" in other_features and label != "id" and str(getattr(features["id"], "dtype", "")).startswith(ID_TYPES)
     folder = requested.folder if image_needed else None
@@ -178,7 +178,7 @@ def choose_columns(
         id="id" if named else None,
         folder=folder,
         annotators=several,
-        box=_box_columns(unused, where) if image_needed and requested.guess is None else (),  # none for tags
+        box=_box_columns(unused, where) if image_needed and requested.guess is None else (),  # tags have no boxes
     )
 
 

@@ -50,7 +50,7 @@ def hash_images(
     Args:
         images: N undecoded images, in the column `image`.
         ids: The N ids, for notes, and for hashes of missing images.
-        notes: Receives notes on missing images and on pointers of Git LFS.
+        notes: Receives notes on missing images and on Git LFS pointers.
         table: The source, for messages.
         boxes: The N boxes, if rows are boxes.
         progress: Receives progress.
@@ -85,10 +85,10 @@ def hash_images(
 
 
 def _hashes(images: Dataset, advance: Callable[[int], None]) -> Iterator[tuple[bytes | None, bool, str]]:
-    """Yields for each image its hash, None if it is missing, whether it is a pointer of Git LFS, and its path."""
+    """Yields, for each image, its hash (None if missing), whether it is a Git LFS pointer, and its path."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in images.with_format("arrow").iter(batch_size=_BATCH):
-            # otherwise selected rows, which are separate chunks, would be passed to the threads one by one
+            # selected rows are separate chunks, which would otherwise be passed to the threads one by one
             yield from _hashes_of(batch.column("image").combine_chunks(), pool)
             advance(len(batch))
 
@@ -158,7 +158,7 @@ def _where_to_look(table: Table, first: str) -> str:
 
 
 def digest_of(*parts: Any) -> bytes:
-    """Returns the hash of a content, 8 bytes of BLAKE2b."""
+    """Returns the 8-byte BLAKE2b hash of the concatenated parts."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(part)
@@ -169,7 +169,7 @@ def _hash_file(path: str) -> tuple[bytes | None, bool]:
     """Hashes a file; the same image as bytes in a table has the same hash.
 
     Returns:
-        The hash, None if it cannot be read, and whether the file is a pointer of Git LFS.
+        The hash (None if the file cannot be read), and whether the file is a Git LFS pointer.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -46,7 +46,7 @@ def write_csv(files: Sequence[Path], targets: Mapping[Path, Path], *, column: st
         edits: The edits of each file.
 
     Raises:
-        RunError: A new file would also differ in something else.
+        RunError: The edits cannot be written without other changes.
     """
     tables = {path: read_texts(path).table for path in files}
     values = [value for table in tables.values() for value in table[column].to_pylist()]
@@ -75,10 +75,10 @@ def _class_texts(values: Sequence[str], edits: Edits) -> list[str]:
 
 
 def _check(path: Path, target: Path, before: pa.Table, *, column: str, edits: Edits) -> None:
-    """Checks that a new file only differs from the old one in the changed labels.
+    """Checks that a new file has the requested labels and, except for removed rows, the other values of the old one.
 
     Raises:
-        RunError: It also differs in something else.
+        RunError: It does not.
     """
     kept_rows = np.flatnonzero(edits.is_kept)
     expected = before.take(kept_rows)

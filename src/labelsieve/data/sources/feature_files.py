@@ -75,8 +75,8 @@ class Stored:
 def holds_features(source: Any) -> bool:
     """Returns whether a source is a file of features rather than of images.
 
-    A NumPy file is one. A Parquet or Arrow file is one if it has a column of lists of numbers with a common name
-    (`FEATURE_NAMES`), and no column of images or their paths.
+    NumPy files always hold features. Parquet and Arrow files do if they have a column of lists of numbers with a common
+    name (`FEATURE_NAMES`), and no column of images or their paths.
     """
     if not isinstance(source, str | Path):
         return False
@@ -122,13 +122,13 @@ def stored_names(path: Path) -> list[str]:
     """Returns the names of the arrays of a `.npz` file, or of the columns of a table; none for a `.npy` file.
 
     Raises:
-        DataError: It cannot be read, or is no file of features.
+        DataError: It cannot be read, or is not a file of features.
     """
     _check_kind(path)
     suffix = path.suffix.lower()
     if suffix in TYPED_TABLES:
         return list(features_of(read_schema(path), path))
-    if suffix == ".npz" and is_zipfile(path):  # else the next reader reports what it is
+    if suffix == ".npz" and is_zipfile(path):  # otherwise the next reader reports the actual type
         with ZipFile(path) as file:
             return [name.removesuffix(".npy") for name in file.namelist()]
     return []

@@ -74,7 +74,7 @@ class Tree:
 
     @property
     def nested(self) -> bool:
-        """Returns whether it, or its only subfolder, has several folders with images, which have most of the images."""
+        """Returns whether it, or its only subfolder, has several folders that contain most of the images."""
         inner = self.unwrapped("")[1]
         return len(inner.folders) > 1 and 2 * inner.images < inner.total
 
@@ -237,7 +237,7 @@ def _are_splits(folders: dict[str, Tree], *, table: bool) -> bool:
 
 
 def _is_only_split(folders: dict[str, Tree], named: dict[str, str]) -> bool:
-    """Returns whether a split has at most one sibling, without other class folders."""
+    """Returns whether a split has at most one sibling, whose class folders, if any, overlap with its own."""
     remaining = [name for name in folders if name not in named]
     if len(remaining) > 1:
         return False

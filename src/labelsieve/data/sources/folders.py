@@ -65,7 +65,7 @@ class _Content:
 
 
 def read_folder(folder: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads a folder of class folders: `photos/cat/1.jpg`, nested deeper or not.
+    """Reads a folder of class folders: `photos/cat/1.jpg`, or nested more deeply.
 
     Hidden files, system folders and folders without images are left out;
     :mod:`labelsieve.data.sources.folder_layout` decides which other folders are not classes.

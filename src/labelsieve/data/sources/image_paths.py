@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Maximum number of values, and of folders beside a table, that are tried to find its images.
 _VALUES, _FOLDERS = 12, 200
-# Rows of pixels that are read at a time.
+# Number of table rows per batch of pixels.
 _BATCH = 64
 
 
@@ -186,7 +186,7 @@ def advice_on_folder(values: Iterable[str], *, table_folder: Path) -> str:
         table_folder: The folder of the table.
 
     Returns:
-        Such as ``--image-folder train_images``, or an empty string.
+        The option, such as ``--image-folder train_images``, or an empty string.
     """
     names = [value.strip().replace("\\", "/") for value in values if value.strip() and not os.path.isabs(value)]
     names = [name for name in names if "\0" not in name and len(name) < 200][:_VALUES]
@@ -201,7 +201,7 @@ def advice_on_folder(values: Iterable[str], *, table_folder: Path) -> str:
 
 
 def held(folder: Path, names: Iterable[str]) -> set[str]:
-    """Returns which names exist in a folder, with or without a suffix of an image."""
+    """Returns the names that exist in a folder, as they are or with an image suffix."""
     suffixes = ("", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     return {name for name in names if any(os.path.isfile(os.path.join(folder, name + each)) for each in suffixes)}
 
@@ -264,7 +264,7 @@ def undecoded_images(table: Table, paths: list[str] | None, boxes: Boxes | None 
 
 
 def _images_of_boxes(table: Table, paths: Sequence[str], boxes: Boxes) -> Dataset:
-    """Returns the image of each box; null if it is unknown. Resolves paths per image, because boxes are far more."""
+    """Returns the image of each box; null if it is unknown. Resolves paths once per image, not per box."""
     import pyarrow as pa
     from datasets import Dataset, Features, Image
 

@@ -12,8 +12,8 @@ class SourceLocation:
 
     Attributes:
         kind: `folder`, for class folders; a key of `TABLE_FORMATS`, for a table in one or several files; a key of
-            `BOX_FORMATS`, for boxes, whose reader finds their files; `saved`, by `Dataset.save_to_disk`; `published`,
-            in its official layout; or `hub`.
+            `BOX_FORMATS`, for boxes, whose reader finds their files; `saved`, for the output of `Dataset.save_to_disk`;
+            `published`, for a known data set in its official layout; or `hub`.
         path: The folder or file; for YOLO, the YAML file; for a pattern of files, their common folder.
         files: The files of a table, in order.
         where: Name of a table, for messages.

@@ -15,7 +15,7 @@ def quiet() -> Iterator[None]:
     import datasets
 
     level, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised as well, and reported once
+    datasets.logging.set_verbosity(logging.CRITICAL)  # errors are also raised, and reported from there
     if bars:
         datasets.disable_progress_bars()
     try:
@@ -28,7 +28,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns errors of the library in a block into a `DataError` of one line."""
+    """Converts errors that the library raises in a block to a `DataError` of one line."""
     import pyarrow as pa
 
     try:

@@ -173,7 +173,7 @@ def _refuse_columns_of_boxes(location: SourceLocation, requested: Columns) -> No
 
 
 def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
-    """Reads a folder written by `save_to_disk`, memory mapped.
+    """Reads a folder written by `save_to_disk`, memory-mapped.
 
     Args:
         path: The folder.
@@ -186,7 +186,7 @@ def read_saved(path: Path, *, requested: Columns, split: str | None) -> Table:
     with quiet(), reading(where):
         try:
             data = datasets.load_from_disk(str(path))
-        except IndexError:  # of a data set without files
+        except IndexError:  # the data set has no files
             part = " in one of its splits" if (path / "dataset_dict.json").is_file() else ""
             raise DataError(f"expected images in {where}, found no rows{part}; check the source") from None
     table = read_dataset(data, requested=requested, split=split, where=where)

@@ -41,7 +41,7 @@ def shards_of_pattern(pattern: str, *, split: str | None) -> SourceLocation:
     """Returns the files of one split that match a pattern.
 
     Raises:
-        DataError: None matches, they are not tables or of several kinds, or there is no such split.
+        DataError: No file matches, the files are not tables of one format, or there is no such split.
     """
     paths = [Path(path) for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]
     files = [path for path in paths if path.is_file() and not path.name.lower().endswith(CHANGES)]

@@ -18,7 +18,7 @@ def refuse_split(split: str | None, where: object) -> None:
 def choose_split(
     splits: Sequence[str], split: str | None, *, where: str, slices: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """Resolves which split to read: the requested one, else the only one, else `train`.
+    """Chooses the split to read: the requested one, else the only one, else `train`.
 
     Args:
         splits: The existing splits; empty if unknown.

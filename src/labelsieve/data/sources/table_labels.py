@@ -75,7 +75,7 @@ def labels_in_memory(labels: Any, table: Table) -> Any:
     """Returns labels that were passed as an array or a list.
 
     Raises:
-        DataError: They are not one for each row of the table.
+        DataError: There is not exactly one label per row of the table.
     """
     expected = f"expected {len(table.rows)} labels, one for each {'row' if table.columns.image is None else 'image'}"
     if isinstance(labels, str | bytes) or not np.iterable(labels):
@@ -91,7 +91,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
 
     Args:
         table: A table of N rows.
-        paths: The N paths of the images; None if the table contains these, or if rows are boxes, which share paths.
+        paths: The N paths of the images; None if the table contains the images, or if rows are boxes.
         notes: Receives notes on ids that are not unique.
     """
     named = table.columns.id
@@ -115,7 +115,7 @@ def read_ids(table: Table, paths: list[str] | None, notes: list[str]) -> list[st
 
 
 def _repeats(ids: Sequence[str], what: str) -> str:
-    """Returns a remark on empty or duplicate ids; an empty text if there are none."""
+    """Returns a remark on empty or duplicate ids; an empty string if there are none."""
     if "" in ids:
         return f"it is empty in {ids.count('')} rows (first: row {ids.index('') + 1})"
     twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -157,7 +157,7 @@ def _plain_values(values: Any, feature: Any, where: str) -> Any:
         return values.cast(pa.float64())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         try:  # the encoding is checked by the cast
-            if types.is_fixed_size_binary(kind):  # shorter texts are padded
+            if types.is_fixed_size_binary(kind):  # zero bytes pad shorter texts
                 return pc.utf8_rtrim(values.cast(pa.binary()).cast(pa.string()), characters="\0")
             return values.cast(pa.string())
         except pa.ArrowInvalid:

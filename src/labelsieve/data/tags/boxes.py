@@ -9,7 +9,7 @@ from labelsieve.data.sources.columns import Table
 
 
 def tags_of_boxes(table: Table) -> Table:
-    """Returns one row per image, whose tags are the classes of its annotations; without annotations it has none.
+    """Returns one row per image, whose tags are the classes of its annotations, if it has any.
 
     Args:
         table: One row per annotation, from a reader of `BOX_FORMATS`. Annotations of unknown images are left out.

@@ -59,10 +59,10 @@ class TagLists:
 def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Returns the column of tags or, if there is none, all columns that may be one class each.
 
-    A column of lists is preferred, one with a usual name first; then a column of texts with a usual name.
+    A column of lists is preferred, first one with a common name; then a column of texts with a common name.
 
     Raises:
-        DataError: None or several match, or the column has one label per row.
+        DataError: No column or several columns match, or the column has one label per row.
     """
     lists = [name for name, feature in features.items() if holds_tags(feature)]
     fitting = [name for name in lists if is_usual(name, TAG_NAMES)] or lists
@@ -170,7 +170,7 @@ def read_class_columns(table: Table, names: Sequence[str], *, guessed: bool) -> 
         guessed: Whether they were guessed; if so, columns where at least half of the values are invalid are left out.
 
     Raises:
-        DataError: A column has invalid values, or fewer than two guessed columns are left.
+        DataError: A column has invalid values, fewer than two guessed columns are left, or one of these may be a split.
     """
     bits_of = {name: _as_bits(arrow_column(table.rows, name)) for name in names}
     valid = {name: bits for name, (bits, invalid) in bits_of.items() if not invalid.any()}
@@ -270,7 +270,7 @@ def _written_list(text: str, where: str) -> list[str | int]:
 
 
 def _python_value(text: str) -> Any:
-    """Parses a Python literal; raises a `ValueError` for texts of NumPy without commas, which Python would join."""
+    """Parses a Python literal; rejects strings without commas, as NumPy prints them, because Python would join them."""
     value = ast.literal_eval(text)
     kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
     if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):

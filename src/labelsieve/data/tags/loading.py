@@ -62,7 +62,7 @@ def load_tags(
         tags: For images in memory, or a `datasets.Dataset` without tags: an array (N, K) of bool with `class_names`, or
             N lists of names or integers, or of one value of 0 or 1 for each of the `class_names`.
         tag_column: Column of lists of names or integers, or of texts such as `cat;dog`; or several columns of 0 and 1,
-            one per class with its name. Guessed if only one matches; columns of 0 and 1 only if there is no other.
+            one per class, named after it. Guessed if only one matches; columns of 0 and 1 only if there is no other.
         separator: The separator of two tags in a text. By default `|`, `;` or `,`, if the texts contain only one of
             them; texts may also be lists as JSON or Python writes them.
         image_column: Column of the images or paths. Guessed if only one matches.
@@ -168,7 +168,7 @@ def _assemble(table: Table, passed: _Passed, *, limit: int | None, seed: int, pr
     images = TaggedImages(
         dataset=undecoded_images(table, paths),
         ids=tuple(ids),
-        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, of the subset only
+        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, only for the subset
         tags=table_tags.given,
         truth=table_tags.truth,
         class_names=names,

@@ -17,8 +17,8 @@ def inject_tags(tags: NDArray[np.bool_], *, omit: float = 0.2, add: float = 0.1,
 
     First, exactly `round(omit * T)` of the T tags are removed, all equally likely. Then each class gets wrong tags on
     random images that do not show it, until they are a share `add` of its tags, rounded: "10 % wrong and 20 % missing"
-    is `add=0.1, omit=0.2`. Removed tags are not added again, and no class gets more tags than there are images without
-    it. In the result, some images may have no tags.
+    is `add=0.1, omit=0.2`. Removed tags are not added again, and no class gets more wrong tags than there are images
+    without it. In the result, some images may have no tags.
 
     Args:
         tags: Shape (N, K), bool: the correct tags.
