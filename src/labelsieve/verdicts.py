@@ -253,7 +253,7 @@ class Verdicts:
         record = dict(read_json(folder / RECORD))
         if is_tag_record(record):
             raise RunError(
-                f"{folder} is a run of labelsieve scan-tags, with several labels an image; look at its {REPORT} and "
+                f"{folder} is a run of labelsieve scan-tags, with several labels per image; look at its {REPORT} and "
                 f"{TABLE_CSV}, or write the tags with: labelsieve export {quoted(folder)} --format csv --out FILE"
             )
         check_kinds(record, RUN, folder / RECORD)

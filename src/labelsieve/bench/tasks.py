@@ -281,5 +281,5 @@ TASKS: Registry[type[Task], Entry] = Registry(
     "task",
     Entry("detect", f"{__name__}:Detect", "scans, and compares the verdicts with the truth"),
     Entry("adapt", f"{__name__}:Adapt", "trains a classifier on what is selected, and tests it"),
-    Entry("tags", "labelsieve.bench.tag_task:Tags", "scans several labels an image, and compares them with the truth"),
+    Entry("tags", "labelsieve.bench.tag_task:Tags", "scans several labels per image, and compares them with the truth"),
 )

@@ -66,7 +66,7 @@ class AdaptTestSet(TestSet):
             SettingsError: There is an option of labels, or options but no source.
         """
         if self.test_label_column is not None:
-            raise SettingsError("--test-label-column goes with one label an image; name tags with --test-tag-column")
+            raise SettingsError("--test-label-column goes with one label per image; name tags with --test-tag-column")
         if (test := self.given_source()) is None:
             return None
         with options_in_messages("test_"):

@@ -30,7 +30,7 @@ def class_name_notes(class_names: Sequence[str]) -> list[str]:
     if mark := _mark_between(class_names):
         example = next(name for name in class_names if mark in name)
         notes.append(
-            f'class names such as "{shown(example)}" look like several, separated by "{mark}"; for several labels an '
+            f'class names such as "{shown(example)}" look like several, separated by "{mark}"; for several labels per '
             "image use: labelsieve scan-tags"
         )
     by_glyphs: dict[str, str] = {}

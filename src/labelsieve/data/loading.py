@@ -219,7 +219,7 @@ def _assemble(
     if boxes is not None:
         if np.isnan(boxes.sides).any(axis=1).all():
             raise DataError(
-                f"expected boxes in {table.where}, found none with numbers; for several labels an image without boxes "
+                f"expected boxes in {table.where}, found none with numbers; for several labels per image without boxes "
                 "use: labelsieve scan-tags"
             )
         notes += box_notes(boxes, table.image_files)

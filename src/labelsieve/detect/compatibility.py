@@ -51,7 +51,7 @@ def check_input(
         )
     if data.annotations is not None and not detector.weighs_annotators:
         raise SettingsError(
-            f"{setting('detector')} {name} with these settings reads one label an image, and there "
+            f"{setting('detector')} {name} with these settings reads one label per image, and there "
             f"are {len(data.annotations.names)} label columns; use joint, or deft with {setting('evidence')} joint, or "
             "name one column"
         )

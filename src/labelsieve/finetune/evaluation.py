@@ -20,7 +20,7 @@ from labelsieve.vlm.features import image_features, pixels_of, prepared
 def evaluate(job: Job) -> dict[str, float]:
     """Evaluates the current backbone on the held-out and on the test images, if there are any.
 
-    With one label an image `validation_accuracy` and `test_accuracy`, with tags `validation_map` and `test_map`.
+    With one label per image `validation_accuracy` and `test_accuracy`, with tags `validation_map` and `test_map`.
     """
     metrics, kind = {}, job.kind
     if len(job.held_out):

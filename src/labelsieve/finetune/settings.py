@@ -110,7 +110,7 @@ def check_tag_settings(settings: Adaptation) -> None:
     for name, only in (("loss", "ce"), ("class_weights", "none"), ("weighting", "none")):
         if (value := getattr(settings, name)) != only:
             raise SettingsError(
-                f"--{name.replace('_', '-')} {value} is for one label an image, and this run is of labelsieve "
+                f"--{name.replace('_', '-')} {value} is for one label per image, and this run is of labelsieve "
                 f"scan-tags; leave it out ({only})"
             )
 

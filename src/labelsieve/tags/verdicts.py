@@ -248,7 +248,7 @@ class TagVerdicts:
         check_finished(folder, verb="scan-tags")
         record = dict(read_json(folder / RECORD))
         if not is_tag_record(record):
-            raise RunError(f"{folder} is a run with one label an image, and here one of labelsieve scan-tags is needed")
+            raise RunError(f"{folder} is a run with one label per image, but a run of labelsieve scan-tags is needed")
         check_kinds(record, _RECORD_KINDS, folder / RECORD)
         names, expected = tuple(record.pop("class_names")), record.pop("verdicts_fingerprint")
         tables = [read_parquet(folder / name, schema) for name, schema in ((VERDICTS, _PAIRS), (TAG_IMAGES, _IMAGES))]

@@ -1,4 +1,4 @@
-"""Experiments on several labels an image: measured, kept apart from those of one, and tried on next to nothing."""
+"""Experiments on several labels per image: measured, kept apart from those of one, and tried on next to nothing."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_what_does_not_go_with_tags_is_named(subtests: pytest.Subtests, tmp_path
         (('"none"', '"none"\nadd = 0.1'), r"kind none takes no add; leave it out"),
         (("limit = 24", 'test = "scene-tags"'), r"\[data.scenes\]: task tags tests nothing"),
         (('"scene-tags"', '"drawings"'), r"\[data.scenes\]: drawings does not go with task tags; use scene-tags"),
-        (('detector = "knn"', 'detector = "fine"'), r"\[method.knn\]: detector fine reads one label an image"),
+        (('detector = "knn"', 'detector = "fine"'), r"\[method.knn\]: detector fine reads one label per image"),
         (('detector = "knn"', 'train_on = "all"'), r"\[method.knn\]: expected a detector, found none"),
         (('detector = "knn"', 'detector = "knn"\nbackbone = "x"'), r"a detector and its settings only"),
         (("neighbours = 5", "neighbors = 5"), r"\[method.joint\]: .*neighbors"),

@@ -166,7 +166,7 @@ def test_class_labels_with_other_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_detector_of_one_label_refuses_several(data: LabelledFeatures) -> None:
-    with pytest.raises(LabelsieveError, match="detector knn with these settings reads one label an image"):
+    with pytest.raises(LabelsieveError, match="detector knn with these settings reads one label per image"):
         ls.scan(data, detector=ls.KNN())
     assert ls.DeFT().weighs_annotators
     assert not ls.DeFT(evidence="threshold").weighs_annotators

@@ -1,4 +1,4 @@
-"""Several labels an image: how they are read, what a scan of them keeps, and what is refused in one line."""
+"""Several labels per image: how they are read, what a scan of them keeps, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_what_is_refused(subtests: pytest.Subtests, written: Callable[[str], Pat
 def test_missing_lists_and_one_label_with_types_are_refused(photos: Path) -> None:
     with pytest.raises(DataError, match=r"expected a list of tags a row .* \(first: row 3"):
         ls.load_tags(parquet(photos, tags=[["a"], ["b"], None, []]))
-    with pytest.raises(DataError, match='found integers in "label"; for one label an image use: labelsieve scan'):
+    with pytest.raises(DataError, match='found integers in "label"; for one label per image use: labelsieve scan'):
         ls.load_tags(parquet(photos, label=[0, 1, 0, 1]))
     with pytest.raises(DataError, match="2 values of 0 and 1, one a class; give the names"):
         ls.load_tags(parquet(photos, labels=[[1, 1], [0, 1], [0, 0], [1, 0]]))
@@ -537,7 +537,7 @@ def test_scan_report_and_export_from_the_command_line(tagged: ls.TaggedImages, r
         tmp_path / "new.csv", image_column="id", image_folder=Path(source).parent, class_names=verdicts.class_names
     )
     assert np.array_equal(again.tags, verdicts.corrected()), "what is exported is read again"
-    (out / "reviews.jsonl").write_text("of a run with one label an image that was here before")
+    (out / "reviews.jsonl").write_text("of a run with one label per image that was here before")
     (tmp_path / "marks.csv").write_text(f"id,class_name,mark\n00.png,{verdicts.class_names[0]},present\n")
     marked = ("--marks", tmp_path / "marks.csv", "--out", tmp_path / "marked.parquet")
     code, said, error = run("export", out, "--format", "parquet", *marked)
@@ -655,6 +655,6 @@ def test_one_label_an_image_says_where_several_are_read(written: Callable[[str],
     images = ls.load_images(written("path,label\n0,black;white\n1,cat\n2,red;blue\n3,dog"))
     assert not any("scan-tags" in note for note in images.notes), "names that are no combinations"
     images = ls.load_images(written("path,label\n0,cat;dog\n1,cat\n2,dog;cat\n3,dog"))
-    assert any("for several labels an image use: labelsieve scan-tags" in note for note in images.notes)
+    assert any("for several labels per image use: labelsieve scan-tags" in note for note in images.notes)
     with pytest.raises(DataError, match="for several use: labelsieve scan-tags"):
         ls.load_images(parquet(photos, label=TAGS))

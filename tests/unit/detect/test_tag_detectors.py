@@ -1,4 +1,4 @@
-"""Several labels an image: wrong and missing tags, their noise and their metrics."""
+"""Several labels per image: wrong and missing tags, their noise and their metrics."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_bad_features_and_texts_get_one_line() -> None:
 
 def test_what_does_not_go_with_pairs_is_refused() -> None:
     for name in set(DETECTORS) - set(TAG_DETECTORS):
-        with pytest.raises(SettingsError, match=f"{name} reads one label an image"):
+        with pytest.raises(SettingsError, match=f"{name} reads one label per image"):
             tag_detector_class(name)
     with pytest.raises(SettingsError, match="joint"):
         tag_detector_class("jiont")

@@ -1,4 +1,4 @@
-"""Phase 2 on several labels an image: what it learns from, how good it is, and what comes out and what is refused."""
+"""Phase 2 on several labels per image: what it learns from, how good it is, and what comes out and what is refused."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def test_what_does_not_go_with_tags_is_refused(
             tag_run(data, found, model("vit"), **settings)
 
     for options, said in (
-        ({"loss": "gce"}, "--loss gce is for one label an image"),
+        ({"loss": "gce"}, "--loss gce is for one label per image"),
         ({"class_weights": "balanced"}, "--class-weights balanced is for one label"),
         ({"weighting": "p_clean"}, "--weighting p_clean is for one label"),
         ({"test": one}, "expected test images with tags"),
@@ -385,7 +385,7 @@ def test_from_a_run_of_tags_to_a_model(finished: Path, model: Model, run: Run, t
     assert "1 wrong tags taken away, 1 missing tags given" in " ".join(out.split())
     assert "mAP" in out and record["test"]["images"] == 16
     for words, said in (
-        (("--loss", "sce"), "--loss sce is for one label an image"),
+        (("--loss", "sce"), "--loss sce is for one label per image"),
         (("--marks", "m.csv"), "m.csv cannot be read as a CSV of marks of tags"),
         (("--test", checked, "--test-label-column", "tags"), "name tags with --test-tag-column"),
         (("--test-tag-column", "tags"), "go with --test SOURCE only"),

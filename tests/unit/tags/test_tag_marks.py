@@ -99,7 +99,7 @@ def test_a_bad_file_gets_one_line(verdicts: TagVerdicts, tmp_path: Path) -> None
     path = tmp_path / "marks.csv"
     with pytest.raises(DataError, match="it does not exist; take the marks of the report"):
         with_marks(verdicts, path)
-    file_of(path, [("0000000", "cat", "wrong")], header="id,given_label,mark")  # of one label an image
+    file_of(path, [("0000000", "cat", "wrong")], header="id,given_label,mark")  # of one label per image
     with pytest.raises(DataError, match='expected a column "class_name"'):
         with_marks(verdicts, path)
     file_of(path, [("0000000", "cat", "present"), ("0000000", "cat", "absent")])

@@ -56,7 +56,7 @@ BOX_FORMATS: Registry[Callable[..., Table], BoxFormat] = Registry(
     "boxes",
     _format("coco", "COCO JSON with boxes", ".json"),
     _format(
-        *("yolo", "YOLO, a data.yaml with a file of labels an image", ".yaml", ".yml"),
+        *("yolo", "YOLO, a data.yaml with a file of labels per image", ".yaml", ".yml"),
         label_files="label_files",
         caches="caches_of",
     ),

@@ -331,7 +331,7 @@ def _guess_label(features: Mapping[str, Any], *, where: str, columns: Mapping[st
         return candidates[0]
     message = no_guess("a label column", candidates, LABEL_NAMES, "label_column", where=where, columns=columns)
     has_tags = any(_plain_name(name) == "tags" for name in features)
-    raise DataError(f"{message}; for several labels an image use: labelsieve scan-tags" if has_tags else message)
+    raise DataError(f"{message}; for several labels per image use: labelsieve scan-tags" if has_tags else message)
 
 
 def no_guess(

@@ -33,7 +33,7 @@ TAG_NAMES = (
 SEPARATORS = ("|", ";", ",")
 """Separators of tags in a text that can be guessed; others have to be passed."""
 _COLUMN = "tag_column"
-ONE_LABEL = "for one label an image use: labelsieve scan"
+ONE_LABEL = "for one label per image use: labelsieve scan"
 _YES, _NO = ("1", "true", "1.0"), ("0", "false", "0.0")
 # Lists, tuples and sets as JSON or Python writes them, unlike names in parentheses.
 _WRITTEN = re.compile(r"""\[.*\]|[({]\s*(['"\d].*)?[)}]|set\(\)""", re.DOTALL)
@@ -71,8 +71,8 @@ def guess_tag_columns(features: Mapping[str, Any], where: str) -> tuple[str, ...
     candidates = [name for name, feature in features.items() if _may_be_class(feature) and name != "id"]
     if not fitting and usual:
         raise DataError(
-            f'expected several labels an image in {where}, found {kind_of(features[usual[0]])} in "{shown(usual[0])}"; '
-            f"{ONE_LABEL}, or name another column with {setting(_COLUMN)}"
+            f"expected several labels per image in {where}, found {kind_of(features[usual[0]])} in "
+            f'"{shown(usual[0])}"; {ONE_LABEL}, or name another column with {setting(_COLUMN)}'
         )
     if len(fitting) > 1 or (not fitting and len(candidates) < 2):
         raise DataError(no_guess("a column of tags", fitting, TAG_NAMES, _COLUMN, where=where, columns=features))

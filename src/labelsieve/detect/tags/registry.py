@@ -39,7 +39,7 @@ def tag_detector_class(name: str) -> type[Any]:
     """
     if name in DETECTORS and name not in TAG_DETECTORS:
         raise SettingsError(
-            f"{setting('detector')} {name} reads one label an image, and these have several; use "
+            f"{setting('detector')} {name} reads one label per image, and these have several; use "
             f"{', '.join(TAG_DETECTORS)}"
         )
     return look_up(TAG_DETECTORS, name, what=setting("detector"))
@@ -62,7 +62,7 @@ def check_tag_input(detector: object, images: object, vlm: VisionLanguageModel |
 
     if not isinstance(images, TaggedImages):
         raise SettingsError(
-            f"expected images from load_tags(), got {type(images).__name__}; for one label an image use scan()"
+            f"expected images from load_tags(), got {type(images).__name__}; for one label per image use scan()"
         )
     if not isinstance(detector, TagDetector):
         raise SettingsError(f"expected a detector of tags, found {shown(detector)}; use {', '.join(TAG_DETECTORS)}")
