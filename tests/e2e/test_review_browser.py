@@ -17,7 +17,7 @@ from small_reviews import SmallRun, copied, small_run
 from small_server import TOKEN, served, session_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, Page, Response, Route
 
 
 @dataclass
@@ -208,8 +208,14 @@ def test_a_key_keeps_a_note(open_page: Open, made: SmallRun) -> None:
 def test_a_group_of_one_says_so(open_page: Open, made: SmallRun) -> None:
     opened = open_page(made)
     opened.wait_for(0)
-    opened.page.locator("#queue").select_option("group")
-    opened.page.get_by_text("3 of 3 look-alikes").wait_for()
+
+    def is_group(response: Response) -> bool:
+        return response.url.endswith("/cards") and '"group"' in (response.request.post_data or "")
+
+    with opened.page.expect_response(is_group):
+        opened.page.locator("#queue").select_option("group")
+    with opened.page.expect_response(is_group):  # the next group, without the images that are given back below
+        opened.page.get_by_text("3 of 3 look-alikes").wait_for()
     for number in (6, 3):  # neither belongs to the group of 0
         opened.page.locator(f".member[aria-label$='img-0{number}']").click()
     opened.press("n")
