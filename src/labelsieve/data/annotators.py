@@ -12,7 +12,7 @@ from labelsieve.core.errors import DataError, listed, shown
 from labelsieve.core.provenance import fingerprint
 from labelsieve.data.labels import LabelColumn, normalise, to_indices
 
-# Number of decimals of sums of weights, which are rounded so that they do not depend on the order of summation.
+# Number of decimals to which sums of weights are rounded, so that they do not depend on the order of summation.
 _DECIMALS = 9
 
 
@@ -21,7 +21,7 @@ class Annotations:
     """The labels that A annotators gave N images.
 
     Attributes:
-        names: Names of the A annotators, which are those of their columns.
+        names: Names of the A annotators: their column names.
         labels: Shape (N, A), int64: indices into the class names, -1 where an annotator gave none.
     """
 
@@ -39,10 +39,10 @@ class Annotations:
 
 
 def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
-    """Concatenates the labels of all annotators to one column, without missing labels.
+    """Concatenates the labels of all annotators into one column, and drops missing labels.
 
     Raises:
-        DataError: A column is empty or has other classes than the rest, or an image has no label at all.
+        DataError: A column has no labels, columns have different classes, or an image has no label.
     """
     for column in columns:
         if not (column.codes >= 0).any():
@@ -65,7 +65,7 @@ def merged(columns: Sequence[LabelColumn], ids: Sequence[str]) -> LabelColumn:
 
 
 def _check_classes(columns: Sequence[LabelColumn]) -> None:
-    """Rejects a column whose stated classes differ from those of another, or that shares no label with the others."""
+    """Raises a `DataError` if stated classes differ between columns, or if a column shares no label with the others."""
     stated = [column for column in columns if column.class_names is not None]
     for column in stated[1:]:
         expected, actual = ({normalise(name) for name in each.class_names or ()} for each in (stated[0], column))
@@ -85,7 +85,7 @@ def _check_classes(columns: Sequence[LabelColumn]) -> None:
 
 
 def without_gaps(column: LabelColumn) -> LabelColumn:
-    """Returns a column in which -1 is a missing label if all values are integers, as in arrays of integers."""
+    """Returns a column in which -1 is a missing label, provided that all values are integers."""
     gaps = [index for index, value in enumerate(column.values) if str(value) == "-1"]
     numbers = all(str(value).removeprefix("-").isdecimal() for value in column.values)
     if not gaps or not numbers:
@@ -114,7 +114,7 @@ def indices_of(
         former: See :func:`labelsieve.data.labels.to_indices`.
 
     Raises:
-        DataError: Labels are outside of the class names.
+        DataError: A label is not among the class names.
     """
     result = np.full((len(ids), len(columns)), -1, dtype=np.int64)
     for number, column in enumerate(columns):
@@ -130,8 +130,8 @@ def indices_of(
 def vote(annotations: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
     """Returns the majority vote of the annotators for each image, (N,).
 
-    In a tie, the label wins whose annotators agree more often with clear votes on other images, then the more frequent
-    label. The result does not depend on the order of the annotators.
+    Ties go to the label whose annotators agree more often with clear votes on other images, then to the more frequent
+    label, then to the lower index. The result does not depend on the order of the annotators.
 
     Args:
         annotations: Shape (N, A), at least one label per row, -1 where an annotator gave none.

@@ -34,8 +34,8 @@ class Boxes:
     Coordinates refer to the upright image, after its EXIF orientation has been applied.
 
     Attributes:
-        sides: Shape (N, 4), float64: left, top, width and height, in pixels; as read, even if outside of the image.
-        image_of: Shape (N,), int64: the number of the image of each box; -1 if its image is unknown.
+        sides: Shape (N, 4), float64: left, top, width and height, in pixels; as read, not clipped to the image.
+        image_of: Shape (N,), int64: the index of the image of each box; -1 if its image is unknown.
         is_relative: Whether `sides` are shares of the width and height of the image, from 0 to 1, instead of pixels.
         margin: Margin of a crop around its box, as a share of the sides of the box, clipped to the image.
 
@@ -69,7 +69,7 @@ class Boxes:
         """Returns the same boxes with another margin.
 
         Raises:
-            SettingsError: It is out of its range, 0 to 10.
+            SettingsError: The margin is outside of 0 to 10.
         """
         check_value("box_margin", margin, BoxMargin)
         return replace(self, margin=float(margin))
@@ -79,7 +79,7 @@ class Boxes:
         return rows[np.argsort(self.image_of[rows], kind="stable")]
 
     def in_batches(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-        """Splits rows of :meth:`by_image` into batches of at most `size`; only images with more boxes are split."""
+        """Splits rows of :meth:`by_image` into batches of at most `size`; only splits images with more boxes."""
         ends = np.flatnonzero(np.diff(self.image_of[rows])) + 1
         cuts, start = [0], 0
         for end in (*ends.tolist(), len(rows)):
@@ -112,7 +112,7 @@ class Boxes:
         return left, top, right, bottom
 
     def area(self, row: int, *, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Returns left, top, right and bottom of the crop with its margin, in integer pixels, for an image of a size.
+        """Returns left, top, right and bottom of the crop with its margin, in integer pixels of an image of that size.
 
         Raises:
             DataError: See :meth:`in_pixels`.
@@ -144,7 +144,7 @@ class BoxFiles:
         counts: Number of boxes of each file.
         codes: The code of each of the K classes in the files.
         column: Name of the label in the files.
-        takes_new: Whether a class that none of the files has yet may be written to them.
+        takes_new: Whether new classes may be written to the files.
     """
 
     files: tuple[Path, ...]
@@ -155,14 +155,14 @@ class BoxFiles:
 
 
 class LastImage(threading.local):
-    """Cache of the last decoded image per thread, because boxes of one image usually follow each other."""
+    """Caches the last decoded image of each thread, because boxes of one image are usually read in succession."""
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.image: Image.Image | None = None
 
     def get(self, number: int, decode: Callable[[], Image.Image]) -> Image.Image:
-        """Returns the image with a number; decodes it unless it is the last one."""
+        """Returns the image with this number; decodes it unless it is cached."""
         if self.number != number or self.image is None:
             self.number, self.image = None, None  # frees it first: two large images may not fit into memory
             self.image = decode()

@@ -14,7 +14,7 @@ from labelsieve.data.labels import normalise, quoted_pair
 _WORDNET = re.compile(r"n[0-9]{8}")
 # Maximum number of notes on class names.
 _MAX_NOTES = 5
-# Cyrillic and Greek letters that look like a Latin letter, and that letter.
+# Cyrillic and Greek letters, and the Latin letters that look the same.
 _GLYPHS = str.maketrans(
     "АВЕЅІЈКМНОРСТХУаеѕіјорсхуһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν",  # noqa: RUF001
     "ABESIJKMHOPCTXYaesijopcxyhdqwABEZHIKMNOPTYXoiv",
@@ -22,7 +22,7 @@ _GLYPHS = str.maketrans(
 
 
 def class_name_notes(class_names: Sequence[str]) -> list[str]:
-    """Returns notes on misleading names: WordNet ids, names that look like several, and names that look the same."""
+    """Returns notes on misleading names: WordNet ids, names that look like several labels, names that look the same."""
     notes = []
     if all(_WORDNET.fullmatch(name) for name in class_names):
         first = class_names[0]
@@ -45,7 +45,7 @@ def class_name_notes(class_names: Sequence[str]) -> list[str]:
 
 
 def _mark_between(class_names: Sequence[str]) -> str | None:
-    """Returns the separator of class names that seem to combine several labels: they have fewer parts than names.
+    """Returns the separator if class names seem to combine labels: there are fewer distinct parts than names.
 
     Example:
         >>> _mark_between(["cat", "cat|dog", "dog", "dog|fox", "cat|fox"])
@@ -60,7 +60,7 @@ def _mark_between(class_names: Sequence[str]) -> str | None:
 
 
 def class_size_notes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
-    """Returns notes on classes without images and with a single image."""
+    """Returns notes on classes with no images or a single image."""
     sizes = np.bincount(labels, minlength=len(class_names))
     notes = []
     for size, remark in ((0, "no images"), (1, "a single image")):

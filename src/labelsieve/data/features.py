@@ -30,8 +30,8 @@ class LabelledFeatures(Labelled):
     """N rows of features with a given label each, instead of images.
 
     Attributes:
-        features: Shape (N, D), float32, finite; in a joint embedding space with `text`, if there is any. Norms only
-            matter for linear fits.
+        features: Shape (N, D), float32, finite; in the same embedding space as `text`, if that is given. Norms
+            only matter for linear fits.
         ids: N unique names.
         labels: Shape (N,), int64, values 0 to K-1: the given labels, indices into `class_names`.
         class_names: The K names, in the order of the indices.
@@ -94,8 +94,8 @@ def load_features(
             Arrow file with a column `features` of lists of D numbers; or an array (N, D) in memory. Other common names
             of features and labels are also recognised (docs/features.md).
         labels: N names or integers, for an array in memory.
-        label_column: Column, or array of the `.npz` file, of the given labels. Guessed if only one matches.
-            Several columns are those of several annotators, see :func:`labelsieve.load_images`.
+        label_column: Column of the given labels, or array of the `.npz` file. Guessed if only one matches. Several
+            columns are the labels of several annotators, see :func:`labelsieve.load_images`.
         truth_column: The same for the true labels, if they are known; `truth` of a `.npz` file is read by default.
             Used for metrics only.
         class_names: As for :func:`labelsieve.load_images`.
@@ -199,7 +199,7 @@ def _assemble(
         ids=tuple(ids),
         labels=indices,
         class_names=names,
-        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, of the subset only
+        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, for the subset only
         text=texts,
         logit_scale=_scale(logit_scale, needed=texts is not None),
         truth=truth,
@@ -230,7 +230,7 @@ def _matrix(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
 
 
 def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str) -> None:
-    # a NaN makes minimum and maximum of its row NaN; isfinite() of all values would need a byte for each of them
+    # a NaN makes minimum and maximum of its row NaN; isfinite() of all values would allocate a byte for each
     rows = np.flatnonzero(~(np.isfinite(values.min(axis=1)) & np.isfinite(values.max(axis=1))))
     if len(rows):
         raise DataError(
@@ -240,7 +240,7 @@ def _check_finite(values: NDArray[np.float32], ids: Sequence[str], *, where: str
 
 
 def _names_by_number(stored: Stored, labels: Any, *, count: int) -> tuple[str, ...]:
-    """Returns the numbers 0 to K-1 as class names, for labels without names and K texts."""
+    """Returns the numbers 0 to K-1 as class names, for integer labels with K text features."""
     column = stored.table.columns.label
     values = labels if column is None else stored.table.rows.select_columns([column])[:][column]
     label_values = read_labels(values, where="labels").values

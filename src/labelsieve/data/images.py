@@ -1,4 +1,4 @@
-"""Images, and images with one given label each, as used by all later stages."""
+"""Images with and without a given label, as used by all later stages."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Images(Rows):
     """N images, or boxes in images, decoded one at a time on demand.
 
     Attributes:
-        dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded images, each a dictionary with
-            `bytes` (the encoded file) or `path`.
+        dataset: A `datasets.Dataset` with N rows and a column `image` of undecoded images: dictionaries with `bytes`
+            (the encoded file) or `path`.
         ids: N unique names of the rows, which are the same in every run (for a folder, the relative path).
         contents: Shape (N,), uint64: a hash of each encoded image, and of its box if rows are boxes; equal images have
             equal hashes.
@@ -123,7 +123,7 @@ class Images(Rows):
         return row_id if name in row_id else f"{row_id}: {name}"
 
     def cell(self, index: int) -> tuple[bytes | None, str | None]:
-        """Returns the stored bytes and the path of the full image of one row; None for each that is missing."""
+        """Returns the stored bytes and the path of the full image of one row; None for whichever is missing."""
         row = self.dataset[int(index)]["image"] or {"bytes": None, "path": None}
         return row["bytes"], row["path"]
 
@@ -189,7 +189,7 @@ class Images(Rows):
         return replace(self, as_pipeline=True)
 
     def read_like(self, other: Images) -> Self:
-        """Returns the same images with the value ranges and the box margin of other images, where these have them."""
+        """Returns the same images with the value ranges and the box margin of other images, if these have any."""
         boxes = self.boxes
         if boxes is not None and other.boxes is not None:
             boxes = boxes.with_margin(other.boxes.margin)

@@ -48,7 +48,7 @@ class LabelColumn:
     names_from: str = ""
 
 
-@lru_cache(maxsize=2**16)  # many answers and labels share few names
+@lru_cache(maxsize=2**16)  # a few distinct names make up many answers and labels
 def normalise(name: str) -> str:
     r"""Returns the form in which names are compared.
 
@@ -178,8 +178,8 @@ def resolve_class_names(
 def renamed(label: LabelColumn, class_names: Sequence[str]) -> tuple[str, ...]:
     """Returns the class names that came with the labels if `class_names` rename them one by one, else an empty tuple.
 
-    They do if both have the same number of names and some are new. If an unchanged name has another position, however,
-    a name is misspelt rather than renamed. Numbers as names are never renamed, because they are sorted as texts.
+    They do if both have the same number of names and some are new. However, if an unchanged name has another position,
+    some name is misspelt rather than renamed. Names that are numbers are never renamed: they are sorted as texts.
     """
     former = label.class_names or ()
     index_of = {normalise(name): index for index, name in enumerate(class_names)}
@@ -232,10 +232,10 @@ def given_names(class_names: Sequence[str] | str | Path) -> tuple[tuple[str, ...
 
 
 def check_class_names(names: Sequence[Any], *, where: str, one_class: bool = False) -> None:
-    """Raises a `DataError` if class names are too few, equal or empty after :func:`normalise`, or cannot be stored.
+    """Raises a `DataError` if there are too few class names, or if some are empty, equal or cannot be stored.
 
     Args:
-        names: The K names; must be texts in UTF-8 without zero bytes.
+        names: The K names: texts in UTF-8 without zero bytes, compared after :func:`normalise`.
         where: Name of their source, for messages.
         one_class: Whether one name is enough, instead of two.
     """
@@ -323,7 +323,7 @@ def checked_indices(labels: Any, *, count: int, class_names: Sequence[str], what
         what: Name of the labels in messages, in the plural.
 
     Raises:
-        DataError: They are not integers, not one for each of `count` rows, or outside of `class_names`.
+        DataError: They are not integers, do not have the shape (`count`,), or are outside of `class_names`.
     """
     checked, last = np.asarray(labels), len(class_names) - 1
     if checked.size and checked.dtype.kind not in "iu":

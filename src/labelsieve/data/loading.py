@@ -47,7 +47,7 @@ def load_images(
 ) -> LabelledImages:
     """Loads images with a given label each. Images stay encoded on disk.
 
-    It only decodes a sample of the images whose values may not be 0 to 255, to determine their range.
+    Only a sample of the images whose values may not be 0 to 255 is decoded, to determine their range.
 
     Args:
         source: A folder of class folders; a CSV, Parquet, Arrow or Feather file with images, or with paths relative to
@@ -82,7 +82,7 @@ def load_images(
     Returns:
         The images. Their `notes` list assumptions and irregularities. Their `ids` are the column `id` if there is one,
         else the relative paths of files, else row numbers. Their `contents` are 8-byte BLAKE2b hashes of the encoded
-        images, which do not depend on whether these are in files or in tables; for a missing image, of its id.
+        images, the same in files and in tables; a missing image has the hash of its id.
 
     Raises:
         DataError: The source, its columns, labels or class names cannot be used. The message is one line with advice.
@@ -232,7 +232,7 @@ def _assemble(
         ids=tuple(ids),
         labels=indices,
         class_names=names,
-        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, of the subset only
+        contents=np.zeros(len(ids), dtype=np.uint64),  # hashed below, for the subset only
         truth=truth,
         annotations=annotations,
         boxes=boxes,

@@ -48,13 +48,13 @@ def inject(
     Args:
         images: N images, or rows of features (not for instance noise); their given labels count as correct and become
             the `truth` of the result.
-        kind: One of those above.
+        kind: One of the kinds above.
         rate: Share of wrong labels, from 0 to below 1. Symmetric and pair noise change exactly `round(rate * N)`
-            labels. Instance noise changes this number in expectation from 0.2 to 0.8; outside this range, the
+            labels. Instance noise changes this number in expectation if `rate` is 0.2 to 0.8; outside this range, the
             truncation of flip rates at 0 and 1 matters: 0.05 gives 0.10, 0.1 gives 0.13, and 0.9 gives 0.87.
         seed: Random seed.
         exact: False draws each image independently. Instance noise always does.
-        pairs: For pair noise: class name to the name it is mistaken for. Other classes stay clean, but count in N.
+        pairs: For pair noise: class name to the name it is mistaken for. Other classes stay clean, but count towards N.
         progress: Receives progress; instance noise opens every image.
 
     Returns:
@@ -194,7 +194,7 @@ def paired(
         target: Shape (K,), int64: the class that class k is mistaken for; k itself if it stays clean.
         rate: From 0 to below 1: share of all N labels.
         seed: Random seed.
-        exact: True: exactly `round(rate * N)` labels change. False: each label that can, with probability `rate`.
+        exact: True changes exactly `round(rate * N)` labels. False changes each eligible label with probability `rate`.
 
     Raises:
         SettingsError: Fewer labels can change than `rate` requires.
@@ -297,7 +297,7 @@ def transition_probabilities(
 
 
 def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Draws one column per row: where the cumulative sum first exceeds the random number."""
+    """Draws one column per row: the first whose cumulative sum exceeds the random number."""
     sums = chances.cumsum(axis=1)
     # the division makes the last sum exactly 1, above every number in [0, 1); columns of probability 0 are never drawn
     drawn: NDArray[np.int64] = (sums / sums[:, -1:] <= dice[:, None]).sum(axis=1)
@@ -307,7 +307,7 @@ def _draw(chances: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np
 def _features(
     images: LabelledImages, rows: NDArray[Any], unreadable: list[str], advance: Callable[[int], None]
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
-    """Yields row numbers and their pixels in chunks: raw values 0..255 by colour, row and column."""
+    """Yields row numbers and their pixels in chunks: raw values from 0 to 255, ordered by colour, row and column."""
     for start in range(0, len(rows), _CHUNK):
         readable_rows, pixels = [], []
         for row in rows[start : start + _CHUNK].tolist():

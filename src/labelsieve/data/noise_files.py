@@ -1,4 +1,4 @@
-"""Noise files: wrong labels, with or without the images, which can be applied to copies of the same images."""
+"""Noise files: wrong labels, with or without images, to be applied to copies of the same images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_noise(path: str | Path, *, tags: bool = False) -> NoiseFile:
         tags: Whether it has several labels per image, as with `--kind tags`.
 
     Raises:
-        DataError: It does not exist or is not such a file.
+        DataError: The file does not exist or is not a noise file.
     """
     what, option = ("noise of tags", "--kind tags ") if tags else ("noise", "")
     advice = f"make one with: labelsieve noise SOURCE {option}--labels-only"
@@ -99,7 +99,7 @@ def apply_noise(images: _ImagesT, path: str | Path) -> _ImagesT:
     """Applies a noise file to the images that it was made for, or to a subset of them.
 
     Ids, class names and given labels identify the images; the given labels must be the clean labels of the file.
-    Different pixels, such as those of smaller copies, are only noted, because an image may be encoded in many ways.
+    Different pixels, as in smaller copies, only add a note, because an image may be encoded in many ways.
 
     Args:
         images: N images; their given labels or tags count as correct and become the `truth` of the result.
@@ -109,7 +109,7 @@ def apply_noise(images: _ImagesT, path: str | Path) -> _ImagesT:
         The same images with the noisy labels or tags as given ones.
 
     Raises:
-        DataError: It is not such a file, or belongs to other images.
+        DataError: The file is not a noise file, or belongs to other images.
     """
     has_tags = isinstance(images, TaggedImages)
     noise: NoiseFile = read_noise(path, tags=has_tags)
@@ -122,7 +122,7 @@ def apply_noise(images: _ImagesT, path: str | Path) -> _ImagesT:
 
 
 def _given(images: LabelledImages | TaggedImages, noise: NoiseFile, where: str) -> NDArray[Any]:
-    """Returns the noisy labels or tags of the images, whose given ones must be the clean ones of the file."""
+    """Returns the noisy labels or tags of the images, whose given ones must be those before the noise."""
     order, rows = _class_order(images, noise, where), _rows(images, noise, where)
     index: Any = np.ix_(rows, order) if isinstance(images, TaggedImages) else rows
     _check_clean(images, noise.clean[index], where)
@@ -178,10 +178,10 @@ def _check_clean(images: LabelledImages | TaggedImages, clean: NDArray[Any], whe
 
 
 def _pixel_notes(images: Images, noise: NoiseFile) -> list[str]:
-    """Returns a note if the images have the ids of a noise file, but other pixels."""
+    """Returns a note if the images have the ids of a noise file, but different pixels."""
     if len(images) != len(noise.ids) or images.pixels_fingerprint == noise.about.get("pixels_fingerprint"):
         return []
-    return ["the images are not, byte for byte, those that the noise was drawn for; their ids are"]
+    return ["the images have the ids of those that the noise was drawn for, but are not the same byte for byte"]
 
 
 def _range(names: Sequence[str]) -> str:
@@ -212,12 +212,12 @@ def write_noise(
     Columns: `id`; `image`, the encoded images; `label`, the given labels; `clean_label`, the truth; for several labels
     per image, lists of names in `tags` and `clean_tags` instead. Images are copied unchanged, one at a time; a missing
     image becomes an empty one, which is later reported as unreadable. Without images, the file can be applied to
-    another copy of the same data: `load_images(..., noise=path)`. The metadata of the file identify the data, see
+    another copy of the same data: `load_images(..., noise=path)`. The metadata identify the data, see
     :func:`about_noise`.
 
     Args:
         images: Images with noisy labels or tags, and the truth.
-        path: File to write; it is written completely or not at all.
+        path: File to write, either completely or not at all.
         parameters: The parameters of the noise, such as kind, rate, seed and exact.
         with_images: False leaves out the column `image`.
         progress: Receives progress.
@@ -251,8 +251,8 @@ def about_noise(images: LabelledImages | TaggedImages, parameters: Mapping[str, 
         parameters: The parameters of the noise.
 
     Returns:
-        `noise`, the `parameters`; `images`, N; `changed`, the number of wrong labels; `data_fingerprint` of the images
-        with their true labels, and `pixels_fingerprint` of the images only. For tags, `omitted` and `added` instead of
+        `noise`, the `parameters`; `images`, N; `changed`, the number of wrong labels; `data_fingerprint`, of the images
+        with their true labels; and `pixels_fingerprint`, of the images only. For tags, `omitted` and `added` instead of
         `changed`, and also `kind` and `class_names`.
     """
     noise = {"noise": None if parameters is None else dict(parameters), "images": len(images)}

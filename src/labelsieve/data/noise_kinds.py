@@ -17,9 +17,9 @@ class NoiseEntry(Entry):
     """A kind of noise; its `place` is a function of images, with `seed` and the names in `takes` as keywords.
 
     Attributes:
-        needs_images: Whether it depends on pixels, which features lack; if so, it also gets `progress`. Never for tags.
+        needs_images: Whether it depends on pixels, which features lack; it then also gets `progress`. Never for tags.
         for_tags: Whether it is for several labels per image instead of one.
-        takes: Its parameters: shares; `exact`, whether these are exact; `pairs`, which class is mistaken for which.
+        takes: Its parameters: shares; `exact`, whether shares are exact; `pairs`, which class is mistaken for which.
     """
 
     needs_images: bool = False

@@ -48,7 +48,7 @@ def with_origin(images: RowsT, source: Any, arguments: Mapping[str, Any]) -> Row
     Args:
         images: The loaded images or features.
         source: Their source.
-        arguments: The other arguments by name; None for those that were omitted.
+        arguments: The other arguments by name; None if omitted.
     """
     if not isinstance(source, str | Path):
         return images
@@ -57,7 +57,7 @@ def with_origin(images: RowsT, source: Any, arguments: Mapping[str, Any]) -> Row
 
 
 def absolute_source(source: str | Path) -> str:
-    """Returns a source that does not depend on the current folder."""
+    """Returns a source with an absolute path, so that it does not depend on the current folder."""
     if (named := named_source(source)) is not None:
         return str(named)
     path = os.path.abspath(expand_home(source))

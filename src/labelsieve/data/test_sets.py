@@ -53,7 +53,7 @@ def _class_positions(names: tuple[str, ...], class_names: tuple[str, ...]) -> ND
 
 
 def overlap_note(test: Images, trained_on: NDArray[np.uint64]) -> tuple[str, ...]:
-    """Returns a warning if test images are among the training images, byte for byte.
+    """Returns a warning if test images are also training images, byte for byte.
 
     Args:
         test: The test images.

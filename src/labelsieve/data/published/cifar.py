@@ -164,7 +164,7 @@ def _entry(record: Mapping[str, Any], key: str, *, where: object) -> Any:
 
 
 def _read_human(archive: _Archive, name: str, path: Path, split: str, *, columns: Mapping[str, str]) -> PublishedSplit:
-    """Reads the images with human labels; `columns` maps each column to the column with its classes.
+    """Reads images with human labels; `columns` maps each column to the column of the archive with the same classes.
 
     Only the training images have human labels; the test set has the clean labels.
     """

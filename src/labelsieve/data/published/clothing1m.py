@@ -21,7 +21,7 @@ from labelsieve.data.published.layout import (
 
 _NAMES, _NOISY, _CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
 # For each split, the list of its images, and its columns of labels with their files. `both` has no list of its own: it
-# is all images with a label in both files.
+# consists of all images with a label in both files.
 _PARTS = {
     "train": ("noisy_train_key_list.txt", {"label": _NOISY}),
     "sample-64000": ("noisy_train_key_list.txt", {"label": _NOISY}),
@@ -36,8 +36,8 @@ _SAMPLE = 64_000
 def read_clothing1m(path: Path, split: str) -> PublishedSplit:
     """Reads Clothing1M.
 
-    `train` has no true labels, because only a few of its images also have a clean label. Those with both are the split
-    `both`. `sample-64000` is a sample of `train`, which is the same on every machine, see :func:`balanced`.
+    `train` has no true labels, because few of its images also have a clean label; these form the split `both`.
+    `sample-64000` is a sample of `train` that is the same on every machine, see :func:`balanced`.
     """
     list_file, columns = _PARTS[split]
     home = home_of(path, title="Clothing1M", files=[_NAMES, list_file, *columns.values(), "images/"])
@@ -63,7 +63,7 @@ def _sample(contents: PublishedSplit) -> PublishedSplit:
         contents,
         images=[contents.images[row] for row in rows],
         labels={"label": replace(labels, values=labels.values[rows])},
-        notes=(f"a sample of {len(rows):,} of {len(labels.values):,} images, as many of each class as there are",),
+        notes=(f"a sample of {len(rows):,} of {len(labels.values):,} images, balanced over the classes",),
     )
 
 

@@ -44,8 +44,8 @@ class PublishedSplit:
         folder: The folder that contains the paths.
         images: N paths relative to `folder`, or an array of shape (N, H, W, 3), uint8.
         labels: The columns of labels by name.
-        given: The column of the given labels by default.
-        truths: The columns of true labels: the one with the same classes as the given labels is used.
+        given: The default column of the given labels.
+        truths: The columns of true labels; the column with the same classes as the given labels is used.
         numbers: Further columns, of N integers each.
         notes: Notes for the user.
     """
@@ -93,7 +93,7 @@ def home_of(path: Path, *, title: str, files: Sequence[str], inside: Sequence[st
         inside: Folders in `path` that may contain them instead.
 
     Raises:
-        DataError: Some are missing; the message lists the expected and the existing ones.
+        DataError: Some of `files` are missing; the message lists the expected and the existing ones.
     """
     folders = [path, *(folder for name in inside if (folder := path / name).is_dir())]
     missing = {folder: [name for name in files if not _is_there(folder, name)] for folder in folders}
@@ -121,7 +121,7 @@ def _content(folder: Path) -> str:
 
 
 def lines_of(path: Path) -> list[str]:
-    """Reads the lines of a text file without blank lines; line ends of Windows are supported."""
+    """Reads the lines of a text file without blank lines; Windows line ends are supported."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -130,11 +130,11 @@ def lines_of(path: Path) -> list[str]:
 
 
 def pairs(path: Path, *, last: bool = False) -> list[tuple[str, str]]:
-    """Reads two values per line, separated by blanks or a tab.
+    """Reads two values per line, separated by white space.
 
     Args:
         path: The text file.
-        last: Split the line at the last blank instead of the first, if the first value may contain blanks.
+        last: Whether to split at the last white space instead of the first, because the first value may contain some.
 
     Raises:
         DataError: A line has only one value.
@@ -153,12 +153,12 @@ def indices(values: Any, *, names: Sequence[Any], where: object, first: int = 0)
 
     Args:
         values: N integers, or texts of integers.
-        names: One for each of the K classes; only their number matters.
+        names: The names of the K classes; only their number matters.
         where: Name of the labels, for messages.
         first: The number of the first class in the file.
 
     Raises:
-        DataError: One is not an integer, or outside of the names.
+        DataError: A label is not an integer, or has no name.
     """
     try:
         array = np.asarray(values).reshape(-1)
@@ -196,12 +196,12 @@ def looked_up(keys: Sequence[str], table: Mapping[str, Any], *, where: object, o
 
 
 def positions(keys: Sequence[str], names: Iterable[str], *, where: object, of: object) -> NDArray[np.int64]:
-    """Returns the labels of keys: the position of each among the names of classes.
+    """Returns the label of each key: its position among the class names.
 
     Args:
         keys: N names.
         names: The K unique names.
-        where: Source of the names of classes, for messages.
+        where: Source of the class names, for messages.
         of: Source of the keys, for messages.
 
     Raises:
@@ -230,7 +230,7 @@ def distinct_names(synonyms: Sequence[str], *, codes: Sequence[str]) -> tuple[st
 
     Args:
         synonyms: The synonyms of each of the K classes, separated by commas.
-        codes: K codes, which are appended to names that all synonyms cannot distinguish.
+        codes: K codes, appended to names that are not distinct even with all synonyms.
     """
     words = [[word.strip() for word in line.split(",")] for line in synonyms]
     used = [1] * len(words)

@@ -81,7 +81,7 @@ def read_pickle(data: bytes, *, where: object) -> dict[str, Any]:
 
 
 def read_torch(path: Path) -> dict[str, Any]:
-    """Reads such a dictionary from a file of `torch.save`, which may also contain tensors.
+    """Reads such a dictionary from a file written by `torch.save`, which may also contain tensors.
 
     Raises:
         DataError: It is broken, or requires anything else.
