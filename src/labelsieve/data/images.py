@@ -112,7 +112,7 @@ class Images(Rows):
         data = self.encoded(index)
         try:
             if self.as_pipeline:
-                return reading(data, lambda image: ImageOps.exif_transpose(image).convert("RGB"), mended=False)
+                return reading(data, lambda image: ImageOps.exif_transpose(image).convert("RGB"), retries=False)
             return decode(data, self.ranges)
         except DataError as error:
             raise UnreadableImageError(f"{self._named(index)}: {error}") from None
@@ -250,13 +250,13 @@ def decode(data: bytes, ranges: Ranges | None = None) -> Image.Image:
     return reading(data, converted)
 
 
-def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool = True) -> ReadT:
+def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, retries: bool = True) -> ReadT:
     """Opens an encoded image and returns the result of `read`, without warnings of Pillow in the terminal.
 
     Args:
         data: The bytes of the file.
         read: A function of the open image.
-        mended: If a PNG cannot be read, retry without its text chunks, whose length Pillow limits.
+        retries: If a PNG cannot be read, retry without its text chunks, whose length Pillow limits.
 
     Raises:
         DataError: The bytes are not a complete image, or it has more than `MAX_PIXELS` pixels.
@@ -275,9 +275,9 @@ def reading(data: bytes, read: Callable[[Image.Image], ReadT], *, mended: bool =
     except Image.DecompressionBombError:
         raise DataError(f"more pixels than the {MAX_PIXELS:,} allowed") from None
     except Exception as error:  # decoders raise many kinds of errors on broken files, such as struct.error
-        stripped = without_texts(data) if mended else data
+        stripped = without_texts(data) if retries else data
         if len(stripped) < len(data):
-            return reading(stripped, read, mended=False)
+            return reading(stripped, read, retries=False)
         if isinstance(error, UnidentifiedImageError):
             raise DataError("not an image that can be decoded") from None
         raise DataError(f"broken image: {shown(first_line(error))}") from None

@@ -33,7 +33,7 @@ def _differs(images: Images, row: int) -> bool:
     if never_converted(images.head(row)):
         return False
     try:
-        if reading(images.encoded(row), _is_plain, mended=False):
+        if reading(images.encoded(row), _is_plain, retries=False):
             return False
     except UnreadableImageError:
         return False
