@@ -1,4 +1,4 @@
-"""Defects of images, such as dark and blurred ones, by `cleanvision`, an extra."""
+"""Defects of images, for example dark and blurred images, with the optional dependency `cleanvision`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from labelsieve.curation.search import Search
 
 
-# Where all images have one size, another shape of as many pixels is as far from it as a square root is inexact.
+# Minimum score: among images with equal numbers of pixels, odd sizes differ by the rounding of square roots only.
 _ROUNDING = 1e-6
 
 
@@ -64,15 +64,15 @@ def find_defects(search: Search) -> Iterator[pa.Table]:
 
 
 class _TorchvisionDataset:
-    """Images in the format of torchvision data sets, which `cleanvision` takes: a tuple for each.
+    """Images in the format of torchvision data sets, which `cleanvision` expects: one tuple per image.
 
-    `cleanvision` cannot skip images. One that has become unreadable since the scan is replaced by the first readable
-    one.
+    `cleanvision` cannot skip images. An image that has become unreadable since the scan is replaced by the first
+    readable one.
 
     Args:
-        images: All of them.
+        images: All images.
         rows: Rows of the images to check, (n,).
-        advance: Takes the number of images since the last call.
+        advance: Receives the number of images since the last call.
     """
 
     def __init__(self, images: LabelledImages, rows: Sequence[int], advance: Callable[[int], None]) -> None:

@@ -2,10 +2,10 @@
 
 Two images are near copies if they are closer than their neighbourhood explains. The distances of a point to its
 neighbours depend on the local density and the intrinsic dimension d of the data: the probability that a neighbour has
-at most r times the distance of the k-th neighbour by chance is at most (k - 1) r^d (Levina and
-Bickel, *Maximum likelihood estimation of intrinsic dimension*, NeurIPS 2004; Facco et al., *Estimating the intrinsic
-dimension of datasets by a minimal neighborhood information*, Scientific Reports 2017). The scale follows from the
-dimension of the data, so that no similarity threshold has to be chosen for each model.
+at most r times the distance of the k-th neighbour by chance is at most (k - 1) r^d (Levina and Bickel, *Maximum
+likelihood estimation of intrinsic dimension*, NeurIPS 2004; Facco et al., *Estimating the intrinsic dimension of
+datasets by a minimal neighborhood information*, Scientific Reports 2017). The threshold follows from the dimension of
+the data, so no similarity threshold has to be chosen per model.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch import Tensor
 from labelsieve.core.progress import Progress
 from labelsieve.detect.neighbours import nearest
 
-# k: larger groups of copies look like a dense region.
+# k, the neighbour that sets the scale; larger groups of copies look like a dense region.
 SCALE = 20
-# Expected number of false pairs in all of the data.
+# Maximum expected number of false pairs in the data.
 MAX_FALSE_PAIRS = 0.05
 # Minimum number of images to estimate the dimension.
 MIN_IMAGES = 50
-# Multiplications of a search that takes some minutes on a CPU: 140,000 images with 512 features.
+# Maximum number of multiplications on a CPU, which take some minutes: 140,000 images with 512 features.
 MAX_CPU_OPERATIONS = 1e13
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Copies:
-    """Images of which another image is a copy.
+    """Images with a copy.
 
     Attributes:
         rows: Shape (m,): rows of the images, ascending.
-        others: Shape (m,): row of the most similar image of each.
+        others: Shape (m,): row of the most similar other image of each.
         similarity: Shape (m,), between 0 and 1: cosine of the features.
     """
 
@@ -68,7 +68,7 @@ def exact_leaks(contents: NDArray[np.uint64], others: NDArray[np.uint64]) -> Cop
 
     Args:
         contents: Shape (n,): a hash of each image.
-        others: Shape (m,): of the images to compare with.
+        others: Shape (m,): hashes of the images to compare with.
     """
     known, first = np.unique(others, return_index=True)
     rows = np.flatnonzero(np.isin(contents, known))
@@ -86,7 +86,7 @@ def near_copies(vectors: Tensor, *, count: int, progress: Progress | None = None
 
     Args:
         vectors: Normalised features of N images without exact copies, (N, D).
-        count: n: number of images of the data; they are also compared with the others.
+        count: n, the number of images of the data; they are also compared with the others.
         progress: Where to show progress.
 
     Returns:
@@ -118,11 +118,11 @@ def is_too_slow(vectors: Tensor, *, count: int) -> bool:
 def largest_ratio(distance: NDArray[np.float64], *, images: int) -> float:
     """Returns the maximum distance of a copy, relative to the k-th neighbour; -1 if it cannot be estimated.
 
-    The distance of the (k/2)-th neighbour is (1/2)^(1/d) of that of the k-th for the median image, whatever the
-    density: d is estimated from these neighbours, since copies are only among the nearest.
+    For the median image, the distance of the (k/2)-th neighbour is (1/2)^(1/d) times that of the k-th, whatever the
+    density. These neighbours are used to estimate d, because copies are only among the nearest.
 
     Args:
-        distance: To the k nearest, ascending, (n, k).
+        distance: Distances to the k nearest neighbours, ascending, (n, k).
         images: n.
     """
     k = distance.shape[1]

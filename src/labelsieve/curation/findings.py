@@ -1,6 +1,6 @@
 """Findings about images other than wrong labels: their kinds, and the file of a run that contains them.
 
-The `findings` in `run.json` are others: what :mod:`labelsieve.diagnosis` says of the run.
+The `findings` in `run.json` are different: they are about the run, from :mod:`labelsieve.diagnosis`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class FindingKind(Entry):
 
     Attributes:
         title: Name of the images with this finding.
-        other: Which other image a finding refers to: one of the data, with which it shares a group; one of the
-            `against` images; or none.
+        other: The other image of a finding: one of the data, which is in the same group; one of the `against` images;
+            or none.
         level: Significance level of its test: the share of images without this finding that are listed by chance.
     """
 
@@ -55,7 +55,7 @@ LEVEL_OF_NO_CLASS = 0.01
 DARK, LIGHT, BLURRY, LOW_INFORMATION = "dark", "light", "blurry", "low-information"
 ODD_SHAPE, ODD_SIZE = "odd-aspect-ratio", "odd-size"
 DEFECTS = (DARK, LIGHT, BLURRY, LOW_INFORMATION, ODD_SHAPE, ODD_SIZE)
-"""As `cleanvision` names them."""
+"""The defects that `cleanvision` detects."""
 _COPIES, _NO_CLASS = "labelsieve.curation.search:find_copies", "labelsieve.curation.search:find_no_class"
 _DEFECTS = "labelsieve.curation.defects:find_defects"
 _LOOK = "see whether the class can be recognised."
@@ -127,7 +127,7 @@ FINDINGS: Registry[Callable[..., Iterator[pa.Table]], FindingKind] = Registry(
 )
 """In display order. One function may find several kinds.
 
-A new kind is one line, and a function of a :class:`labelsieve.curation.search.Search` that yields a
+A new kind requires an entry, and a function of a :class:`labelsieve.curation.search.Search` that yields a
 :func:`finding_table`.
 """
 KINDS = FINDINGS.entries
@@ -140,7 +140,7 @@ def finding_table(kind: str, ids: list[str], *, score: Any, other_id: Any = None
 
     Args:
         kind: A key of `KINDS`.
-        ids: Of n images.
+        ids: Ids of n images.
         score: Shape (n,), between 0 and 1, higher = more certain.
         other_id: n ids, for kinds with another image.
         group: n integers, for kinds whose other image is one of the data.
@@ -179,7 +179,7 @@ def rows_of(names: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[
     """Returns the rows of the images that findings name, (n,).
 
     Args:
-        names: Their ids, n texts.
+        names: Ids of these images, n strings.
         ids: The ids of all images of the run.
 
     Raises:

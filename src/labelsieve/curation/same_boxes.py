@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MIN_IOU = 0.9
 """Minimum intersection over union of two boxes of one object; stricter than in evaluations of object detectors."""
-# Number of boxes that are compared at a time.
+# Number of boxes compared at a time.
 _CHUNK = 512
 
 
@@ -32,7 +32,7 @@ def find_same_boxes(search: Search) -> Iterator[pa.Table]:
 
 
 def conflicting_boxes(boxes: Boxes, labels: NDArray[np.int64], *, rows: NDArray[np.int64]) -> Copies:
-    """Returns for each box the most overlapping one with another label, if any, and their intersection over union.
+    """Returns the most overlapping box with another label for each box that has one, and the intersection over union.
 
     Args:
         boxes: N boxes.

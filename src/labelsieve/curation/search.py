@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 
 def comparison_inputs(against: LabelledImages | LabelledFeatures, inputs: DetectorInputs) -> DetectorInputs:
-    """Returns the inputs of images to compare with, from the model of a scan.
+    """Returns the inputs of images to compare with, computed with the model of a scan.
 
     Args:
         against: The images, or features for a scan of features.
         inputs: The inputs of the detector of the scan.
 
     Raises:
-        DataError: One has images and the other features, or the features have another width.
+        DataError: One has images and the other features, or the features differ in width.
     """
     if isinstance(against, LabelledFeatures) != (inputs.images is None):
         raise DataError(
@@ -84,7 +84,7 @@ class Search:
 
 def find_in_images(search: Search) -> pa.Table:
     """Searches for all kinds; returns a table as :func:`labelsieve.curation.findings.image_findings` does."""
-    finders = dict.fromkeys(FINDINGS.values())  # each once, since one may find several kinds
+    finders = dict.fromkeys(FINDINGS.values())  # each once, because one may find several kinds
     return pa.concat_tables([SCHEMA.empty_table(), *(table for find in finders for table in find(search))])
 
 
@@ -157,9 +157,9 @@ def copy_table(
     Args:
         kind: The kind.
         data: N images.
-        copies: Those that have a copy.
-        others: The images that the copies are among; None for the same.
-        group: What :func:`labelsieve.curation.duplicates.groups` returned, for copies among the same images.
+        copies: The copies, as rows of `data` and of `others`.
+        others: The images to which `copies.others` refers; None for `data`.
+        group: The result of :func:`labelsieve.curation.duplicates.groups`, for copies among the same images.
     """
     order = np.argsort(-copies.similarity, kind="stable")
     ids = [data.ids[row] for row in copies.rows[order]]

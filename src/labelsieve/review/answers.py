@@ -20,7 +20,7 @@ ANSWER_KINDS = ("label", "several", "none", "wrong", "drop", "keep-one", "unsure
 MODES = ("review", "audit")
 # Kinds that decide whether the given label is right.
 DECIDED = ("label", "several", "none", "wrong")
-# Kinds that leave out redundant images, whatever their labels.
+# Kinds that leave out images, whatever their labels.
 KEEP_ONE = "keep-one"
 DROPPED = ("drop", KEEP_ONE)
 # Maximum lengths in characters, and number of labels: more would make the log unreadable.
@@ -52,16 +52,16 @@ class Answer:
         given_label: The given label at the time of the answer.
         kind: `label`: exactly one class, which may be the given one; `several`: two or more classes; `none`: none of
             the classes; `wrong`: the given label is wrong, the right one is not named; `drop`: the image is left out
-            as the copy of another image, whatever its label; `keep-one`: of all images with this content only the one
-            with this id stays, with the label that another answer gives it; `unsure`; `skip`; `undo`: takes back the
-            answer `undoes`.
+            as a copy, a leak or a defect, whatever its label; `keep-one`: of all images with this content only the one
+            with this id stays, with the label from another answer; `unsure`; `skip`; `undo`: takes back the answer
+            `undoes`.
         labels: The classes: one for `label`, two or more for `several`, else none.
-        reviewer: A name.
+        reviewer: Name of the reviewer.
         time: UTC, ISO 8601.
         mode: `review`, or `audit`: drawn at random by a known design and shown blind.
         shown: Content of the card: queue, suggested label, p_clean, whether it was flagged; for an audit also the
             stratum and the number of images in it.
-        seconds: Time for which the card was shown.
+        seconds: Seconds for which the card was shown.
         note: Free text.
         undoes: The token of the answer that is taken back.
 
@@ -108,7 +108,7 @@ class Answer:
         """Returns the answer of a JSON object; keys of later versions are ignored.
 
         Raises:
-            DataError: A value is missing, or of a wrong type.
+            DataError: A value is missing or has a wrong type.
         """
         declared = {each.name: each for each in dataclasses.fields(cls)}
         missing = [
@@ -132,7 +132,7 @@ def is_right(kind: str, labels: tuple[str, ...], given_label: str) -> bool | Non
     Args:
         kind: The kind of the answer; see :class:`Answer`.
         labels: Its classes, none for some kinds.
-        given_label: One that is among several right ones counts as right; differences in spelling are ignored.
+        given_label: The given label, right if it is one of several right classes; differences in spelling are ignored.
 
     Example:
         >>> is_right("several", ("cat", "dog"), "Cat"), is_right("none", (), "cat"), is_right("unsure", (), "cat")

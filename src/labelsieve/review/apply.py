@@ -33,16 +33,16 @@ def apply(
 ) -> Applied:
     """Writes a data set with other labels, in its own format.
 
-    Formats are class folders, a table in one or several CSV, Parquet or Arrow files, annotation files of boxes, and a
-    folder of `save_to_disk`. A data set of the Hub becomes such a folder.
+    The formats are class folders, a table in one or several CSV, Parquet or Arrow files, annotation files of boxes, and
+    a folder of `save_to_disk`. A data set of the Hub is written as such a folder.
 
     Args:
         images: All images of the source, with their current labels.
         labels: Their new labels, (N,); :data:`labelsieve.review.changes.LEFT_OUT` leaves an image out.
         options: The arguments that the images were loaded with: `source` and options of
             :func:`labelsieve.load_images`.
-        out: The file or folder to write, which must not exist; None changes the source itself and keeps a backup.
-        copy: Copy the images of a folder instead of linking to them.
+        out: The file or folder to write, new or an empty folder; None changes the source itself and keeps a backup.
+        copy: Whether to copy the images of a folder instead of linking to them.
         verdicts: Verdicts to write beside the labels of boxes.
         progress: Receives progress.
 
@@ -95,7 +95,7 @@ def check_target(source: str | Path, out: Path | None) -> None:
         out: The path to write to; None for the source itself.
 
     Raises:
-        RunError: The path exists, or is inside of the source.
+        RunError: The path exists and is not an empty folder, or is inside the source.
     """
     if out is None:
         return

@@ -37,13 +37,13 @@ def statement(
     """Computes what the answers of reviewers guarantee about the labels of a run.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         reviews: The answers.
         confidence: Confidence level of each bound, from 0.5 to below 1.
-        contents: Shape (N,): `LabelledImages.contents` of the same images, so that copies of an image share its answer.
-            None: answers are matched by the ids that the images had.
-        at_most: A share of wrong labels above 0, to estimate how many more images to review to get below it.
-        false_flags: A share of false flags, to compute the threshold for it.
+        contents: Shape (N,): `LabelledImages.contents` of the same images, so that copies of an image share its answer;
+            None matches answers by the ids of the images.
+        at_most: Share of wrong labels, above 0, to estimate how many more images to review until this bound holds.
+        false_flags: Share of false flags, above 0 and below 1, to compute the threshold for it.
 
     Raises:
         SettingsError: A number is out of range.
@@ -110,10 +110,10 @@ def with_false_flags(
     false_flags: float,
     contents: NDArray[np.uint64] | None = None,
 ) -> Verdicts:
-    """Returns the verdicts with flags of which at most a requested share is false, on average over audits.
+    """Flags labels such that at most a requested share of the flags is false, on average over audits.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         reviews: The answers.
         false_flags: The requested share, above 0 and below 1.
         contents: See :func:`statement`.
@@ -152,7 +152,7 @@ def sides_of(plan: AuditDesign, known: Known, sample: NDArray[np.int64]) -> tupl
 
     Args:
         plan: The design of the audit.
-        known: The known ones of N labels.
+        known: The known labels among N.
         sample: Rows that were seen, in the order of the design, (n,).
     """
     is_seen = np.zeros(len(plan.stratum), dtype=np.bool_)
@@ -197,9 +197,9 @@ def _as_share(count: Interval | None, images: int) -> Interval | None:
 
 
 def _estimate(verdicts: Verdicts, known: Known) -> Interval | None:
-    """Returns the estimated number of wrong labels without an answer.
+    """Returns the estimated number of wrong labels among those without an answer.
 
-    The ends are those of the scan less what was found wrong: what was answered tells nothing of the other labels.
+    The interval is that of the scan minus the labels found wrong, because answers say nothing about the other labels.
     """
     of_scan = verdicts.run.estimate.wrong_labels
     if of_scan is None:

@@ -22,7 +22,7 @@ from labelsieve.review.answers import DECIDED, KEEP_ONE, key_of
 from labelsieve.review.state import Resolved, Reviews
 
 LEFT_OUT = -1
-"""The new label of an image that is left out, since no class is known to be right."""
+"""The new label of an image that is left out."""
 
 _REASONS = {
     "label": "reviewed",
@@ -60,13 +60,13 @@ _COLUMNS = tuple(field.name for field in fields(Change))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChangedLabels:
-    """Changes on a data set of N images.
+    """The result of applying changes to a data set of N images.
 
     Attributes:
         labels: Shape (N,), int64: the labels after the changes, :data:`LEFT_OUT` where an image is left out.
         changed: Number of images with another label.
         left_out: Number of images that are left out.
-        done: Number of changes that had been made before.
+        done: Number of changes that had already been made.
         differing: Ids of the changes whose image has neither the old nor the new label.
         missing: Ids of the changes whose image is missing.
         unknown: Old labels of the changes that are no classes of the data.
@@ -104,8 +104,8 @@ class ChangedLabels:
 def resolved_label(resolved: Resolved, given_label: str) -> str | None:
     """Returns the label of an image according to its reviews; None if no class is known to be right.
 
-    Of several classes the given label is kept if it is among them, else the first named class is taken. Without a
-    decision the given label stays.
+    If reviewers named several classes, the given label is kept if it is one of them; otherwise the first one is used.
+    Without a decision, the given label stays.
 
     Args:
         resolved: The reviews of the image.
@@ -117,11 +117,11 @@ def resolved_label(resolved: Resolved, given_label: str) -> str | None:
 
 
 def dropped_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int]:
-    """Returns the rows of images that are left out as copies of others, whatever their labels.
+    """Returns the rows of images that reviewers left out, whatever their labels.
 
     Args:
         reviews: Row to the reviews of its image.
-        ids: Ids of all images. Of equal images the one with the answer stays, or the first if that is missing.
+        ids: Ids of all images. Of identical images, the one that was chosen stays, or the first one if it is missing.
     """
     dropped = {row for row, resolved in reviews.items() if resolved.leaves_out}
     duplicates: dict[str, list[int]] = {}
@@ -136,7 +136,7 @@ def dropped_rows(reviews: Mapping[int, Resolved], ids: Sequence[str]) -> set[int
 def changes_of(reviews: Reviews, images: Labelled) -> list[Change]:
     """Returns the labels that reviewers corrected, in the order of the data; all copies of an image change.
 
-    Images that are left out as copies of others are included.
+    Images that reviewers left out are included.
 
     Raises:
         DataError: The reviews belong to other data, or name a class that the images do not have.
@@ -183,10 +183,10 @@ def check_classes(names: set[str], class_names: Sequence[str], *, where: str) ->
     Args:
         names: The names; differences in spelling are ignored.
         class_names: The classes of the data.
-        where: Where the names are from, for the message.
+        where: Source of the names, for the message.
 
     Raises:
-        DataError: A name is not a class; the message contains the first.
+        DataError: Some names are no classes.
     """
     existing = {normalise(name) for name in class_names}
     unknown = sorted(name for name in names if normalise(name) not in existing)
@@ -203,7 +203,7 @@ def change_labels(changes: Sequence[Change], images: Labelled, *, where: str) ->
     Args:
         changes: At most one per image.
         images: N images.
-        where: Name of the changes in messages.
+        where: Name of the changes, for messages.
 
     Raises:
         DataError: A class does not exist, or no change belongs to these images.
@@ -249,7 +249,7 @@ def change_labels(changes: Sequence[Change], images: Labelled, *, where: str) ->
 def _rows_of(change: Change, by_id: Mapping[str, int], by_content: Mapping[str, list[int]]) -> list[int]:
     """Returns the rows of an image: by its id if the content is equal or unknown, else by its content.
 
-    A copy with another id has its own change in the list.
+    A copy with another id has its own change.
     """
     row = by_id.get(change.id)
     copies = by_content.get(change.content, []) if change.content else []

@@ -1,13 +1,12 @@
 """The threshold that keeps the share of false flags below a bound: conformal p-values with Benjamini-Hochberg.
 
-Each label is tested against the hypothesis that it is right. The calibration set are the labels that an audit found
-right: if k of n have a p_clean at most that of a label, its p-value is (1 + k) / (n + 1) (Vovk et al. 2005; Bates et
-al. 2023). The procedure of Benjamini and Hochberg (1995) then flags as many labels as possible while the expected share
-of right labels among the flagged ones is at most q.
+Each label is tested against the hypothesis that it is right. The calibration set consists of the n labels that an audit
+found right: if k of them have a p_clean at most that of a label, its p-value is (1 + k) / (n + 1) (Vovk et al. 2005;
+Bates et al. 2023). The procedure of Benjamini and Hochberg (1995) then flags as many labels as possible while the
+expected share of right labels among the flagged ones is at most q.
 
 This requires that right labels in the audit and right labels outside of it are exchangeable. The audit samples flagged
-labels at a higher rate than others, so of the side with the higher rate only the first part is used, such that both
-sides have the same rate.
+labels at a higher rate than others, so only the first part of the side with the higher rate is used.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ class FlagThreshold:
     """The threshold for a requested share of false flags.
 
     Attributes:
-        false_flags: The maximum expected share q of flags whose label is right.
+        false_flags: Maximum expected share q of flags whose label is right.
         threshold: The largest p_clean that is flagged; None if nothing can be flagged at this q.
         flagged: Number of labels with a p_clean of at most the threshold.
         right_seen: Number of right labels in the calibration set, without undecided ones.
-        right_needed: Number required to flag as many labels as are expected to be wrong.
+        right_needed: Number of right labels required to flag as many labels as are expected to be wrong.
         tested: Number of labels outside of the calibration set.
     """
 
@@ -49,7 +48,7 @@ class FlagThreshold:
 
 
 def calibration_rows(design: AuditDesign, sample: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the rows of an audit that form a sample with equal probabilities for all labels, (n,).
+    """Returns the rows of an audit that form a sample with equal inclusion probability for all labels, (n,).
 
     Args:
         design: The design of the audit.
@@ -74,14 +73,14 @@ def flag_threshold(
     expected_wrong: float,
     false_flags: float,
 ) -> FlagThreshold:
-    """Chooses the threshold on p_clean so that at most a share of the flags is false, on average over audits.
+    """Chooses the threshold on p_clean such that at most the requested share of flags is false, averaged over audits.
 
     Args:
         quality: p_clean, (N,).
         readable: Which labels have a p_clean and are to be tested, (N,); rows of the calibration set are never tested.
         calibration: Rows of the calibration set, from :func:`calibration_rows`.
         right: Which labels are known to be right, (N,); only rows of the calibration set are used.
-        undecided: Which labels are undecided, (N,); likewise. They count as the worst case.
+        undecided: Which labels are undecided, (N,); in the calibration set they count as the worst case.
         expected_wrong: Estimated number of wrong labels among the tested ones.
         false_flags: The requested share, above 0 and below 1.
     """

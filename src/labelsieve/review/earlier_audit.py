@@ -4,11 +4,11 @@ A conformal p-value (`conformal.py`) is valid if the scores of right labels in t
 it are exchangeable. So the scores must not depend on which right labels the audit drew:
 
 * The sample is that of the earlier run, in the order of its verdicts, and is matched by the content of the images. Only
-  labels of the earlier run are tested, since its audit does not cover others.
+  labels of the earlier run are tested, because its audit does not cover others.
 * The scores are those of the detector, before known labels become certain.
 * The detector learns from the labels of the earlier run. A label that was corrected, for instance because a copy of the
   image was audited, or because the review chose images outside of the audit, would reveal what was drawn.
-* Labels that a review found right are tested, too, since the review had chosen them, not the audit. Flags on them are
+* Labels that a review found right are also tested, because the review chose them, not the audit. Flags on them are
   dropped afterwards, which only reduces the false flags. Labels that are known to be wrong cannot be false flags, and
   are not tested.
 
@@ -71,10 +71,10 @@ class EarlierAudit:
     expected_wrong: float
 
     def flag(self, scores: Scores) -> Scores:
-        """Returns scores with flags of which at most the requested share is false, on average over audits.
+        """Flags labels such that at most the requested share of the flags is false, on average over audits.
 
         Args:
-            scores: Of a detector that used :attr:`labels` as the given labels, without known labels.
+            scores: Scores of a detector that used :attr:`labels` as the given labels, without known labels.
         """
         readable = ~np.isnan(scores.label_quality)
         chosen = flag_threshold(
@@ -135,8 +135,8 @@ def earlier_audit(
     Args:
         known: The known labels of the images from that run.
         images: N images.
-        verdicts: Of the earlier run, from :func:`read_audit`.
-        reviews: Of the earlier run, from :func:`read_audit`.
+        verdicts: Verdicts of the earlier run, from :func:`read_audit`.
+        reviews: Reviews of the earlier run, from :func:`read_audit`.
         false_flags: The requested share of false flags, above 0 and below 1.
 
     Raises:
@@ -174,7 +174,7 @@ def earlier_audit(
 
 
 def _is_comparable(verdicts: Verdicts, images: Labelled) -> NDArray[np.bool_]:
-    """Returns the images without copies, or all images if the data are those of the earlier run.
+    """Returns which images have no copies; all of them if the data are those of the earlier run.
 
     In corrected data, copies of audited images have the label of the audit, unlike copies of other images.
     """
@@ -185,7 +185,7 @@ def _is_comparable(verdicts: Verdicts, images: Labelled) -> NDArray[np.bool_]:
 
 
 def _passed_by_audit(verdicts: Verdicts, reviews: Reviews, plan: AuditDesign) -> NDArray[np.bool_]:
-    """Returns the images that the audit has reached; it skips images known from a copy, which may be missing now."""
+    """Returns which images the audit has reached; it skips images known from a copy, which may be missing now."""
     shown = pa.array(sorted({each.id for each in reviews.standing if each.mode == "audit"}), pa.string())
     positions = np.flatnonzero(np.asarray(pc.is_in(verdicts.table["id"], value_set=shown))[plan.order])
     return _mask(plan.order[: positions.max(initial=-1) + 1], len(verdicts))
@@ -249,7 +249,7 @@ def _mask(rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
 
 
 def _match_duplicates(values: NDArray[np.generic], among: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Returns for the n-th of equal values the position of the n-th equal value in `among`; -1 without one.
+    """Returns the position in `among` for each value, the n-th occurrence for the n-th; -1 if there is none.
 
     Example:
         >>> _match_duplicates(np.array([7, 5, 7, 7]), np.array([7, 7, 6])).tolist()

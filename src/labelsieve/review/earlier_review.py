@@ -1,4 +1,4 @@
-"""Known labels from an earlier review, when data are scanned again.
+"""Known labels from an earlier review, for another scan of the data.
 
 Answers belong to the content of an image, so they survive if a file is renamed or moved, or a table is written again.
 """
@@ -42,10 +42,10 @@ class EarlierReview:
         is_right: Shape (N,): the given label is known to be right.
         is_wrong: Shape (N,): the given label is known to be wrong.
         labels: Shape (N,), int64: the given labels, replaced by the right label if a reviewer named it.
-        unreviewed_labels: Shape (N,), int64: the labels that the reviewers saw; the given ones of other images. Only
-            these show how many labels are wrong, as a review begins with the most suspicious ones.
+        unreviewed_labels: Shape (N,), int64: the labels that the reviewers saw, and the given labels of other images.
+            Estimates of wrong labels use these: a review corrects the most suspicious ones, so `labels` are biased.
         answers: The standing answers on these images, in the form for the log of the new run.
-        notes: Remarks for the user.
+        notes: Notes for the user.
     """
 
     run_folder: Path
@@ -60,7 +60,7 @@ class EarlierReview:
         """Returns scores in which the known labels are certain: quality 1 or 0, and the right class if it is known.
 
         Args:
-            scores: Of a detector that used :attr:`labels` as the given labels.
+            scores: Scores of a detector that used :attr:`labels` as the given labels.
             given: Shape (N,): the given labels.
         """
         readable = ~np.isnan(scores.label_quality)
@@ -91,7 +91,7 @@ def check_reviewed(run_folder: str | Path) -> Path:
     """Returns the folder of a run and checks that it has a log of answers.
 
     Raises:
-        RunError: It has none, or is no finished run.
+        RunError: It has none, or is not a finished run.
     """
     folder = Path(run_folder)
     if not (folder / LOG).is_file():
@@ -149,7 +149,7 @@ def earlier_review_of(reviews: Reviews, images: Labelled, *, run_folder: Path) -
             label = _right_class(resolved, given, index)
             marks[0 if label == labels[row] else 1, row] = True
             labels[row] = labels[row] if label is None else label
-            if is_single[row]:  # a copy may have had another label than the one that was looked at
+            if is_single[row]:  # the label of a copy may differ from that of the reviewed image
                 before[row] = _label_seen(resolved, index, images.labels[row])
     return EarlierReview(
         run_folder=run_folder,
@@ -165,7 +165,7 @@ def earlier_review_of(reviews: Reviews, images: Labelled, *, run_folder: Path) -
 def carry_late(run_folder: str | Path, new_folder: str | Path, images: Labelled) -> None:
     """Adds the answers to the log of a new run that the earlier run received during the new scan.
 
-    Answers that were taken back meanwhile are also taken back in the new log.
+    Answers that were taken back during the scan are also taken back in the new log.
 
     Args:
         run_folder: Folder of the earlier run.
@@ -203,19 +203,19 @@ def _hashes(keys: Mapping[str, Any]) -> NDArray[np.uint64]:
 
 
 def _right_class(resolved: Resolved, given_label: str, index: Mapping[str, int]) -> int | None:
-    """Returns the right class, None if it is unknown."""
+    """Returns the index of the right class; None if it is unknown."""
     name = resolved_label(resolved, given_label)
     return None if name is None else index[normalise(name)]
 
 
 def _label_seen(resolved: Resolved, index: Mapping[str, int], label: np.int64) -> int:
-    """Returns the given label that reviewers saw; `label` where there is no such class any more."""
+    """Returns the given label that reviewers saw; `label` if its class no longer exists."""
     seen = (index.get(normalise(each.given_label)) for each in resolved.on_label)
     return int(next((each for each in seen if each is not None), label))
 
 
 def _carried_answers(reviews: Reviews, obsolete: set[str], images: Labelled, run: str) -> tuple[Answer, ...]:
-    """Returns the answers on these images; audit answers become review answers, since the new run has its own audit."""
+    """Returns the answers on these images, in mode `review`, because the new run has its own audit."""
     chosen = [each for each in reviews.standing if each.kind != "skip" and each.key not in obsolete]
     is_answered = np.isin(images.contents, _hashes({each.key: None for each in chosen}))
     ids: dict[str, list[str]] = {}
@@ -261,7 +261,7 @@ def estimate_after(
 
     Args:
         before: Scores of N images with their estimate.
-        after: The same with another quality of some labels, or other flags.
+        after: The same scores, with another quality of some labels, or other flags.
         labels: Shape (N,): the labels that were scored.
         given: Shape (N,): the given labels.
     """
@@ -278,7 +278,7 @@ def estimate_after(
         return sums[1] - sums[0]
 
     def shifted(interval: Interval, masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> Interval:
-        """Returns the interval of the second rows, within what is known of them for certain."""
+        """Returns the interval for the second rows, clipped to the numbers that are known for certain."""
         quality, by = after.label_quality[masks[1]], change_of_sum(masks)
         low, high = float((quality == 0).sum()), float((quality != 1).sum())
         return Interval(*(min(max(each + by, low), high) for each in interval))

@@ -39,10 +39,10 @@ class QueuedFinding:
     Attributes:
         kind: A key of :data:`labelsieve.curation.findings.KINDS`.
         score: Between 0 and 1, higher = more certain.
-        other_id: The most similar image; empty if the kind has none.
+        other_id: Id of the other image on the card; empty if the kind has none.
         other_row: Its row in the run; -1 if it is not in the run, like the other image of a leak.
-        drop: The kind of answer that leaves out redundant images: `keep-one` all copies except this image, `drop` this
-            image, empty if there is no such choice.
+        drop: The answer that leaves out images: `keep-one` for all copies except this image, `drop` for this image;
+            empty if there is no such choice.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class FindingQueues:
     `conflicts` are copies with different given labels, `copies` those with equal labels.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
 
     Raises:
         RunError: The findings name an image that is not in the run.
@@ -96,9 +96,9 @@ class FindingQueues:
     def _by_conflict(
         self, rows: NDArray[np.int64], companions: NDArray[np.int64], group: NDArray[np.int64], conflicts: bool
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Returns which findings are of groups with several labels, or with one, and the image to show beside each.
+        """Returns which findings belong to groups with (or without) conflicts, and the image to show beside each.
 
-        In a group with several labels, that is an image with another label, not necessarily the most similar one.
+        In a group with different labels, that is an image with another label, not necessarily the most similar one.
         """
         members: dict[int, list[int]] = {}
         for row, number in zip(rows.tolist(), group.tolist(), strict=True):
@@ -122,7 +122,7 @@ class FindingQueues:
         return self._rows.get(queue, np.zeros(0, dtype=np.int64))
 
     def companions(self, queue: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the row of the image to show beside each of some images of a queue, -1 if it is not in the run."""
+        """Returns the row of the image to show beside each image in `rows`; -1 if it is not in the run."""
         findings = self._findings.get(queue, {})
         return np.array([findings[row].other_row for row in rows.tolist()], dtype=np.int64)
 

@@ -1,18 +1,18 @@
 """Exact bounds on wrong labels from an audit: a random sample of the flagged labels and one of the others.
 
-The flagged labels and the others are two *sides*. Of each side a random sample was reviewed, spread evenly over strata
-of p_clean (`sampling.py`). In a stratum whose labels are all known, the wrong labels are counted exactly. Of the other,
-*open* labels, M on a side with K wrong among them, n were seen and x of these are wrong. Then x is hypergeometric, and
-every bound here inverts a test of it:
+The flagged labels and the others are two *sides*. A random sample of each side was reviewed, spread evenly over strata
+of p_clean (`sampling.py`). In a stratum whose labels are all known, the wrong labels are counted exactly. The labels of
+all other strata are *open*: a side has M of them, K of these are wrong, n were seen, and x of the seen ones are wrong.
+Then x is hypergeometric, and every bound here inverts a test of it:
 
-* one side: the bounds of Clopper and Pearson for a finite population. K is rejected if so few (or so many) wrong labels
-  among n have a probability of at most the error level;
-* both sides, for a sum or a ratio: the test statistic is the estimate, and the division of the wrong labels between the
+* one side: the bounds of Clopper and Pearson for a finite population. K is rejected if the probability of at most (or
+  at least) x wrong labels among n is at most the error level;
+* both sides, for a sum or a ratio: the test statistic is the estimate. The division of the wrong labels between the
   sides is a nuisance parameter, over which the probability is maximised (Wendell and Schmee 1996), within bounds that
   spend a twentieth of the error level (Berger and Boos 1994).
 
 Sampling evenly over strata reduces the variance of x compared to a simple random sample, so the bounds are conservative
-(Hoeffding 1956); the tests measure it. An answer `unsure` counts as wrong in upper bounds and as right in lower ones.
+(Hoeffding 1956); the tests check this. `unsure` answers count as wrong in upper bounds and as right in lower ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from labelsieve.metrics import Interval
 # Grid size over divisions of the wrong labels between the sides, and the share of the error that bounds their range.
 _GRID, _ERROR_SHARE = 64, 1 / 20
 _TOLERANCE = 1e-9
-# Maximum size of a cached table of probabilities of a side, for all numbers of wrong labels.
+# Maximum number of entries in a cached table of probabilities, one row per number of wrong labels.
 _MAX_TABLE_SIZE = 1_000_000
 
 
@@ -42,13 +42,13 @@ class Side:
 
     Attributes:
         images: Number of labels.
-        counted: Labels of the strata in which every label is known.
+        counted: Number of labels in strata whose labels are all known.
         counted_wrong: Number of wrong ones among these.
-        seen: Labels of the other strata that are in the sample.
+        seen: Number of sampled labels in the other strata.
         seen_wrong: Number of wrong ones among these.
         seen_unsure: Number of undecided ones among these.
-        known_wrong: Labels of the side that are known to be wrong, in the sample or not.
-        known_right: Labels of the side that are known to be right.
+        known_wrong: Number of labels of the side that are known to be wrong, in the sample or not.
+        known_right: Number of labels of the side that are known to be right.
     """
 
     images: int
@@ -142,7 +142,7 @@ def within(estimate: float, low: float, high: float) -> Interval:
     """Returns an interval with its estimate clipped to it.
 
     Args:
-        estimate: May lie outside: more labels may be known to be wrong than estimated.
+        estimate: The estimate, which may be outside: more labels may be known to be wrong than estimated.
         low: Lower end.
         high: Upper end, at least `low`.
 
@@ -183,11 +183,11 @@ def missed_share(sides: tuple[Side, Side], *, confidence: float) -> Interval | N
         confidence: Confidence level of the interval, between 0 and 1.
 
     Returns:
-        None if one of the sides was not sampled, or no label was found wrong.
+        None if one of the sides was not sampled, or no wrong label was found.
     """
     flagged, others = sides
     total = flagged.estimate + others.estimate
-    if not total > 0:  # NaN, too
+    if not total > 0:  # also if NaN
         return None
     error = (1 - confidence) / 2
     upper, lower = _count_of(others, unsure_is_wrong=True), _count_of(flagged, unsure_is_wrong=False)
@@ -199,7 +199,7 @@ def missed_share(sides: tuple[Side, Side], *, confidence: float) -> Interval | N
 
 
 def _upper_of_side(count: _Count, error: float) -> int:
-    """Returns the largest number of wrong labels for which at most the observed number has a probability > `error`."""
+    """Returns the largest number of wrong labels that is not rejected at the level `error`; see the module."""
     from scipy.stats import hypergeom
 
     if not count.is_free:
@@ -241,13 +241,13 @@ def _first(is_ruled_out: Callable[[float], bool]) -> float:
 
 
 def _p_value(first: _Count, second: _Count, weights: tuple[float, float], minimum: float, error: float) -> float:
-    """Returns the p-value of an estimate this small, if the weighted sum of wrong labels is at least `minimum`.
+    """Returns the one-sided p-value of the estimate if the weighted sum of wrong labels is at least `minimum`.
 
     Args:
         first: One side; its number of wrong labels is the nuisance parameter.
         second: The other side, with a weight above 0.
         weights: Weights of both sides in the sum.
-        minimum: The smallest sum under the hypothesis.
+        minimum: The minimum of the sum under the hypothesis.
         error: The total error level; a twentieth of it bounds the nuisance parameter.
     """
     if weights[1] <= 0:

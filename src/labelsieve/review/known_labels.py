@@ -17,7 +17,7 @@ from labelsieve.verdicts import Verdicts
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Known:
-    """The known ones of N labels; an unreadable image is never known.
+    """The known labels among N; the label of an unreadable image is never known.
 
     Attributes:
         is_decided: Shape (N,): labels that are known to be right or wrong.
@@ -37,7 +37,7 @@ def known_labels(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     """Returns the labels of a run that are known from answers.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         reviews: The answers.
         contents: Shape (N,): hashes of the images. Copies of an image share its answer, each with its own given label.
             None: an answer is matched by the id of its image, if the given label is still the same.
@@ -62,7 +62,7 @@ def rows_and_keys(
     """Yields the rows of images that were answered or skipped, each with the key of its answers.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         reviews: The answers.
         contents: See :func:`known_labels`.
     """
@@ -72,10 +72,10 @@ def rows_and_keys(
 def count_images(
     verdicts: Verdicts, reviews: Reviews, keys: Collection[str], *, contents: NDArray[np.uint64] | None
 ) -> int:
-    """Returns the number of images, copies included, whose answers have one of some keys.
+    """Returns the number of images, including copies, whose answers have one of the `keys`.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         reviews: The answers.
         keys: Keys of answers.
         contents: See :func:`known_labels`.

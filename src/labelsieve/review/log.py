@@ -47,7 +47,7 @@ class AnswerLog:
         self._lock = threading.RLock()
         self._answers: list[Answer] = []
         self._tokens: set[str] = set()
-        # bytes and lines that were read, and whether a truncated line was reported
+        # bytes and lines read so far, and whether a truncated line was reported
         self._read, self._lines, self._has_reported = 0, 0, False
         self._position = 0
 
@@ -64,7 +64,7 @@ class AnswerLog:
     def follow(self) -> list[Answer]:
         """Returns the answers that any process appended since the last call.
 
-        Without new answers it only checks the size of the file.
+        Without new answers, this only checks the size of the file.
 
         Raises:
             RunError: See :meth:`answers`.
@@ -81,7 +81,7 @@ class AnswerLog:
                 self._catch_up(file)
 
     def prepare(self) -> None:
-        """Checks that answers can be written, before anybody answers; creates the log if there is none.
+        """Checks that answers can be written, before a review starts; creates the log if there is none.
 
         Raises:
             RunError: See :meth:`append_all`.
@@ -92,10 +92,10 @@ class AnswerLog:
                 self._write(file, [], torn=torn)
 
     def append_all(self, answers: Sequence[Answer]) -> int:
-        """Appends answers durably, all or none: they are on the disk when this returns.
+        """Appends answers durably, all or none: they are on the disk when this method returns.
 
         Returns:
-            Number of new answers: those whose token the log already has are not appended again.
+            Number of new answers; answers whose token is already in the log are not appended again.
 
         Raises:
             RunError: The folder cannot be written to or the disk is full; the log stays unchanged.
@@ -138,7 +138,7 @@ class AnswerLog:
         advice = "check its permissions" if is_read else "free some space or choose a writable folder"
         target = Path(os.path.realpath(self.path)) if is_read else target_of(self.path)
         try:
-            # unbuffered, since a buffer would retry at closing what a full disk has rejected
+            # unbuffered, because closing a buffer would retry the writes that a full disk rejected
             with FileIO(target, mode) as file, locked(target, wait=True):
                 yield file
         except OSError as error:

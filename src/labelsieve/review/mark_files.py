@@ -1,4 +1,4 @@
-"""CSV files of marks, which a report downloads: one reader for all, and those of labels as answers."""
+"""CSV files of marks, downloaded from a report: one reader for all kinds, and marks of labels as answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labelsieve.review.changes import check_classes
 from labelsieve.verdicts import Verdicts
 
 MARKS = ("right", "wrong", "unsure")
-"""Whether the given label is right."""
+"""The marks of a given label."""
 
 # The reviewer of all CSV files of marks: one person, whose later answers override earlier ones.
 _REVIEWER = "report"
@@ -38,17 +38,17 @@ def read_marks(
 
     Args:
         paths: The files.
-        parse: Returns what a line marks, and how, from its cells and its place in a message.
-        marked: The columns that name what is marked.
+        parse: Returns the marked item and its mark, from the cells of a line and its location for messages.
+        marked: The columns that identify the marked item.
         marks: The values of the column `mark`.
-        what: What the lines are, in a message.
-        advice: How to get such a file, in a message.
+        what: Name of the lines, for messages.
+        advice: How to get such a file, for messages.
 
     Returns:
-        The marks of each file, and what the files differ on.
+        The marks of each file, and the items on which the files differ.
 
     Raises:
-        DataError: A file cannot be read, or has an unknown mark, or two marks of the same.
+        DataError: A file cannot be read, or has an unknown mark, or two different marks of one item.
     """
     files: list[dict[Key, Mark]] = []
     joined, differing = dict[Key, Mark](), list[Key]()
@@ -78,7 +78,7 @@ def answers_of_marks(
     Args:
         paths: The files.
         verdicts: The verdicts of the report.
-        contents: The hash of each image by its id, as far as they are known.
+        contents: Image id to the hash of its content, if known.
         progress: Receives the number of marks.
 
     Raises:
@@ -120,7 +120,7 @@ def answers_of_marks(
 
 
 def _checked_row(line: Mapping[str, str], where: str, verdicts: Verdicts, row_of: Mapping[str, int]) -> int:
-    """Returns the row of the image of a line, whose labels fit the mark."""
+    """Returns the row of the image of a line, after checking that its labels fit the mark."""
     name, mark, new = line["id"], line["mark"], line.get("new_label", "")
     row = row_of.get(name)
     if row is None or not _same_label(line.get("given_label") or verdicts.given_label(row), verdicts, row):

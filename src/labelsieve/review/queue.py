@@ -24,9 +24,9 @@ from labelsieve.verdicts import Verdicts
 
 Queue = Literal["suspicious", "class", "pair", "group", "audit", FindingQueue]
 State = Literal["open", "skipped", "unsure", "disputed", "answered", "all"]
-# Seconds without a request after which the cards of a browser are released.
+# Number of seconds without a request after which the cards of a browser are released.
 LEASE = 120.0
-# One in this many images is drawn for the audit.
+# One of this many cards is drawn for the audit.
 AUDIT_EVERY = 5
 # Mixes the bits of a content hash, so that the choice of shared images does not depend on the hash function.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -39,9 +39,9 @@ class Filters:
     Attributes:
         given: Given label; None for all.
         suggested: Suggested label; None for all.
-        low: Smallest p_clean.
-        high: Largest p_clean.
-        text: A part of the id, case-insensitive.
+        low: Minimum p_clean.
+        high: Maximum p_clean.
+        text: Substring of the id, case-insensitive.
         which: `flagged`, `unflagged`, `unreadable` or `all`.
         state: `open`: to be answered; `skipped`: open and skipped by this reviewer; `unsure`; `disputed`; `answered`;
             or `all`.
@@ -63,7 +63,7 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One queue with its filters; the audit ignores filters, since they would bias it.
+    """One queue with its filters; the audit ignores filters, because they would bias it.
 
     Image findings do not depend on flags, so their queues contain flagged and unflagged images.
     """
@@ -91,9 +91,9 @@ class ReviewQueue:
     operations on arrays of N values.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         contents: Shape (N,), uint64: a hash of each image.
-        overlap: Share of the images that two reviewers see.
+        overlap: Share of the images that are assigned to two reviewers.
         clock: A monotonic clock, in seconds.
 
     Raises:
@@ -155,7 +155,7 @@ class ReviewQueue:
             self.outcome[row] = -1 if right is None else int(right)
 
     def _valid(self, resolved: Resolved | None) -> Resolved | None:
-        """Returns the answers, None if they name a class that no longer exists, so that the image is asked again."""
+        """Returns the answers; None if they name a class that no longer exists, so that the image is shown again."""
         return resolved if resolved and self._known_names.issuperset(map(normalise, resolved.labels)) else None
 
     def _mask(self, masks: dict[str, NDArray[np.bool_]], reviewer: str) -> NDArray[np.bool_]:
@@ -186,7 +186,7 @@ class ReviewQueue:
 
     @property
     def is_disputed(self) -> NDArray[np.bool_]:
-        """Shape (N,): images with answers of which none has the majority."""
+        """Shape (N,): images whose answers have no majority."""
         return np.asarray(self._is_disputed[self.content_ids])
 
     # next images
@@ -217,9 +217,9 @@ class ReviewQueue:
         return chosen
 
     def _one_of_each_pair(self, spec: Spec, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns at most one image of each pair, since the answer on one decides whether to ask for the other.
+        """Returns at most one image of each pair, because the answer on one decides whether to show the other.
 
-        Images whose companion is leased are left out, too.
+        Images whose companion is leased are also left out.
         """
         companions = self.findings.companions(spec.queue, rows)
         busy, chosen = set(self._leases), []
@@ -230,7 +230,7 @@ class ReviewQueue:
         return np.array(chosen, dtype=np.int64)
 
     def alike(self, spec: Spec, row: int, *, reviewer: str) -> NDArray[np.int64]:
-        """Returns the free images of a queue with the same given and suggested label as an image, without that one.
+        """Returns the free other images of a queue with the same given and suggested label as an image.
 
         Args:
             spec: The queue; images that are leased to a browser are not free.
@@ -252,10 +252,10 @@ class ReviewQueue:
 
     def _waiting(self, spec: Spec, reviewer: str) -> NDArray[np.int64]:
         rows, waits = self._rows_of(spec), self._in_state(spec.filters.state, reviewer)
-        if spec.queue == "audit":  # else an image skipped in the review would end the sample
+        if spec.queue == "audit":  # otherwise, an image skipped in the review would end the sample
             waits |= self._in_state("skipped", reviewer)
         rows = np.asarray(rows[waits[self.content_ids[rows]]])
-        # an image is no copy any more once the other one is dropped
+        # an image is no longer a copy once the other one is dropped
         if spec.is_of_findings and spec.filters.state == "open":
             companions = self.findings.companions(spec.queue, rows)
             rows = rows[(companions < 0) | ~self._is_dropped[self.content_ids[companions]]]
@@ -305,7 +305,7 @@ class ReviewQueue:
         return np.asarray(self._order[keep[self._order]])
 
     def _sorted(self, queue: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sorts the class, or the confused pair, with the most images first; within it by rank."""
+        """Sorts rows by class or confused pair, the one with the most images first, and within it by rank."""
         if queue not in ("class", "pair"):
             return rows
         codes = self.verdicts.given[rows]
@@ -329,7 +329,7 @@ class ReviewQueue:
                 self._leases[content] = (holder, until)
 
     def release(self, client: str, rows: Iterable[int] | None = None) -> None:
-        """Releases all images of a browser, or the passed ones."""
+        """Releases all images of a browser, or only some rows."""
         chosen = None if rows is None else {int(self.content_ids[row]) for row in rows}
         for content, (holder, _) in list(self._leases.items()):
             if holder == client and (chosen is None or content in chosen):
@@ -347,8 +347,8 @@ def is_shared(contents: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
     """Returns which images are assigned to two reviewers, (N,): about a share of them, always the same ones.
 
     Args:
-        contents: Their hashes, (N,).
-        share: From 0 to 1.
+        contents: Hashes of the images, (N,).
+        share: The share, from 0 to 1.
     """
     if share >= 1:
         return np.ones(len(contents), dtype=np.bool_)

@@ -31,7 +31,7 @@ from labelsieve.review.state import Resolved, Reviews, resolve
 from labelsieve.verdicts import Verdicts, ranks
 
 FLAGGED_ARE_DROPPED = 1.0
-"""The `drop_at` that drops every flagged image, since no label quality is above 1."""
+"""The `drop_at` that drops every flagged image, because no label quality is above 1."""
 
 ReviewFiles = str | Path | Sequence[str | Path]
 """Run folders, logs of answers (`reviews.jsonl`) and CSV files of marks; one or several."""
@@ -58,7 +58,7 @@ class Reviewed:
     """The verdicts of a run, with the reviews of its images.
 
     Attributes:
-        verdicts: Of N images, before the reviews.
+        verdicts: Verdicts of N images, before the reviews.
         reviews: From :func:`read_reviews`; None without reviews.
     """
 
@@ -72,7 +72,7 @@ class Reviewed:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """Shape (N,): the label that a reviewer named, as an index, else the given one.
+        """Shape (N,): class index of the label that a reviewer named, else of the given label.
 
         Raises:
             DataError: A review names a class that the run does not have.
@@ -89,12 +89,12 @@ class Reviewed:
 
     @cached_property
     def is_corrected(self) -> NDArray[np.bool_]:
-        """Shape (N,): a reviewer named another label than the given one."""
+        """Shape (N,): whether a reviewer named another label than the given one."""
         return np.asarray(self.labels != self.verdicts.given)
 
     @cached_property
     def is_dropped(self) -> NDArray[np.bool_]:
-        """Shape (N,): reviewers left the image out as a copy, a leak or a defect."""
+        """Shape (N,): whether reviewers left the image out as a copy, a leak or a defect."""
         reviews, is_dropped = self.reviews or {}, np.zeros(len(self.verdicts), dtype=np.bool_)
         if any(each.leaves_out for each in reviews.values()):
             is_dropped[[*dropped_rows(reviews, self.verdicts.table["id"].to_pylist())]] = True
@@ -142,11 +142,11 @@ def with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
 def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> NDArray[np.bool_]:
     """Returns which of N images belong to the clean part: readable images that are not flagged.
 
-    With a `drop_at` below 1, flagged images with a label quality above it are kept, too, if they are flagged for their
+    With a `drop_at` below 1, flagged images with a label quality above it are also kept, if they are flagged for their
     label quality only.
 
     Args:
-        verdicts: Of N images, after the reviews.
+        verdicts: Verdicts of N images, after the reviews.
         drop_at: From 0 to 1.
 
     Raises:
@@ -157,7 +157,7 @@ def clean_part(verdicts: Verdicts, *, drop_at: float = FLAGGED_ARE_DROPPED) -> N
 
 
 def kept_although_flagged(verdicts: Verdicts, *, drop_at: float) -> NDArray[np.bool_]:
-    """Returns which of N images are flagged by the threshold only and have a label quality above `drop_at`."""
+    """Returns which of N images are only flagged by the threshold and have a label quality above `drop_at`."""
     quality, rule = verdicts.label_quality, verdicts.run.rule
     alone = rule.flags_by_quality_only(quality, predicted=verdicts.predicted, given=verdicts.given)
     return verdicts.is_issue & alone & (quality > np.float32(drop_at))
@@ -168,15 +168,15 @@ def read_reviews(
 ) -> dict[int, Resolved]:
     """Reads the reviews of the images of a run.
 
-    A CSV file of marks has the columns `id` and `mark` (`right`, `wrong` or `unsure`); `given_label`, to check that
-    they match; and `new_label`, the class that replaces a wrong one.
+    A CSV file of marks has the columns `id` and `mark` (`right`, `wrong` or `unsure`), and optionally `given_label`, to
+    check that the file matches the run, and `new_label`, the class that replaces a wrong one.
 
     Args:
         files: Run folders, logs of answers and CSV files of marks. All files of marks count as one reviewer; if two of
             them differ, the later file counts.
         verdicts: The verdicts of the run.
-        images: The images of the run: answers are matched by content, and all copies of an image share them. Without
-            images they are matched by id.
+        images: The images of the run, to match answers by content, so that all copies of an image share them; None
+            matches answers by id.
         progress: Receives the number of reviews.
 
     Returns:
@@ -229,7 +229,7 @@ def reviews_of(
 
 
 def undecided_flags(verdicts: Verdicts, reviews: Reviews, images: Labelled) -> int:
-    """Returns how many flagged labels no review decides, so that they stay as they are.
+    """Returns the number of flagged labels that no review decides, which therefore stay unchanged.
 
     Args:
         verdicts: The verdicts of a run.

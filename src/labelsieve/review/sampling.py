@@ -4,8 +4,8 @@ An audit answers two questions at once: how many of the flags are right, and how
 other labels. So the sample is divided between the flagged and the other labels, the two *sides*, and within a side it
 is spread evenly over strata of p_clean. The design only depends on the verdicts and a seed:
 
-* each stratum has a random order of its own, and a fixed rule merges these orders into one;
-* so after any number of images, those seen of each stratum are a simple random sample of it, and all images of a side
+* each stratum has its own random order, and a fixed rule merges these orders into one;
+* so after any number of images, those seen in each stratum are a simple random sample of it, and all images of a side
   have the same inclusion probability.
 
 The population is all readable images, however they become known. An image that was answered before its turn, in a
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from labelsieve.core.validation import Seed, check_value
 from labelsieve.verdicts import Verdicts
 
-# Strata of each side, and minimum size of a stratum, if its side is large enough. Many strata cost nothing, since the
+# Number of strata per side, and minimum size of a stratum if its side is large enough. Many strata have no cost: the
 # sample of a side is spread evenly, and a stratum whose labels are all known has no sampling error.
 _STRATA, _MIN_SIZE = 10, 10
 # p_clean is clipped to this distance from 0 and 1.
@@ -36,7 +36,7 @@ class AuditDesign:
 
     Attributes:
         stratum: Shape (N,), int64: the stratum of each image, from 0; -1 if it is unreadable.
-        sizes: Shape (H,), int64: images of each stratum, at least 1.
+        sizes: Shape (H,), int64: number of images per stratum, at least 1.
         flagged: Shape (H,), bool: whether the labels of a stratum are flagged. Flagged strata come first, and each
             side goes from the most to the least suspicious.
         order: Shape (R,), int64: the rows of all R readable images, in the order of the audit.
@@ -61,7 +61,7 @@ def design(verdicts: Verdicts, *, seed: int = 0) -> AuditDesign:
     """Plans an audit of verdicts.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         seed: Seed of the order within the strata.
 
     Raises:
@@ -126,7 +126,7 @@ def flagged_share(doubt: NDArray[np.float64], *, flagged: NDArray[np.bool_]) -> 
 def _order(
     stratum: NDArray[np.int64], sizes: NDArray[np.int64], weight: NDArray[np.float64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Merges random orders of the strata so that each has about its share of every prefix, until it is used up.
+    """Merges random orders of the strata such that each has about its share of every prefix, until it is exhausted.
 
     The random start of each stratum makes the number of its images in a prefix exact on average.
     """

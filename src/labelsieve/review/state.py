@@ -26,11 +26,11 @@ class Resolved:
     Attributes:
         key: The content of the image.
         kind: `label`, `several`, `none`, `wrong`, `drop` or `unsure`: the majority of the answers on the label. A tie
-            is `unsure`. `keep-one` if reviewers only say which of its copies stays.
+            is `unsure`. `keep-one` if reviewers only chose which of its copies stays.
         labels: The classes, in the order of the answer; empty except for `label` and `several`.
-        keeps: Of the images with this content, the id of the only one that stays; empty if all stay.
+        keeps: Id of the only image with this content that stays; empty if all stay.
         reviewers: The reviewers, in the order of their latest answers.
-        answers: The answers of each reviewer that count: the latest one on the label, and on which copy stays.
+        answers: The answers of each reviewer that count: the latest on the label, and the latest on which copy stays.
     """
 
     key: str
@@ -42,7 +42,7 @@ class Resolved:
 
     @property
     def on_label(self) -> tuple[Answer, ...]:
-        """Returns the answers on the label, those on which copy stays if there are no others."""
+        """Returns the answers on the label; if there are none, those on which copy stays."""
         return tuple(each for each in self.answers if each.kind != KEEP_ONE) or self.answers
 
     @property
@@ -84,7 +84,7 @@ class Agreement:
         images: Number of these images.
         share: Share of equal answers of two reviewers, from 0 to 1; NaN without such images.
         kappa: Cohen's kappa: agreement beyond chance, 1 at best. The mean over the pairs of reviewers, weighted by
-            their images; NaN if it is undefined, since all answers are equal.
+            their images; NaN if it is undefined because all answers are equal.
         pairs: For each pair of reviewers, the number of their images and their kappa.
     """
 
@@ -99,7 +99,7 @@ class Reviews:
     """All answers that stand.
 
     Attributes:
-        standing: The answers that were not taken back, in the order in which they came.
+        standing: The answers that were not taken back, in chronological order.
         by_key: The combined answer on each answered image; skipped images are not included.
     """
 
@@ -160,8 +160,8 @@ def load(run_folder: str | Path, *, progress: Progress | None = None) -> Reviews
 def resolve(answers: Iterable[Answer]) -> Reviews:
     """Returns which answers stand, and the combined answer on each image.
 
-    The latest answer of each reviewer on an image counts; skips are ignored. That one of its copies stays leaves an
-    answer on the label as it is. If reviewers differ, the majority counts. Unsure reviewers have no vote, and `wrong`
+    The latest answer of each reviewer on an image counts; skips are ignored. An answer on which copy stays does not
+    replace an answer on the label. If reviewers differ, the majority counts. Unsure reviewers have no vote, and `wrong`
     supports every other answer by which the given label is wrong. A tie is `unsure`.
 
     Args:
@@ -213,7 +213,7 @@ class StandingAnswers:
     def last(self, reviewer: str) -> list[Answer]:
         """Returns the answers that an undo takes back: the last standing answer of a reviewer, or its group.
 
-        Answers that were given at once have the same `group` in `shown`.
+        Answers that were given together have the same `group` in `shown`.
         """
         latest = self.recent(reviewer, 1)
         group = latest[0].shown.get("group") if latest else None
@@ -242,7 +242,7 @@ class StandingAnswers:
 def _replaces(new: Answer, old: Answer) -> bool:
     """Returns whether an answer of a reviewer replaces an earlier one on the same image.
 
-    The label and which of the copies stays are independent, unless the card of the new answer asked for both.
+    Answers on the label and on which copy stays are independent, unless the card of the new answer asked for both.
     """
     if new.kind == KEEP_ONE:
         return old.kind in DROPPED
@@ -255,7 +255,7 @@ def _combined(latest: Mapping[str, Sequence[Answer]]) -> Resolved:
     keeping = [each for each in answers if each.kind == KEEP_ONE]
     on_label = [each for each in answers if each.kind != KEEP_ONE]
     kind, labels = _majority(on_label) if on_label else (KEEP_ONE, ())
-    # who was asked and answered with a label wants all copies to stay
+    # a label as the answer to a card that offered keep-one means that all copies stay
     against = sum(
         of_reviewer[-1].kind != KEEP_ONE and of_reviewer[-1].shown.get("drop") == KEEP_ONE
         for of_reviewer in latest.values()

@@ -1,4 +1,4 @@
-"""All numbers of an audit: their record, and sentences on them, each with its assumption."""
+"""All numbers of an audit: their record, and sentences that state them, each with its assumption."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from labelsieve.flagging import HOLDS_IF, SAMPLED
 from labelsieve.metrics import Interval
 from labelsieve.review.conformal import FlagThreshold
 
-KNOWN = "the answers are right and what was found wrong gets corrected"
-# From docs/guarantees.md: 99 % stays above 95 % there, even if the results are checked repeatedly.
+KNOWN = "the answers are right and the labels found wrong are corrected"
+# 99 %, because then the measured coverage is above 95 % even if the result is checked repeatedly (docs/guarantees.md).
 LEFT = (
-    f"{SAMPLED}, what was found wrong gets corrected, and the size of the audit was not chosen by its result (else ask "
-    f"for 99{NBSP}% confidence)"
+    f"{SAMPLED}, the labels found wrong are corrected, and the size of the audit was not chosen by its result (else "
+    f"ask for 99{NBSP}% confidence)"
 )
-# docs/guarantees.md says how well it was calibrated where that was measured.
-ESTIMATE = "p_clean is a probability, which the model states of itself and nothing guarantees"
+# docs/guarantees.md has the measured calibration errors.
+ESTIMATE = "p_clean is a calibrated probability, which nothing guarantees"
 
 
 class Sentence(NamedTuple):
@@ -61,15 +61,15 @@ class Statement:
         found: Number of wrong labels among these.
         audited: Number of labels in the random sample.
         unsure: Number of undecided labels among these.
-        waiting: Number of audited labels that are not in it, as one that was drawn before them has no answer.
+        waiting: Number of audited labels that do not count yet, because a label drawn before them has no answer.
         right_flags: Share of the flagged labels that are wrong, between 0 and 1; None if no flag was audited.
-        missed: Share of the wrong labels that is not flagged; None before the audit, or if no label is wrong or
-            flagged.
+        missed: Share of the wrong labels that is not flagged; None before the audit, or if no label was found wrong or
+            none is flagged.
         left: Interval for the number of labels that are still wrong; None before the audit.
         at_most: Upper bound on the number of labels that are still wrong; None before the audit.
-        wanted: The requested bound, and the number of images that it needs.
-        estimate: Number of labels that are still wrong by p_clean of the model, without a guarantee; None if p_clean
-            is no probability.
+        wanted: The requested bound, and the number of images required for it.
+        estimate: Number of labels that are still wrong according to p_clean, without a guarantee; None if p_clean is
+            not a probability.
         flag_threshold: The threshold for a requested share of false flags, if there is one.
         sentences: All numbers as sentences.
     """
@@ -122,8 +122,8 @@ def _left(result: Statement) -> Sentence:
         if not result.audited:
             return Sentence(_waiting(result) or "Nothing was audited, so nothing is guaranteed.")
         return Sentence(
-            f"{counted(result.audited, 'image was', 'images were')} audited, too few to say anything of all labels; at "
-            "least one that is flagged and one that is not have to be decided."
+            f"{counted(result.audited, 'image was', 'images were')} audited, too few for a statement on all labels: at "
+            "least one flagged and one other label must be decided."
         )
     about, low, high = (f"{round(each):,}" for each in result.left)
     share = percent(result.at_most / result.images) if result.images else percent(0)
@@ -185,7 +185,7 @@ def _requested(result: Statement) -> list[Sentence]:
         text += (
             f"; about {round(result.left.value):,} labels are still wrong, so correct the most suspicious ones first"
         )
-    return [Sentence(f"{text}.", "they turn out as those that were seen so far")]
+    return [Sentence(f"{text}.", "further images have the error rates observed so far")]
 
 
 def _threshold(result: Statement) -> list[Sentence]:

@@ -17,18 +17,18 @@ from labelsieve.review.state import Reviews
 from labelsieve.review.statement import Statement
 from labelsieve.verdicts import Verdicts
 
-# Maximum seconds of a card: a longer time is a break.
+# Maximum seconds per card; a longer time is a break.
 _MAX_SECONDS = 300.0
 
 
 def seconds_per_card(answers: Iterable[Answer]) -> float | None:
-    """Returns the median time of a card in seconds, without breaks and skipped cards; None if there is no other."""
+    """Returns the median time per card in seconds, without breaks and skipped cards; None if no cards remain."""
     times = [each.seconds for each in answers if each.kind != "skip" and 0 < each.seconds < _MAX_SECONDS]
     return float(np.median(times)) if times else None
 
 
 def answers_by_reviewer(reviews: Reviews) -> Counter[str]:
-    """Returns how many answers that count each reviewer gave."""
+    """Returns the number of answers that count, per reviewer."""
     return Counter(answer.reviewer for resolved in reviews.by_key.values() for answer in resolved.answers)
 
 
@@ -36,7 +36,7 @@ def status_lines(verdicts: Verdicts, reviews: Reviews, *, contents: NDArray[np.u
     """Returns the progress of the review of a run: a summary line and details.
 
     Args:
-        verdicts: Of N images.
+        verdicts: Verdicts of N images.
         reviews: The answers.
         contents: Shape (N,): hashes of the images, so that copies of an image share its answer; None matches answers
             by the ids of the images.

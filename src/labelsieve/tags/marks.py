@@ -1,4 +1,4 @@
-"""Reviews of pairs of image and class, from the report on tags: CSV files of `present`, `absent` and `unsure`."""
+"""Reviews of pairs of image and class, from the report on tags: CSV files of marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelsieve.verdicts import class_indices
 
 PRESENT, ABSENT, UNSURE = "present", "absent", "unsure"
 TAG_MARKS = (PRESENT, ABSENT, UNSURE)
-"""Whether the class is present in the image."""
+"""The marks of a pair: whether the class is present in the image."""
 
 MarkFiles = str | Path | Sequence[str | Path]
 """One or several CSV files of marks."""
@@ -29,10 +29,10 @@ def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | 
 
     A given tag that is marked `absent` is wrong, a tag that is marked `present` but not given is missing, both with
     label quality 0; pairs whose mark agrees with the given tags have no verdict. `unsure` changes nothing. Any pair of
-    the run may be marked, even one without a verdict. The ranks are updated.
+    the run may be marked, even without a verdict. The ranks are updated.
 
     Args:
-        verdicts: Of N images and K classes.
+        verdicts: Verdicts of N images and K classes.
         files: CSV files with columns `id`, `class_name` and `mark`. If two of them differ, the later one counts.
         progress: Receives the number of marks.
 
@@ -80,7 +80,7 @@ def with_marks(verdicts: TagVerdicts, files: MarkFiles, *, progress: Progress | 
 
 
 def _read(files: MarkFiles, verdicts: TagVerdicts, progress: Progress | None) -> dict[int, str]:
-    """Returns the mark of each marked pair, whose key is row * K + class."""
+    """Returns the mark of each marked pair; its key is row * K + class."""
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
     rows = {name: row for row, name in enumerate(verdicts.images["id"].to_pylist())}
     classes = {name: number for number, name in enumerate(verdicts.class_names)}

@@ -1,4 +1,4 @@
-"""`scan_tags()`, for several labels per image: scores pairs of image and class, decides, and records provenance."""
+"""`scan_tags()`, for any number of labels per image: scores pairs of image and class, and records provenance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scan_tags(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TagVerdicts:
-    """Finds the tags of a data set that are wrong, and those that are missing.
+    """Finds wrong and missing tags in a data set.
 
     Args:
         images: N images with tags; true tags, if there are any, are used for the metrics only.
@@ -47,8 +47,8 @@ def scan_tags(
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
         out: A run folder for the verdicts; None writes nothing to disk.
-        resume: Resume a run in `out` that was stopped; start again if there is none.
-        overwrite: Replace a finished run in `out`, once the new one is complete.
+        resume: Whether to resume a stopped run in `out`; starts again if there is none.
+        overwrite: Whether to replace a finished run in `out`, once the new one is complete.
         progress: Receives progress and messages.
 
     Returns:

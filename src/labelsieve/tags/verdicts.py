@@ -1,7 +1,7 @@
 """Verdicts on tags: which given tags are wrong, which tags are missing, and their ranking.
 
-A verdict is one pair of image and class. Unlike with one label per image, only suspicious pairs are kept, since each
-image has K pairs.
+A verdict is on one pair of image and class. Unlike with one label per image, only suspicious pairs are kept, because
+each image has K pairs.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class TagVerdicts:
 
     Attributes:
         table: One row for each suspicious pair, the most suspicious first. Columns `id` of the image; `class_name`;
-            `kind`, `wrong` where the tag is given and `missing` where it is not; `label_quality`, between 0 and 1,
-            higher = given state more likely right; `rank`, from 1.
+            `kind`, `wrong` if the tag is given and `missing` if it is not; `label_quality`, between 0 and 1, higher =
+            given state more likely right; `rank`, from 1.
         images: One row for each image, in the order of the data. Columns `id`; `tags`, the names of the given tags;
             `error`, the reason if the image could not be read. Such an image has no verdicts.
         class_names: The K names.
@@ -117,7 +117,7 @@ class TagVerdicts:
 
     @cached_property
     def is_readable(self) -> NDArray[np.bool_]:
-        """Shape (N,): false where the image could not be read."""
+        """Shape (N,): whether the image could be read."""
         return np.asarray(self.images["error"].is_null())
 
     @cached_property
@@ -145,7 +145,7 @@ class TagVerdicts:
     def corrected(self) -> NDArray[np.bool_]:
         """Returns the tags after correction, (N, K), bool: without the wrong ones and with the missing ones.
 
-        It assumes that each verdict is right, and some are not: review them first.
+        This assumes that all verdicts are right, but some are not: review them first.
         """
         return self.given ^ self.flagged()
 
@@ -164,10 +164,10 @@ class TagVerdicts:
         return bits
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Returns for each class its name, the number of images with the tag, and of verdicts of each kind.
+        """Returns the name, the number of images with the tag, and the number of verdicts of each kind, per class.
 
-        `omission` is the estimated share of the images with the class that lack its tag, `commission` that of its tags
-        that are wrong; None if the detector does not estimate them.
+        `omission` is the estimated share of images with the class that lack its tag, `commission` the estimated share
+        of its tags that are wrong; None if the detector does not estimate them.
         """
         tagged = self.given[self.is_readable].sum(axis=0)
         flagged = {kind: self._counts(kind) for kind in TAG_KINDS}
@@ -185,8 +185,8 @@ class TagVerdicts:
     def estimated(self) -> dict[str, float] | None:
         """Returns the estimated number of `wrong` and `missing` tags of all classes; None if there is no estimate.
 
-        If a class has t tags, a share c of them wrong, and a share o of its images lack the tag, c t tags are wrong,
-        and a share o of the (1 - c) t / (1 - o) images that show it lack the tag.
+        For a class with t tags, commission c and omission o, c t tags are wrong. The class is in (1 - c) t / (1 - o)
+        images, and a share o of these lacks the tag.
         """
         counts = {WRONG: 0.0, MISSING: 0.0}
         for row in self.per_class():
@@ -220,7 +220,7 @@ class TagVerdicts:
 
         Raises:
             RunError: The folder cannot be written to, the disk is full, or one of these names is taken by something
-            other than a file, or by a foreign report.
+            other than a file, or by a report that labelsieve did not write.
         """
         folder = Path(folder)
         check_report(folder / REPORT)
@@ -297,10 +297,10 @@ def tag_column(tags: NDArray[np.bool_], class_names: tuple[str, ...]) -> pa.Arra
 
 
 def decide_tags(images: TaggedImages, scores: TagScores, *, record: Mapping[str, Any] | None = None) -> TagVerdicts:
-    """Turns the scores of pairs into verdicts: those that are issues, ranked by ascending quality, ties by row.
+    """Returns verdicts on the pairs that are issues, ranked by ascending quality, ties by row.
 
     Args:
-        images: N images with tags; a known truth adds metrics.
+        images: N images with tags; true tags, if there are any, add metrics.
         scores: The scores of all pairs, (N, K).
         record: The record of the run, to which `kind` and `rates` are added; None for an empty one.
 

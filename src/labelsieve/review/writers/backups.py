@@ -1,4 +1,4 @@
-"""Backups of a data set that is corrected in place, and their restoration if that fails."""
+"""Backups of a data set that is corrected in place, which are restored if the correction fails."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def free_name(path: Path, ending: str) -> Path:
 
 @contextmanager
 def backed_up(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Copies files that are replaced in the block; if the block fails, replaced files are restored.
+    """Backs up files that are replaced in the block; if the block fails, replaced files are restored.
 
     Raises:
-        RunError: One cannot be copied.
+        RunError: A file cannot be copied.
     """
     backups: dict[Path, Path] = {}
     try:
@@ -52,7 +52,7 @@ def backed_up(files: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def replacing_folder(folder: Path, backup: Path) -> Iterator[Path]:
-    """Yields a temporary folder that replaces another folder, which is renamed to the backup.
+    """Yields a temporary folder that replaces a folder, which is renamed to the backup.
 
     Raises:
         RunError: The folder cannot be replaced.

@@ -1,4 +1,4 @@
-"""Base class of the writers of corrected labels, one for each kind of source, see :mod:`.registry`."""
+"""Base class of the writers of corrected labels, one per kind of source; see :mod:`.registry`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Applied:
     Attributes:
         path: The file or folder that was written.
         backups: Backups of the original, a folder or each file that changed; empty for a new path.
-        notes: Remarks for the user.
+        notes: Notes for the user.
     """
 
     path: Path
@@ -41,12 +41,12 @@ class Writer(ABC):
 
     Attributes:
         location: Kind and path of the source.
-        source: The source as the user named it.
+        source: The source as passed by the user.
         split: Its split, if it has several.
         requested: The columns that were requested when it was read.
         images: Its images, with their current labels.
         edits: The new labels.
-        copy: Copy files that stay the same instead of linking to them.
+        copy: Whether to copy unchanged files instead of linking to them.
         progress: Receives progress.
     """
 
@@ -61,7 +61,7 @@ class Writer(ABC):
 
     @cached_property
     def table(self) -> Table:
-        """Returns the rows, and the column of the labels."""
+        """Returns the rows, with the names of the columns."""
         return read_path(self.source, requested=self.requested, split=self.split)
 
     @property
@@ -89,7 +89,7 @@ class Writer(ABC):
 
 
 class FolderWriter(Writer):
-    """Writes a complete folder, where labels are not in separate files."""
+    """Writes a complete folder, for sources without separate label files."""
 
     @abstractmethod
     def write(self, part: Path, transfer: Transfer) -> None:
@@ -102,7 +102,7 @@ class FolderWriter(Writer):
         return Applied(path=out, backups=(), notes=())
 
     def in_place(self) -> Applied:
-        """Writes a folder that replaces the source, which is kept beside it."""
+        """Writes a folder that replaces the source, and keeps the original beside it."""
         folder = Path(os.path.realpath(self.location.path))
         backup = free_name(folder, BACKUP)
         with replacing_folder(folder, backup) as part:

@@ -23,7 +23,7 @@ from labelsieve.data.sources.edits import Edits, TextEdits, Written, text_edits
 from labelsieve.review.writers.file_transfer import Transfer, copy_file
 from labelsieve.review.writers.label_files import LabelFiles, is_below
 
-# Lists and settings beside annotations of boxes.
+# Suffixes of lists and settings beside annotation files.
 _TEXTS = (".txt", ".xml", ".yaml", ".yml", ".json")
 
 
@@ -51,12 +51,12 @@ class AnnotationFiles(LabelFiles):
 
     @property
     def folder(self) -> Path:
-        """Returns the folder or file that is written; for a file of settings its folder."""
+        """Returns the folder or file that is written; if the source is a file of settings, its folder."""
         return self.location.path.parent if self._format.label_files else self.location.path
 
     @property
     def companion_folder(self) -> Path:
-        """Returns the same folder: the source may be its file of settings."""
+        """Returns the same folder, because the source may be its file of settings."""
         return self.folder
 
     def may_end_in(self, suffix: str) -> bool:
@@ -64,7 +64,7 @@ class AnnotationFiles(LabelFiles):
         return suffix == self.location.path.suffix.lower()
 
     def transfer_of(self, path: Path) -> Transfer:
-        """Copies texts, which are small; edits through a link would change the source."""
+        """Returns how a file is transferred: texts are copied, because edits through a link would change the source."""
         return copy_file if path.suffix.lower() in _TEXTS else self.transfer
 
     def write_folder(self, part: Path) -> None:
@@ -76,7 +76,7 @@ class AnnotationFiles(LabelFiles):
             self._check_inside(label_files, part)
 
     def _check_inside(self, files: Sequence[Path], folder: Path) -> None:
-        """Rejects labels outside of the folder that is written, since the old labels would be read from there."""
+        """Rejects labels outside of the written folder, because old labels would be read from there."""
         if outside := [path for path in files if not is_below(os.path.abspath(path), folder)]:
             raise DataError(
                 f"{self.location.path} leads to labels outside of its folder, such as {outside[0]}; write paths there "
@@ -84,7 +84,7 @@ class AnnotationFiles(LabelFiles):
             )
 
     def write(self, targets: Mapping[Path, Path], *, in_new_folder: bool = False) -> None:
-        """Writes annotation files, which may be thousands, one after the other.
+        """Writes annotation files one by one, because there may be thousands.
 
         Args:
             targets: The files to write, and their targets.
@@ -92,7 +92,7 @@ class AnnotationFiles(LabelFiles):
 
         Raises:
             DataError: The files cannot represent a class.
-            RunError: A file cannot be changed without other changes.
+            RunError: A label in a file cannot be changed without other changes.
         """
         codes = _codes(self.table, self._boxes, self.parts)
         edit, written = loaded(self._format.edit), loaded(self._format.written)
@@ -114,7 +114,7 @@ class AnnotationFiles(LabelFiles):
         return (f"its images lie in {folder}: put it beside {self.location.path}, or add --image-folder {folder}",)
 
     def notes_in_place(self, changed: Sequence[Path]) -> tuple[str, ...]:
-        """Returns notes on caches of changed labels, since training tools do not always invalidate them."""
+        """Returns notes on caches of changed labels, because training tools do not always invalidate them."""
         caches = loaded(self._format.caches)(changed) if self._format.caches else ()
         return tuple(f"{cache} is of the labels before; remove it, for training may read it" for cache in caches)
 
@@ -141,9 +141,9 @@ def _codes(table: Table, files: BoxFiles, parts: Sequence[Edits]) -> list[str]:
 
 
 def _class_positions(table: Table, parts: Sequence[Edits]) -> Any:
-    """Returns the position of each of K classes in the list of the files, -1 if it has none.
+    """Returns the position of each of K classes in the list of the files; -1 if it has none.
 
-    Names passed by the user may differ from those in the files, so positions are derived from the boxes of a class.
+    Names passed by the user may differ from those in the files, so positions are derived from the boxes of each class.
     """
     column = str(table.columns.label)
     listed_names = table.rows.features[column].names
@@ -162,7 +162,7 @@ def _check(path: Path, target: Path, written: Callable[..., Iterator[Written]], 
     """Checks that a new file only differs from the old one in changed labels and verdicts.
 
     Raises:
-        RunError: It differs otherwise.
+        RunError: It has other differences.
     """
     try:
         pairs = zip_longest(_expected(written(path, column=edits.column), edits), written(target, column=edits.column))

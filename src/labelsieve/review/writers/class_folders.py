@@ -19,7 +19,7 @@ class ClassFolders(FolderWriter):
     def write(self, part: Path, transfer: Transfer) -> None:
         """Writes all files of the folder: images with a new class move, some are left out.
 
-        An image keeps its path within the class folder, with a number at its end if the name is taken there.
+        An image keeps its path within the class folder; a number is appended if the name is taken there.
 
         Raises:
             RunError: A folder cannot be read.
@@ -44,7 +44,7 @@ class ClassFolders(FolderWriter):
 
 
 def _moves(ids: Sequence[str], edits: Edits) -> dict[str, str | None]:
-    """Returns the new path of each image that changes, None for one that is left out."""
+    """Returns the new path of each image that changes; None for images that are left out."""
     folders = _folders(ids, edits)
     moves: dict[str, str | None] = {}
     for row in edits.rows.tolist():
@@ -68,7 +68,7 @@ def _folders(ids: Sequence[str], edits: Edits) -> list[str]:
 
 
 def _resolved_inside(path: Path, root: Path) -> Path:
-    """Resolves a link that leads into the folder itself, since files move within it."""
+    """Resolves a link that leads into the folder itself, because files move within it."""
     if not path.is_symlink():
         return path
     real = Path(os.path.realpath(path))

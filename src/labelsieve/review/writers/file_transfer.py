@@ -1,4 +1,4 @@
-"""Copies and links of unchanged files."""
+"""Copies unchanged files, or links to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Transfer = Callable[[Path, Path], None]
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies a file, with its times and mode where the disk allows it; a link is resolved, unless it is broken."""
+    """Copies a file, with its times and mode if the disk allows it; a link is resolved, unless it is broken."""
     resolves = source.exists()
     shutil.copyfile(source, target, follow_symlinks=resolves)
     with suppress(OSError):  # some network drives
@@ -26,7 +26,7 @@ def link_file(source: Path, target: Path) -> None:
         os.symlink(os.path.abspath(source), target)
         return
     with suppress(OSError):
-        os.link(os.path.realpath(source), target)  # of a link its target, for a relative link leads elsewhere here
+        os.link(os.path.realpath(source), target)  # resolved, because a relative link would lead elsewhere here
         return
     copy_file(source, target)
 

@@ -1,4 +1,4 @@
-"""Writers of sources with label files: changed files are written again, and the files beside them are transferred."""
+"""Writers of sources with label files: changed files are rewritten, and the files beside them are transferred."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labelsieve.review.writers.file_transfer import Transfer
 
 
 class LabelFiles(Writer):
-    """A source in one file, or in a folder or pattern of them."""
+    """A source in one file, or in several files of a folder or pattern."""
 
     @property
     @abstractmethod
@@ -32,7 +32,7 @@ class LabelFiles(Writer):
 
     @abstractmethod
     def write(self, targets: Mapping[Path, Path], *, in_new_folder: bool = False) -> None:
-        """Writes files again, each to its target.
+        """Writes files with the new labels, each to its target.
 
         Args:
             targets: The files to write, and their targets.
@@ -41,11 +41,11 @@ class LabelFiles(Writer):
 
     @abstractmethod
     def may_end_in(self, suffix: str) -> bool:
-        """Returns whether a single file with a suffix, in lower case, would be read in its format."""
+        """Returns whether a single file with this lower-case suffix is read in the format of the source."""
 
     @property
     def folder(self) -> Path:
-        """Returns the folder that paths of several files are relative to."""
+        """Returns the folder to which the paths of several files are relative."""
         return self.location.path
 
     def notes(self, out: Path) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class LabelFiles(Writer):
         return Applied(path=self.location.path, backups=tuple(backups), notes=self.notes_in_place(changing))
 
     def _check_suffix(self, out: Path) -> None:
-        """Rejects a name with which the file would be read in another format, or not at all."""
+        """Rejects a name by which the file would be read in another format, or not at all."""
         if not self.may_end_in(out.suffix.lower()):
             suffix = self.location.path.suffix
             raise RunError(
@@ -96,7 +96,7 @@ class LabelFiles(Writer):
             )
 
     def write_folder(self, part: Path) -> None:
-        """Writes the files, and all other files beside them, to an empty folder."""
+        """Writes the label files, and all other files beside them, to an empty folder."""
         targets = {path: part / os.path.relpath(path, self.folder) for path in self.files}
         for target in targets.values():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class LabelFiles(Writer):
             if os.path.lexists(target) or not (path.is_file() or path.is_symlink()):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():  # copied images would turn it into a folder of images instead of tables
+            if path.is_dir():  # with copied images, the new folder would be read as images instead of tables
                 target.symlink_to(_link_target(path, target, folder=source, part=part), target_is_directory=True)
             else:
                 self.transfer_of(path)(path, target)

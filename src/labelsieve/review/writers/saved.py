@@ -25,7 +25,7 @@ class SavedDataset(FolderWriter):
     """Writes a folder of `save_to_disk`."""
 
     def write(self, part: Path, transfer: Transfer) -> None:
-        """Writes all splits, one of them with other labels."""
+        """Writes all splits, one of them with the new labels."""
         import datasets
 
         source = self.location.path
@@ -62,13 +62,13 @@ class HubDataset(FolderWriter):
 
 
 def relabelled(data: Dataset, *, column: str, edits: Edits, where: str) -> Dataset:
-    """Returns a data set with other labels, and without the rows that are left out.
+    """Returns a data set with the new labels, without the rows that are left out.
 
     Args:
         data: A split of N rows.
         column: The column of the labels.
         edits: The new labels of these rows.
-        where: What messages call the data set.
+        where: Name of the data set, for messages.
     """
     from datasets import Dataset
 
